@@ -1,0 +1,200 @@
+//! A contiguous range of shared memory, and the only bulk copies there are. No addresses of the guest in here.
+
+use std::ptr;
+
+/// A contiguous range of shared memory in our address space.
+///
+/// Copyable like a raw pointer, and valid for as long as the mapping that it was made from (see the crate's
+/// documentation for who keeps that alive). The guest may write the bytes at any time: what was read once must be
+/// validated after it was read, never read again.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestSlice {
+    start: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the slice is an address and a length; access goes through raw copies and atomics that allow races.
+unsafe impl Send for GuestSlice {}
+// SAFETY: as above; no method hands out a reference to the memory.
+unsafe impl Sync for GuestSlice {}
+
+impl GuestSlice {
+    /// A slice of no bytes.
+    pub const EMPTY: GuestSlice = GuestSlice {
+        start: ptr::null_mut(),
+        len: 0,
+    };
+
+    /// Makes a slice of `len` bytes at `start`.
+    ///
+    /// # Safety
+    /// `start .. start + len` is mapped readable and writable, and stays so for as long as the slice or a copy of it
+    /// is used. No Rust reference to those bytes exists meanwhile.
+    #[must_use]
+    #[inline]
+    pub const unsafe fn from_raw(start: *mut u8, len: usize) -> GuestSlice {
+        GuestSlice { start, len }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    #[inline]
+    pub const fn len(self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no byte in it.
+    #[must_use]
+    #[inline]
+    pub const fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// Address of the first byte, for system calls and for tests. Dereferencing it is the caller's own unsafe.
+    #[must_use]
+    #[inline]
+    pub const fn as_ptr(self) -> *mut u8 {
+        self.start
+    }
+
+    /// The `len` bytes from `offset` on; `None` if they are not all inside.
+    #[must_use]
+    #[inline]
+    pub fn subslice(self, offset: usize, len: usize) -> Option<GuestSlice> {
+        let end = offset.checked_add(len)?;
+        (end <= self.len).then(|| GuestSlice {
+            start: self.start.wrapping_add(offset),
+            len,
+        })
+    }
+
+    /// The first `mid` bytes and the rest.
+    ///
+    /// # Panics
+    /// If `mid` is greater than the length: the caller has checked it.
+    #[must_use]
+    #[inline]
+    pub fn split_at(self, mid: usize) -> (GuestSlice, GuestSlice) {
+        assert!(
+            mid <= self.len,
+            "split at {mid} of a guest slice of {} bytes",
+            self.len
+        );
+        (
+            GuestSlice {
+                start: self.start,
+                len: mid,
+            },
+            GuestSlice {
+                start: self.start.wrapping_add(mid),
+                len: self.len - mid,
+            },
+        )
+    }
+
+    /// Copies from shared memory into `to`: as many bytes as both hold. Returns that number.
+    #[inline]
+    pub fn read(self, to: &mut [u8]) -> usize {
+        let count = self.len.min(to.len());
+        // SAFETY: `count` bytes lie inside both sides; `to` is ours alone, so the two do not overlap.
+        unsafe { ptr::copy_nonoverlapping(self.start, to.as_mut_ptr(), count) };
+        count
+    }
+
+    /// Reads the first `N` bytes; `None` if there are fewer.
+    #[must_use]
+    #[inline]
+    pub fn read_array<const N: usize>(self) -> Option<[u8; N]> {
+        if self.len < N {
+            return None;
+        }
+        // SAFETY: N bytes lie inside; a byte array has no alignment and no invalid values.
+        Some(unsafe { ptr::read_unaligned(self.start.cast::<[u8; N]>()) })
+    }
+
+    /// Copies `from` into shared memory: as many bytes as both hold. Returns that number.
+    #[inline]
+    pub fn write(self, from: &[u8]) -> usize {
+        let count = self.len.min(from.len());
+        // SAFETY: `count` bytes lie inside both sides; shared memory is never behind a Rust reference.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), self.start, count) };
+        count
+    }
+
+    /// Copies into another range of shared memory: as many bytes as both hold. Returns that number.
+    #[inline]
+    pub fn copy_to(self, to: GuestSlice) -> usize {
+        let count = self.len.min(to.len);
+        // SAFETY: `count` bytes lie inside both sides; `ptr::copy` allows them to overlap.
+        unsafe { ptr::copy(self.start, to.start, count) };
+        count
+    }
+
+    /// Sets every byte.
+    #[inline]
+    pub fn fill(self, byte: u8) {
+        // SAFETY: exactly the bytes of this slice.
+        unsafe { ptr::write_bytes(self.start, byte, self.len) };
+    }
+
+    /// Asks the processor to bring the first cache line near, to be read.
+    #[inline]
+    pub fn prefetch_read(self) {
+        // SAFETY: a prefetch does not fault and changes nothing.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
+                self.start.cast::<i8>(),
+            );
+        }
+    }
+
+    /// Asks the processor to bring the first cache line near, to be written.
+    #[inline]
+    pub fn prefetch_write(self) {
+        // SAFETY: a prefetch does not fault and changes nothing.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_ET0 }>(
+                self.start.cast::<i8>(),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice_of(bytes: &mut [u8]) -> GuestSlice {
+        // SAFETY: the buffer outlives the slice in every test and is read through it only while it lives.
+        unsafe { GuestSlice::from_raw(bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    #[test]
+    fn subslice_outside_is_none_also_on_overflow() {
+        let mut bytes = [0u8; 8];
+        let slice = slice_of(&mut bytes);
+        assert_eq!(slice.subslice(2, 6).map(GuestSlice::len), Some(6));
+        assert!(slice.subslice(2, 7).is_none());
+        assert!(slice.subslice(usize::MAX, 2).is_none());
+        assert_eq!(slice.subslice(8, 0).map(GuestSlice::len), Some(0));
+    }
+
+    #[test]
+    fn copies_move_what_both_sides_hold() {
+        let mut bytes = *b"abcdefgh";
+        let slice = slice_of(&mut bytes);
+        let mut out = [0u8; 3];
+        assert_eq!(slice.read(&mut out), 3);
+        assert_eq!(&out, b"abc");
+        assert_eq!(slice.subslice(6, 2).unwrap().write(b"xyz"), 2);
+        assert_eq!(slice.read_array::<8>().unwrap(), *b"abcdefxy");
+        assert!(slice.read_array::<9>().is_none());
+        let (head, tail) = slice.split_at(4);
+        assert_eq!(head.copy_to(tail), 4);
+        assert_eq!(slice.read_array::<8>().unwrap(), *b"abcdabcd");
+        tail.fill(b'.');
+        assert_eq!(slice.read_array::<8>().unwrap(), *b"abcd....");
+    }
+}

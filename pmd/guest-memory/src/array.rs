@@ -66,10 +66,7 @@ impl<T: Scalar> GuestArray<T> {
     #[must_use]
     pub fn new(slice: GuestSlice) -> Option<GuestArray<T>> {
         let start = slice.as_ptr().cast::<T>();
-        start.is_aligned().then_some(GuestArray {
-            start,
-            len: slice.len() / size_of::<T>(),
-        })
+        start.is_aligned().then_some(GuestArray { start, len: slice.len() / size_of::<T>() })
     }
 
     /// Number of elements.
@@ -114,8 +111,7 @@ impl<T: Scalar> GuestArray<T> {
     pub fn prefetch(&self, index: usize) {
         if index < self.len {
             // SAFETY: inside; a prefetch changes nothing.
-            unsafe { GuestSlice::from_raw(self.start.add(index).cast::<u8>(), size_of::<T>()) }
-                .prefetch_read();
+            unsafe { GuestSlice::from_raw(self.start.add(index).cast::<u8>(), size_of::<T>()) }.prefetch_read();
         }
     }
 }
@@ -133,10 +129,7 @@ mod tests {
         assert_eq!(array.len(), 4);
         assert_eq!(array.load(2, Ordering::Acquire), 3);
         array.store(3, 0x0102, Ordering::Release);
-        assert_eq!(
-            memory.slice().read_array::<8>().unwrap(),
-            [1, 0, 2, 0, 3, 0, 2, 1]
-        );
+        assert_eq!(memory.slice().read_array::<8>().unwrap(), [1, 0, 2, 0, 3, 0, 2, 1]);
         assert!(GuestArray::<u32>::new(memory.slice().subslice(2, 8).unwrap()).is_none());
     }
 

@@ -21,11 +21,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![allow(unsafe_code)] // the island described above
 
-#[cfg(not(all(
-    target_os = "linux",
-    target_endian = "little",
-    target_pointer_width = "64"
-)))]
+#[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("ringside runs on 64-bit little-endian Linux");
 
 mod array;

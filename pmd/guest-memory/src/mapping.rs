@@ -32,9 +32,7 @@ pub enum MapError {
         guest_addr: u64,
     },
     /// Address or offset plus size do not fit in 64 bits.
-    #[error(
-        "region at guest address {guest_addr:#x}: {field} {value:#x} plus size {size:#x} overflows"
-    )]
+    #[error("region at guest address {guest_addr:#x}: {field} {value:#x} plus size {size:#x} overflows")]
     Overflow {
         /// Guest address of the region.
         guest_addr: u64,
@@ -46,9 +44,7 @@ pub enum MapError {
         size: u64,
     },
     /// The file ends before the region does.
-    #[error(
-        "region at guest address {guest_addr:#x}: ends at byte {end:#x} of its file, which has {file:#x}"
-    )]
+    #[error("region at guest address {guest_addr:#x}: ends at byte {end:#x} of its file, which has {file:#x}")]
     BeyondFile {
         /// Guest address of the region.
         guest_addr: u64,
@@ -68,9 +64,7 @@ pub enum MapError {
         error: io::Error,
     },
     /// More regions are mapped in this process than the SIGBUS guard has room for.
-    #[error(
-        "region at guest address {guest_addr:#x}: {limit} regions are mapped already, no room for more"
-    )]
+    #[error("region at guest address {guest_addr:#x}: {limit} regions are mapped already, no room for more")]
     TooMany {
         /// Guest address of the region.
         guest_addr: u64,
@@ -103,23 +97,13 @@ impl Mapping {
     /// [`MapError`]: sizes and offsets that cannot be, a file that is too short, or a failed system call.
     pub fn map(fd: BorrowedFd<'_>, config: &RegionConfig) -> Result<Mapping, MapError> {
         let guest_addr = config.guest_addr;
-        let system = |call| {
-            move |error: rustix::io::Errno| MapError::System {
-                guest_addr,
-                call,
-                error: error.into(),
-            }
-        };
+        let system = |call| move |error: rustix::io::Errno| MapError::System { guest_addr, call, error: error.into() };
         check_numbers(config)?;
         let stat = rustix::fs::fstat(fd).map_err(system("fstat"))?;
         let end = config.mmap_offset + config.size;
         let file = stat.st_size.max(0).unsigned_abs();
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && end > file {
-            return Err(MapError::BeyondFile {
-                guest_addr,
-                end,
-                file,
-            });
+            return Err(MapError::BeyondFile { guest_addr, end, file });
         }
         // Hugetlbfs wants offset and length in whole huge pages; st_blksize is the page size there and on memfds.
         let page = page_size(u64::try_from(stat.st_blksize).unwrap_or(4096));
@@ -146,20 +130,11 @@ impl Mapping {
         let Some(guard) = sigbus::Guard::watch(base, length) else {
             // SAFETY: mapped above, and nobody has seen it.
             unsafe { rustix::mm::munmap(base.cast(), length) }.map_err(system("munmap"))?;
-            return Err(MapError::TooMany {
-                guest_addr,
-                limit: sigbus::REGIONS_MAX,
-            });
+            return Err(MapError::TooMany { guest_addr, limit: sigbus::REGIONS_MAX });
         };
         // SAFETY: `inset + size` bytes of the mapping, which lives as long as this struct.
         let memory = unsafe { GuestSlice::from_raw(base.add(inset), config.size as usize) };
-        let mapping = Mapping {
-            config: *config,
-            memory,
-            base,
-            length,
-            guard,
-        };
+        let mapping = Mapping { config: *config, memory, base, length, guard };
         mapping.populate_resident(fd, offset, stat.st_size == stat.st_blocks * 512);
         Ok(mapping)
     }
@@ -192,9 +167,7 @@ impl Mapping {
             let Ok(start) = rustix::fs::seek(fd.as_fd(), SeekFrom::Data(at)) else {
                 return;
             };
-            let stop = rustix::fs::seek(fd.as_fd(), SeekFrom::Hole(start))
-                .unwrap_or(end)
-                .min(end);
+            let stop = rustix::fs::seek(fd.as_fd(), SeekFrom::Hole(start)).unwrap_or(end).min(end);
             if start >= stop {
                 return;
             }
@@ -205,11 +178,7 @@ impl Mapping {
             // SAFETY: a page-aligned part of our mapping; populating changes no content.
             unsafe {
                 let part = self.base.add((start - offset) as usize);
-                let _ = rustix::mm::madvise(
-                    part.cast(),
-                    (stop - start) as usize,
-                    Advice::LinuxPopulateWrite,
-                );
+                let _ = rustix::mm::madvise(part.cast(), (stop - start) as usize, Advice::LinuxPopulateWrite);
             }
             at = stop;
         }
@@ -221,52 +190,30 @@ impl Drop for Mapping {
         self.guard.release();
         // SAFETY: mapped in `map`, unmapped only here; see the crate's documentation for why no slice is in use.
         if let Err(error) = unsafe { rustix::mm::munmap(self.base.cast(), self.length) } {
-            tracing::error!(
-                "munmap of the region at guest address {:#x}: {error}",
-                self.config.guest_addr
-            );
+            tracing::error!("munmap of the region at guest address {:#x}: {error}", self.config.guest_addr);
         }
     }
 }
 
 fn check_numbers(config: &RegionConfig) -> Result<(), MapError> {
-    let RegionConfig {
-        guest_addr,
-        size,
-        user_addr,
-        mmap_offset,
-    } = *config;
+    let RegionConfig { guest_addr, size, user_addr, mmap_offset } = *config;
     if size == 0 {
         return Err(MapError::Empty { guest_addr });
     }
     for (field, value) in [("guest address", guest_addr), ("user address", user_addr)] {
         if value.checked_add(size - 1).is_none() {
-            return Err(MapError::Overflow {
-                guest_addr,
-                field,
-                value,
-                size,
-            });
+            return Err(MapError::Overflow { guest_addr, field, value, size });
         }
     }
     // The mapping must also fit in the address space: below 2^63 with room to round up to a huge page.
     match mmap_offset.checked_add(size) {
         Some(end) if end < 1 << 62 => Ok(()),
-        _ => Err(MapError::Overflow {
-            guest_addr,
-            field: "mmap offset",
-            value: mmap_offset,
-            size,
-        }),
+        _ => Err(MapError::Overflow { guest_addr, field: "mmap offset", value: mmap_offset, size }),
     }
 }
 
 fn page_size(block: u64) -> u64 {
-    if block.is_power_of_two() && block > 4096 {
-        block
-    } else {
-        4096
-    }
+    if block.is_power_of_two() && block > 4096 { block } else { 4096 }
 }
 
 #[cfg(test)]
@@ -275,23 +222,14 @@ mod tests {
     use crate::{Pages, SharedMemory};
 
     fn config(size: u64, mmap_offset: u64) -> RegionConfig {
-        RegionConfig {
-            guest_addr: 0x1000,
-            size,
-            user_addr: 0x7f00_0000_0000,
-            mmap_offset,
-        }
+        RegionConfig { guest_addr: 0x1000, size, user_addr: 0x7f00_0000_0000, mmap_offset }
     }
 
     #[test]
     fn map_refuses_impossible_numbers_naming_them() {
         let memory = SharedMemory::create("map", 8192, Pages::Small).unwrap();
-        let text =
-            |config: &RegionConfig| Mapping::map(memory.fd(), config).unwrap_err().to_string();
-        assert_eq!(
-            text(&config(0, 0)),
-            "region at guest address 0x1000: size 0, at least 1 byte"
-        );
+        let text = |config: &RegionConfig| Mapping::map(memory.fd(), config).unwrap_err().to_string();
+        assert_eq!(text(&config(0, 0)), "region at guest address 0x1000: size 0, at least 1 byte");
         assert_eq!(
             text(&config(8192, 4096)),
             "region at guest address 0x1000: ends at byte 0x3000 of its file, which has 0x2000"
@@ -301,10 +239,7 @@ mod tests {
             "region at guest address 0x1000: mmap offset 0xffffffffffffefff plus size 0x2000 overflows"
         );
         assert_eq!(
-            text(&RegionConfig {
-                guest_addr: u64::MAX,
-                ..config(2, 0)
-            }),
+            text(&RegionConfig { guest_addr: u64::MAX, ..config(2, 0) }),
             "region at guest address 0xffffffffffffffff: guest address 0xffffffffffffffff plus size 0x2 overflows"
         );
     }
@@ -317,10 +252,7 @@ mod tests {
         assert_eq!(mapping.memory().len(), 4096);
         assert_eq!(mapping.memory().read_array::<3>(), Some(*b"abc"));
         mapping.memory().write(b"xyz");
-        assert_eq!(
-            memory.slice().subslice(4097, 3).unwrap().read_array::<3>(),
-            Some(*b"xyz")
-        );
+        assert_eq!(memory.slice().subslice(4097, 3).unwrap().read_array::<3>(), Some(*b"xyz"));
     }
 
     #[test]
@@ -329,17 +261,7 @@ mod tests {
         memory.slice().subslice(512 << 20, 1).unwrap().write(&[1]);
         let mapping = Mapping::map(memory.fd(), &config(1 << 30, 0)).unwrap();
         let blocks = rustix::fs::fstat(memory.fd()).unwrap().st_blocks;
-        assert!(
-            blocks * 512 <= 1 << 21,
-            "{blocks} blocks are allocated after mapping, one page was before"
-        );
-        assert_eq!(
-            mapping
-                .memory()
-                .subslice(512 << 20, 1)
-                .unwrap()
-                .read_array::<1>(),
-            Some([1])
-        );
+        assert!(blocks * 512 <= 1 << 21, "{blocks} blocks are allocated after mapping, one page was before");
+        assert_eq!(mapping.memory().subslice(512 << 20, 1).unwrap().read_array::<1>(), Some([1]));
     }
 }

@@ -50,10 +50,7 @@ impl SharedMemory {
     pub fn create(name: &str, size: usize, pages: Pages) -> io::Result<SharedMemory> {
         let (flags, page) = match pages {
             Pages::Small => (MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING, SMALL_PAGE),
-            Pages::Huge => (
-                MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
-                HUGE_PAGE,
-            ),
+            Pages::Huge => (MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB, HUGE_PAGE),
         };
         let fd = rustix::fs::memfd_create(name, flags)?;
         let length = size.max(1).next_multiple_of(page);
@@ -69,13 +66,7 @@ impl SharedMemory {
                 0,
             )?
         };
-        Ok(SharedMemory {
-            fd,
-            memory: Anonymous {
-                base: base.cast(),
-                length,
-            },
-        })
+        Ok(SharedMemory { fd, memory: Anonymous { base: base.cast(), length } })
     }
 
     /// The file that a front-end passes to its back-end.
@@ -123,10 +114,7 @@ impl SharedMemory {
     /// # Errors
     /// What `fcntl(F_ADD_SEALS)` said; huge pages cannot be sealed here.
     pub fn seal_size(&self) -> io::Result<()> {
-        Ok(rustix::fs::fcntl_add_seals(
-            &self.fd,
-            SealFlags::SHRINK | SealFlags::GROW,
-        )?)
+        Ok(rustix::fs::fcntl_add_seals(&self.fd, SealFlags::SHRINK | SealFlags::GROW)?)
     }
 }
 
@@ -176,31 +164,18 @@ impl HugeRegion {
         if let Some(region) = HugeRegion::huge(len)? {
             return Ok(region);
         }
-        let length = len
-            .checked_next_multiple_of(HUGE_PAGE)
-            .ok_or(io::ErrorKind::OutOfMemory)?;
+        let length = len.checked_next_multiple_of(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a fresh anonymous mapping at an address that the kernel picks.
         let base = unsafe {
-            rustix::mm::mmap_anonymous(
-                ptr::null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )?
+            rustix::mm::mmap_anonymous(ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)?
         };
-        let plain = Anonymous {
-            base: base.cast(),
-            length,
-        };
+        let plain = Anonymous { base: base.cast(), length };
         // SAFETY: our own fresh mapping; neither advice changes its content.
         unsafe {
             let _ = rustix::mm::madvise(base, length, Advice::LinuxHugepage);
             rustix::mm::madvise(base, length, Advice::LinuxPopulateWrite)?;
         }
-        Ok(HugeRegion {
-            memory: Memory::Plain(plain),
-            len,
-        })
+        Ok(HugeRegion { memory: Memory::Plain(plain), len })
     }
 
     fn huge(len: usize) -> io::Result<Option<HugeRegion>> {
@@ -216,18 +191,9 @@ impl HugeRegion {
         if base.is_null() {
             return Ok(None);
         }
-        let region = HugeRegion {
-            memory: Memory::Huge { base, layout },
-            len,
-        };
+        let region = HugeRegion { memory: Memory::Huge { base, layout }, len };
         // SAFETY: our own fresh mapping; the pool has reserved its pages, this makes them resident.
-        match unsafe {
-            rustix::mm::madvise(
-                base.cast(),
-                len.next_multiple_of(HUGE_PAGE),
-                Advice::LinuxPopulateWrite,
-            )
-        } {
+        match unsafe { rustix::mm::madvise(base.cast(), len.next_multiple_of(HUGE_PAGE), Advice::LinuxPopulateWrite) } {
             Ok(()) => Ok(Some(region)),
             Err(_) => Ok(None), // the pool ran dry on this memory node: `region` goes back
         }
@@ -276,14 +242,7 @@ mod tests {
         region.slice().read(&mut bytes);
         assert!(bytes.iter().all(|byte| *byte == 0));
         region.slice().fill(7);
-        assert_eq!(
-            region
-                .slice()
-                .subslice((3 << 20) - 1, 1)
-                .unwrap()
-                .read_array::<1>(),
-            Some([7])
-        );
+        assert_eq!(region.slice().subslice((3 << 20) - 1, 1).unwrap().read_array::<1>(), Some([7]));
     }
 
     #[test]

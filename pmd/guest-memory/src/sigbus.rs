@@ -26,13 +26,9 @@ struct Slot {
 const FREE: usize = 0;
 const CLAIMED: usize = 1;
 
-static SLOTS: [Slot; REGIONS_MAX] = [const {
-    Slot {
-        start: AtomicUsize::new(FREE),
-        length: AtomicUsize::new(0),
-        poisoned: AtomicBool::new(false),
-    }
-}; REGIONS_MAX];
+static SLOTS: [Slot; REGIONS_MAX] =
+    [const { Slot { start: AtomicUsize::new(FREE), length: AtomicUsize::new(0), poisoned: AtomicBool::new(false) } };
+        REGIONS_MAX];
 
 /// The handler that was installed before ours. Written once, before ours is installed.
 static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
@@ -46,9 +42,7 @@ impl Guard {
     pub(crate) fn watch(start: *mut u8, length: usize) -> Option<Guard> {
         install();
         let index = SLOTS.iter().position(|slot| {
-            slot.start
-                .compare_exchange(FREE, CLAIMED, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
+            slot.start.compare_exchange(FREE, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
         let slot = &SLOTS[index];
         slot.length.store(length, Ordering::Relaxed);
@@ -75,9 +69,7 @@ fn install() {
         // SAFETY: plain sigaction calls with structures that live through them. The previous action is leaked on
         // purpose: the handler may read it at any time from now on.
         unsafe {
-            let previous = Box::leak(Box::new(
-                MaybeUninit::<libc::sigaction>::zeroed().assume_init(),
-            ));
+            let previous = Box::leak(Box::new(MaybeUninit::<libc::sigaction>::zeroed().assume_init()));
             libc::sigaction(libc::SIGBUS, ptr::null(), previous);
             PREVIOUS.store(previous, Ordering::Release);
             let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
@@ -89,11 +81,7 @@ fn install() {
     });
 }
 
-extern "C" fn on_sigbus(
-    signal: libc::c_int,
-    info: *mut libc::siginfo_t,
-    context: *mut libc::c_void,
-) {
+extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel gives a valid siginfo for SA_SIGINFO handlers; si_addr is set for SIGBUS.
     let (address, code) = unsafe { ((*info).si_addr() as usize, (*info).si_code) };
     // Only faults have an address (codes above 0 come from the kernel; a `kill` does not).
@@ -115,10 +103,7 @@ fn slot_of(address: usize) -> Option<&'static Slot> {
 
 /// Maps zero pages over the region and marks it; false if the kernel refuses, so that the fault is not met for ever.
 fn replace(slot: &Slot) -> bool {
-    let (start, length) = (
-        slot.start.load(Ordering::Relaxed),
-        slot.length.load(Ordering::Relaxed),
-    );
+    let (start, length) = (slot.start.load(Ordering::Relaxed), slot.length.load(Ordering::Relaxed));
     // SAFETY: the region is mapped (the faulting access is to it, and whoever accesses it keeps it mapped), and it is
     // ours as a whole. Shared, so that it behaves as the file's pages did; mmap is a plain system call.
     let mapped = unsafe {
@@ -177,12 +162,7 @@ mod tests {
             }
             Err(error) => panic!("{error}"),
         };
-        let config = RegionConfig {
-            guest_addr: 0,
-            size: size as u64,
-            user_addr: 0,
-            mmap_offset: 0,
-        };
+        let config = RegionConfig { guest_addr: 0, size: size as u64, user_addr: 0, mmap_offset: 0 };
         let mapping = Arc::new(Mapping::map(memory.fd(), &config).unwrap());
         assert!(!mapping.poisoned());
         rustix::fs::ftruncate(memory.fd(), 0).unwrap();
@@ -194,12 +174,7 @@ mod tests {
             return;
         };
         let other_memory = SharedMemory::create("other", 4096, Pages::Small).unwrap();
-        let config = RegionConfig {
-            guest_addr: 1 << 40,
-            size: 4096,
-            user_addr: 1 << 40,
-            mmap_offset: 0,
-        };
+        let config = RegionConfig { guest_addr: 1 << 40, size: 4096, user_addr: 1 << 40, mmap_offset: 0 };
         let other = Arc::new(Mapping::map(other_memory.fd(), &config).unwrap());
         let table = MemTable::new(vec![Arc::clone(&mapping)]).unwrap();
         let middle = mapping.memory().subslice(size / 2, 8).unwrap();
@@ -238,19 +213,12 @@ mod tests {
             unreachable!("the process is dead");
         }
         let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "sigbus::tests::sigbus_elsewhere_kills_as_before",
-                "--nocapture",
-            ])
+            .args(["--exact", "sigbus::tests::sigbus_elsewhere_kills_as_before", "--nocapture"])
             .env(CHILD, "1")
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .status()
             .unwrap();
-        assert_eq!(
-            std::os::unix::process::ExitStatusExt::signal(&status),
-            Some(libc::SIGBUS)
-        );
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGBUS));
     }
 }

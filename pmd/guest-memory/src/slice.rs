@@ -20,10 +20,7 @@ unsafe impl Sync for GuestSlice {}
 
 impl GuestSlice {
     /// A slice of no bytes.
-    pub const EMPTY: GuestSlice = GuestSlice {
-        start: ptr::null_mut(),
-        len: 0,
-    };
+    pub const EMPTY: GuestSlice = GuestSlice { start: ptr::null_mut(), len: 0 };
 
     /// Makes a slice of `len` bytes at `start`.
     ///
@@ -62,10 +59,7 @@ impl GuestSlice {
     #[inline]
     pub fn subslice(self, offset: usize, len: usize) -> Option<GuestSlice> {
         let end = offset.checked_add(len)?;
-        (end <= self.len).then(|| GuestSlice {
-            start: self.start.wrapping_add(offset),
-            len,
-        })
+        (end <= self.len).then(|| GuestSlice { start: self.start.wrapping_add(offset), len })
     }
 
     /// The first `mid` bytes and the rest.
@@ -75,20 +69,10 @@ impl GuestSlice {
     #[must_use]
     #[inline]
     pub fn split_at(self, mid: usize) -> (GuestSlice, GuestSlice) {
-        assert!(
-            mid <= self.len,
-            "split at {mid} of a guest slice of {} bytes",
-            self.len
-        );
+        assert!(mid <= self.len, "split at {mid} of a guest slice of {} bytes", self.len);
         (
-            GuestSlice {
-                start: self.start,
-                len: mid,
-            },
-            GuestSlice {
-                start: self.start.wrapping_add(mid),
-                len: self.len - mid,
-            },
+            GuestSlice { start: self.start, len: mid },
+            GuestSlice { start: self.start.wrapping_add(mid), len: self.len - mid },
         )
     }
 
@@ -143,9 +127,7 @@ impl GuestSlice {
         // SAFETY: a prefetch does not fault and changes nothing.
         #[cfg(target_arch = "x86_64")]
         unsafe {
-            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
-                self.start.cast::<i8>(),
-            );
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(self.start.cast::<i8>());
         }
     }
 
@@ -155,9 +137,7 @@ impl GuestSlice {
         // SAFETY: a prefetch does not fault and changes nothing.
         #[cfg(target_arch = "x86_64")]
         unsafe {
-            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_ET0 }>(
-                self.start.cast::<i8>(),
-            );
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_ET0 }>(self.start.cast::<i8>());
         }
     }
 }

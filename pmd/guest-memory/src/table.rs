@@ -66,12 +66,7 @@ impl MemTable {
         for pair in regions.windows(2) {
             let (a, b) = (pair[0].config(), pair[1].config());
             if a.guest_addr + (a.size - 1) >= b.guest_addr {
-                return Err(TableError::Overlap {
-                    a: a.guest_addr,
-                    a_size: a.size,
-                    b: b.guest_addr,
-                    b_size: b.size,
-                });
+                return Err(TableError::Overlap { a: a.guest_addr, a_size: a.size, b: b.guest_addr, b_size: b.size });
             }
         }
         let spans = regions
@@ -102,19 +97,12 @@ impl MemTable {
     pub fn without(&self, config: &RegionConfig) -> Result<MemTable, TableError> {
         let same = |region: &Arc<Mapping>| {
             let this = region.config();
-            (this.guest_addr, this.user_addr, this.size)
-                == (config.guest_addr, config.user_addr, config.size)
+            (this.guest_addr, this.user_addr, this.size) == (config.guest_addr, config.user_addr, config.size)
         };
         if !self.regions.iter().any(same) {
             return Err(TableError::Missing(config.guest_addr));
         }
-        MemTable::new(
-            self.regions
-                .iter()
-                .filter(|region| !same(region))
-                .cloned()
-                .collect(),
-        )
+        MemTable::new(self.regions.iter().filter(|region| !same(region)).cloned().collect())
     }
 
     /// The mappings, ordered by guest address.
@@ -139,17 +127,8 @@ impl MemTable {
 
     /// [`MemTable::translate`], trying first the region that was hit last.
     #[inline]
-    pub fn translate_hinted(
-        &self,
-        addr: u64,
-        len: u32,
-        hint: &mut RegionHint,
-    ) -> Option<GuestSlice> {
-        if let Some(found) = self
-            .spans
-            .get(hint.0)
-            .and_then(|span| span.by_guest(addr, len))
-        {
+    pub fn translate_hinted(&self, addr: u64, len: u32, hint: &mut RegionHint) -> Option<GuestSlice> {
+        if let Some(found) = self.spans.get(hint.0).and_then(|span| span.by_guest(addr, len)) {
             return Some(found);
         }
         self.translate_unhinted(addr, len, hint)
@@ -157,10 +136,7 @@ impl MemTable {
 
     #[cold]
     fn translate_unhinted(&self, addr: u64, len: u32, hint: &mut RegionHint) -> Option<GuestSlice> {
-        let index = self
-            .spans
-            .partition_point(|span| span.guest_addr <= addr)
-            .checked_sub(1)?;
+        let index = self.spans.partition_point(|span| span.guest_addr <= addr).checked_sub(1)?;
         let found = self.spans[index].by_guest(addr, len)?;
         *hint = RegionHint(index);
         Some(found)
@@ -171,12 +147,7 @@ impl MemTable {
     ///
     /// # Errors
     /// [`Unmapped`] if a byte of the range is in no region, or the range wraps; `each` may have been called before.
-    pub fn translate_each(
-        &self,
-        addr: u64,
-        len: u32,
-        mut each: impl FnMut(GuestSlice),
-    ) -> Result<(), Unmapped> {
+    pub fn translate_each(&self, addr: u64, len: u32, mut each: impl FnMut(GuestSlice)) -> Result<(), Unmapped> {
         let unmapped = Unmapped { addr, len };
         if len == 0 {
             return Ok(());
@@ -184,23 +155,12 @@ impl MemTable {
         addr.checked_add(u64::from(len) - 1).ok_or(unmapped)?;
         let (mut at, mut left) = (addr, u64::from(len));
         while left > 0 {
-            let index = self
-                .spans
-                .partition_point(|span| span.guest_addr <= at)
-                .checked_sub(1)
-                .ok_or(unmapped)?;
+            let index = self.spans.partition_point(|span| span.guest_addr <= at).checked_sub(1).ok_or(unmapped)?;
             let span = &self.spans[index];
             let offset = at - span.guest_addr;
-            let room = (span.memory.len() as u64)
-                .checked_sub(offset)
-                .filter(|room| *room > 0)
-                .ok_or(unmapped)?;
+            let room = (span.memory.len() as u64).checked_sub(offset).filter(|room| *room > 0).ok_or(unmapped)?;
             let part = left.min(room);
-            each(
-                span.memory
-                    .subslice(offset as usize, part as usize)
-                    .ok_or(unmapped)?,
-            );
+            each(span.memory.subslice(offset as usize, part as usize).ok_or(unmapped)?);
             at = at.wrapping_add(part);
             left -= part;
         }
@@ -210,12 +170,9 @@ impl MemTable {
     /// The `len` bytes at the front-end's own address `addr` (ring addresses come as such), if one region holds them.
     #[must_use]
     pub fn translate_user(&self, addr: u64, len: usize) -> Option<GuestSlice> {
-        self.spans.iter().find_map(|span| {
-            span.memory.subslice(
-                usize::try_from(addr.checked_sub(span.user_addr)?).ok()?,
-                len,
-            )
-        })
+        self.spans
+            .iter()
+            .find_map(|span| span.memory.subslice(usize::try_from(addr.checked_sub(span.user_addr)?).ok()?, len))
     }
 }
 
@@ -240,22 +197,14 @@ mod tests {
 
     fn region(guest_addr: u64, size: u64, user_addr: u64) -> Arc<Mapping> {
         let memory = SharedMemory::create("table", size as usize, Pages::Small).unwrap();
-        let config = RegionConfig {
-            guest_addr,
-            size,
-            user_addr,
-            mmap_offset: 0,
-        };
+        let config = RegionConfig { guest_addr, size, user_addr, mmap_offset: 0 };
         Arc::new(Mapping::map(memory.fd(), &config).unwrap())
     }
 
     #[test]
     fn translate_range_outside_or_wrapping_is_none() {
         let table = MemTable::new(vec![region(MIB, MIB, 0x7000_0000)]).unwrap();
-        assert_eq!(
-            table.translate(MIB, MIB as u32).map(GuestSlice::len),
-            Some(MIB as usize)
-        );
+        assert_eq!(table.translate(MIB, MIB as u32).map(GuestSlice::len), Some(MIB as usize));
         assert!(table.translate(MIB, MIB as u32 + 1).is_none());
         assert!(table.translate(MIB - 1, 1).is_none());
         assert!(table.translate(2 * MIB, 1).is_none());
@@ -266,46 +215,20 @@ mod tests {
 
     #[test]
     fn translate_each_crosses_neighbours_and_stops_at_holes() {
-        let table = MemTable::new(vec![
-            region(MIB, MIB, 0x9000_0000),
-            region(0, MIB, 0x7000_0000),
-        ])
-        .unwrap();
+        let table = MemTable::new(vec![region(MIB, MIB, 0x9000_0000), region(0, MIB, 0x7000_0000)]).unwrap();
         let mut parts = Vec::new();
-        table
-            .translate_each(MIB - 16, 48, |part| parts.push(part.len()))
-            .unwrap();
+        table.translate_each(MIB - 16, 48, |part| parts.push(part.len())).unwrap();
         assert_eq!(parts, [16, 32]);
-        assert_eq!(
-            table.translate_each(2 * MIB - 16, 17, |_| ()),
-            Err(Unmapped {
-                addr: 2 * MIB - 16,
-                len: 17
-            })
-        );
+        assert_eq!(table.translate_each(2 * MIB - 16, 17, |_| ()), Err(Unmapped { addr: 2 * MIB - 16, len: 17 }));
         assert!(table.translate_each(u64::MAX - 3, 8, |_| ()).is_err());
-        assert!(
-            table
-                .translate_each(u64::MAX - 3, 0, |_| panic!("no byte, no part"))
-                .is_ok()
-        );
+        assert!(table.translate_each(u64::MAX - 3, 0, |_| panic!("no byte, no part")).is_ok());
     }
 
     #[test]
     fn translate_user_looks_at_front_end_addresses() {
-        let table = MemTable::new(vec![
-            region(0, MIB, 0x7000_0000),
-            region(MIB, MIB, 0x1000_0000),
-        ])
-        .unwrap();
+        let table = MemTable::new(vec![region(0, MIB, 0x7000_0000), region(MIB, MIB, 0x1000_0000)]).unwrap();
         table.translate(MIB + 5, 1).unwrap().write(&[42]);
-        assert_eq!(
-            table
-                .translate_user(0x1000_0005, 1)
-                .unwrap()
-                .read_array::<1>(),
-            Some([42])
-        );
+        assert_eq!(table.translate_user(0x1000_0005, 1).unwrap().read_array::<1>(), Some([42]));
         assert!(table.translate_user(0x1000_0000 + MIB, 1).is_none());
         assert!(table.translate_user(0, 1).is_none());
     }
@@ -314,27 +237,12 @@ mod tests {
     fn table_overlap_is_refused_and_removal_needs_the_exact_region() {
         let (a, b) = (region(0, MIB, 0), region(MIB / 2, MIB, 0));
         let error = MemTable::new(vec![a.clone(), b.clone()]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "regions overlap: guest addresses 0x0+0x100000 and 0x80000+0x100000"
-        );
+        assert_eq!(error.to_string(), "regions overlap: guest addresses 0x0+0x100000 and 0x80000+0x100000");
         let table = MemTable::new(vec![a.clone()]).unwrap();
         assert!(table.with(b).is_err());
         let table = table.with(region(MIB, MIB, MIB)).unwrap();
-        let gone = RegionConfig {
-            guest_addr: MIB,
-            size: MIB,
-            user_addr: MIB,
-            mmap_offset: 0,
-        };
-        assert!(
-            table
-                .without(&RegionConfig {
-                    size: MIB / 2,
-                    ..gone
-                })
-                .is_err()
-        );
+        let gone = RegionConfig { guest_addr: MIB, size: MIB, user_addr: MIB, mmap_offset: 0 };
+        assert!(table.without(&RegionConfig { size: MIB / 2, ..gone }).is_err());
         let table = table.without(&gone).unwrap();
         assert!(table.translate(MIB, 1).is_none());
         assert!(table.translate(0, 1).is_some());

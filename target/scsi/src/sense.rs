@@ -1,0 +1,200 @@
+//! Sense data: why a command ended in CHECK CONDITION, and its two wire formats. Unit attentions, which become sense
+//! data only when they are reported, stand in `unit_attention`.
+
+use core::fmt;
+
+/// Sense key, additional sense code and qualifier, with what else is known about the fault (SPC-5 §4.4).
+///
+/// Equality compares everything, the field pointer included; compare [`code`](Sense::code) where only the three codes
+/// matter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sense {
+    /// SENSE KEY, 0h to Fh.
+    pub key: u8,
+    /// ADDITIONAL SENSE CODE.
+    pub asc: u8,
+    /// ADDITIONAL SENSE CODE QUALIFIER.
+    pub ascq: u8,
+    /// Which field of the CDB or parameter list was at fault, for ILLEGAL REQUEST.
+    pub pointer: Option<FieldPointer>,
+    /// INFORMATION: for a medium error, the first block that could not be transferred.
+    pub information: Option<u64>,
+}
+
+/// Field pointer sense-key-specific data (SPC-5 §4.4.2.4.2): where the first field in error stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FieldPointer {
+    /// C/D: the field is in the CDB (`true`) or in the data-out parameter list (`false`).
+    pub in_cdb: bool,
+    /// Offset of the first byte of the field.
+    pub byte: u16,
+    /// BIT POINTER: the leftmost bit of the field, 7 to 0; `None` where the field is whole bytes.
+    pub bit: Option<u8>,
+}
+
+impl Sense {
+    /// NO SENSE: nothing to report.
+    pub const NO_SENSE: Sense = Sense::new(0x00, 0x00, 0x00);
+    /// MEDIUM ERROR, UNRECOVERED READ ERROR.
+    pub const UNRECOVERED_READ_ERROR: Sense = Sense::new(0x03, 0x11, 0x00);
+    /// MEDIUM ERROR, WRITE ERROR.
+    pub const WRITE_ERROR: Sense = Sense::new(0x03, 0x0c, 0x00);
+    /// HARDWARE ERROR, INTERNAL TARGET FAILURE.
+    pub const INTERNAL_TARGET_FAILURE: Sense = Sense::new(0x04, 0x44, 0x00);
+    /// ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE.
+    pub const INVALID_OPCODE: Sense = Sense::new(0x05, 0x20, 0x00);
+    /// ILLEGAL REQUEST, LOGICAL BLOCK ADDRESS OUT OF RANGE.
+    pub const LBA_OUT_OF_RANGE: Sense = Sense::new(0x05, 0x21, 0x00);
+    /// ILLEGAL REQUEST, INVALID FIELD IN CDB.
+    pub const INVALID_FIELD_IN_CDB: Sense = Sense::new(0x05, 0x24, 0x00);
+    /// ILLEGAL REQUEST, LOGICAL UNIT NOT SUPPORTED.
+    pub const LU_NOT_SUPPORTED: Sense = Sense::new(0x05, 0x25, 0x00);
+    /// ILLEGAL REQUEST, SAVING PARAMETERS NOT SUPPORTED.
+    pub const SAVING_PARAMETERS_NOT_SUPPORTED: Sense = Sense::new(0x05, 0x39, 0x00);
+    /// ILLEGAL REQUEST, INVALID MESSAGE ERROR: a task attribute that is not supported.
+    pub const INVALID_MESSAGE_ATTRIBUTE: Sense = Sense::new(0x05, 0x49, 0x00);
+    /// DATA PROTECT, WRITE PROTECTED.
+    pub const WRITE_PROTECTED: Sense = Sense::new(0x07, 0x27, 0x00);
+    /// ABORTED COMMAND, NO ADDITIONAL SENSE INFORMATION: a fault that a retry may get past.
+    pub const ABORTED_COMMAND: Sense = Sense::new(0x0b, 0x00, 0x00);
+
+    /// Bytes of [`fixed`](Sense::fixed).
+    pub const FIXED_LEN: usize = 18;
+
+    /// Sense data of three codes and nothing else.
+    pub const fn new(key: u8, asc: u8, ascq: u8) -> Sense {
+        Sense { key, asc, ascq, pointer: None, information: None }
+    }
+
+    /// INVALID FIELD IN CDB that points at the field: its first byte, and its leftmost bit where it is not whole bytes.
+    pub const fn invalid_field_in_cdb(byte: u16, bit: Option<u8>) -> Sense {
+        Sense { pointer: Some(FieldPointer { in_cdb: true, byte, bit }), ..Sense::INVALID_FIELD_IN_CDB }
+    }
+
+    /// The same sense with an INFORMATION field, e.g. the LBA of the first block in error.
+    pub const fn with_information(self, information: u64) -> Sense {
+        Sense { information: Some(information), ..self }
+    }
+
+    /// (sense key, ASC, ASCQ).
+    pub const fn code(&self) -> (u8, u8, u8) {
+        (self.key, self.asc, self.ascq)
+    }
+
+    /// Fixed format, current error (SPC-5 §4.4.3): what autosense carries, because D_SENSE is 0.
+    ///
+    /// INFORMATION is four bytes here: a value that needs more leaves VALID 0, as the standard has it.
+    pub fn fixed(&self) -> [u8; Sense::FIXED_LEN] {
+        let mut bytes = [0; Sense::FIXED_LEN];
+        bytes[0] = 0x70;
+        bytes[2] = self.key & 0x0f;
+        if let Some(Ok(information)) = self.information.map(u32::try_from) {
+            bytes[0] |= 0x80; // VALID
+            bytes[3..7].copy_from_slice(&information.to_be_bytes());
+        }
+        bytes[7] = 0x0a; // ADDITIONAL SENSE LENGTH: what follows byte 7
+        bytes[12] = self.asc;
+        bytes[13] = self.ascq;
+        if let Some(pointer) = self.pointer {
+            bytes[15..18].copy_from_slice(&pointer.bytes());
+        }
+        bytes
+    }
+
+    /// Descriptor format, current error (SPC-5 §4.4.2), appended to `out`: what REQUEST SENSE returns for DESC = 1.
+    pub(crate) fn append_descriptor_format(&self, out: &mut alloc::vec::Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0x72, self.key & 0x0f, self.asc, self.ascq, 0, 0, 0, 0]);
+        if let Some(information) = self.information {
+            out.extend_from_slice(&[0x00, 0x0a, 0x80, 0x00]); // information descriptor, VALID
+            out.extend_from_slice(&information.to_be_bytes());
+        }
+        if let Some(pointer) = self.pointer {
+            out.extend_from_slice(&[0x02, 0x06, 0x00, 0x00]); // sense-key-specific descriptor
+            out.extend_from_slice(&pointer.bytes());
+            out.push(0x00);
+        }
+        out[start + 7] = u8::try_from(out.len() - start - 8).unwrap_or(u8::MAX); // 0, 8, 12 or 20
+    }
+}
+
+impl FieldPointer {
+    /// SKSV, C/D, BPV, BIT POINTER; FIELD POINTER.
+    fn bytes(&self) -> [u8; 3] {
+        let in_cdb = if self.in_cdb { 0x40 } else { 0x00 };
+        let bit = self.bit.map_or(0x00, |bit| 0x08 | (bit & 0x07));
+        let [high, low] = self.byte.to_be_bytes();
+        [0x80 | in_cdb | bit, high, low]
+    }
+}
+
+impl fmt::Display for Sense {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02X}h/{:02X}h/{:02X}h", self.key, self.asc, self.ascq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{string::ToString, vec::Vec};
+
+    #[test]
+    fn fixed_plain_code_is_18_bytes_of_response_code_70h() {
+        assert_eq!(
+            Sense::LU_NOT_SUPPORTED.fixed(),
+            [0x70, 0, 0x05, 0, 0, 0, 0, 0x0a, 0, 0, 0, 0, 0x25, 0x00, 0, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn fixed_field_pointer_sets_sksv_and_cd_and_bpv() {
+        let sense = Sense::invalid_field_in_cdb(0x0102, Some(4));
+        assert_eq!(sense.fixed()[12..], [0x24, 0x00, 0x00, 0xcc, 0x01, 0x02]);
+        let whole_byte = Sense::invalid_field_in_cdb(2, None);
+        assert_eq!(whole_byte.fixed()[15..], [0xc0, 0x00, 0x02]);
+        let parameter = FieldPointer { in_cdb: false, byte: 9, bit: Some(0) };
+        assert_eq!(parameter.bytes(), [0x88, 0x00, 0x09]);
+    }
+
+    #[test]
+    fn fixed_information_sets_valid_only_if_it_fits() {
+        let sense = Sense::UNRECOVERED_READ_ERROR.with_information(0xdead_beef).fixed();
+        assert_eq!(sense[..8], [0xf0, 0, 0x03, 0xde, 0xad, 0xbe, 0xef, 0x0a]);
+        let sense = Sense::UNRECOVERED_READ_ERROR.with_information(0x1_0000_0000).fixed();
+        assert_eq!(sense[..8], [0x70, 0, 0x03, 0, 0, 0, 0, 0x0a]);
+    }
+
+    #[test]
+    fn descriptor_format_carries_information_and_pointer() {
+        let mut out = Vec::new();
+        Sense::NO_SENSE.append_descriptor_format(&mut out);
+        assert_eq!(out, [0x72, 0, 0, 0, 0, 0, 0, 0]);
+        out.clear();
+        Sense::invalid_field_in_cdb(1, Some(7)).with_information(5).append_descriptor_format(&mut out);
+        assert_eq!(out[..8], [0x72, 0x05, 0x24, 0x00, 0, 0, 0, 20]);
+        assert_eq!(out[8..20], [0x00, 0x0a, 0x80, 0x00, 0, 0, 0, 0, 0, 0, 0, 5]);
+        assert_eq!(out[20..], [0x02, 0x06, 0x00, 0x00, 0xcf, 0x00, 0x01, 0x00]);
+    }
+
+    #[test]
+    fn constants_have_the_codes_of_the_standard() {
+        let expected = [
+            (Sense::NO_SENSE, "00h/00h/00h"),
+            (Sense::UNRECOVERED_READ_ERROR, "03h/11h/00h"),
+            (Sense::WRITE_ERROR, "03h/0Ch/00h"),
+            (Sense::INTERNAL_TARGET_FAILURE, "04h/44h/00h"),
+            (Sense::INVALID_OPCODE, "05h/20h/00h"),
+            (Sense::LBA_OUT_OF_RANGE, "05h/21h/00h"),
+            (Sense::INVALID_FIELD_IN_CDB, "05h/24h/00h"),
+            (Sense::LU_NOT_SUPPORTED, "05h/25h/00h"),
+            (Sense::SAVING_PARAMETERS_NOT_SUPPORTED, "05h/39h/00h"),
+            (Sense::INVALID_MESSAGE_ATTRIBUTE, "05h/49h/00h"),
+            (Sense::WRITE_PROTECTED, "07h/27h/00h"),
+            (Sense::ABORTED_COMMAND, "0Bh/00h/00h"),
+        ];
+        for (sense, text) in expected {
+            assert_eq!(sense.to_string(), text);
+        }
+    }
+}

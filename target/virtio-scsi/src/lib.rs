@@ -1,1 +1,32 @@
-//! Placeholder.
+//! virtio-scsi as a device (virtio 1.3 §5.6): between virtqueues and SCSI.
+//!
+//! From the outside in: a [`Controller`] has limits, a map of logical units and counters; for each connection it makes
+//! [`Shard`]s, one for every poller that owns queues of it. A shard pops chains, runs the order of checks on each
+//! (`request.rs`), gives what is left to SCSI and the block devices, and serves the control queue (`control.rs`). Shards
+//! of one connection meet in the nexus (`nexus.rs`): shared command counts, unit attentions, and the fence that a task
+//! management function closes over every queue (`fence.rs`, `sweep.rs`).
+//!
+//! What a CDB means is the crate `scsi`'s; where blocks are is `bdev`'s; sockets and memory tables are `vhost-user`'s.
+#![forbid(unsafe_code)]
+
+mod address;
+mod control;
+mod controller;
+mod data;
+mod fence;
+mod limits;
+mod lun_map;
+mod nexus;
+mod pending;
+mod request;
+mod shard;
+mod stats;
+mod sweep;
+pub mod wire;
+
+pub use address::{Address, LUN_MAX};
+pub use controller::{CONTROL_QUEUE, Connection, Controller, ControllerConfig, FIRST_REQUEST_QUEUE, default_seg_max};
+pub use limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimit};
+pub use lun_map::{Addressee, LunMap, Unit};
+pub use shard::Shard;
+pub use stats::{Limit, ShardStats, TMF_NAMES, UnitStats};

@@ -1,0 +1,176 @@
+//! A virtio-scsi controller: its limits, its logical units, its counters, and the shards it makes for each connection.
+
+use std::sync::Arc;
+
+use crossbeam::channel::Sender;
+use parking_lot::Mutex;
+use reactor::PollerHandle;
+use vhost_user::{RingReport, RingSet, RingStats};
+
+use crate::limits::Limits;
+use crate::lun_map::{LunMap, Unit};
+use crate::nexus::Nexus;
+use crate::shard::Shard;
+use crate::stats::ShardStats;
+use crate::wire::{CONFIG_LEN, ConfigSpace, feature};
+
+/// Index of the control queue; the event queue follows, then the request queues (virtio 1.3 §5.6.2).
+pub const CONTROL_QUEUE: u16 = 0;
+/// Index of the first request queue.
+pub const FIRST_REQUEST_QUEUE: u16 = 2;
+
+/// What a controller is made of.
+pub struct ControllerConfig {
+    /// Its name: the metric label and the log field.
+    pub name: Arc<str>,
+    /// Number of request queues, 1 to 254.
+    pub request_queues: u16,
+    /// Largest ring that a front-end may set up.
+    pub queue_size_max: u16,
+    /// Transport limits.
+    pub limits: Limits,
+    /// Logical units.
+    pub units: Vec<Arc<Unit>>,
+}
+
+/// A controller. Lives as long as its socket; connections come and go.
+pub struct Controller {
+    name: Arc<str>,
+    request_queues: u16,
+    queue_size_max: u16,
+    limits: Limits,
+    map: Arc<LunMap>,
+    /// Counter blocks by shard position; see [`ShardStats`].
+    stats: Mutex<Vec<Vec<Arc<ShardStats>>>>,
+}
+
+/// The parts of a new connection, before they are put on pollers.
+pub struct Connection {
+    /// One shard a poller, in the order that the pollers were given in.
+    pub shards: Vec<Shard>,
+    /// Which shard owns each ring, by ring index.
+    pub routes: Vec<usize>,
+    /// Counters of each ring, by ring index.
+    pub ring_stats: Vec<Arc<RingStats>>,
+}
+
+impl Controller {
+    /// A controller without connections.
+    #[must_use]
+    pub fn new(config: ControllerConfig) -> Controller {
+        Controller {
+            name: config.name,
+            request_queues: config.request_queues,
+            queue_size_max: config.queue_size_max,
+            limits: config.limits,
+            map: Arc::new(LunMap::new(config.units)),
+            stats: Mutex::default(),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Its limits.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Its logical units.
+    #[must_use]
+    pub fn map(&self) -> &Arc<LunMap> {
+        &self.map
+    }
+
+    /// All queues: control, event and request.
+    #[must_use]
+    pub fn queues(&self) -> u16 {
+        FIRST_REQUEST_QUEUE + self.request_queues
+    }
+
+    /// Largest ring that a front-end may set up.
+    #[must_use]
+    pub fn queue_size_max(&self) -> u16 {
+        self.queue_size_max
+    }
+
+    /// The virtio features that the device offers.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        feature::VERSION_1
+            | feature::VHOST_USER_PROTOCOL
+            | feature::INDIRECT_DESC
+            | feature::EVENT_IDX
+            | feature::HOTPLUG
+            | feature::CHANGE
+    }
+
+    /// The config space: the limits as a front-end that asks sees them (R05).
+    #[must_use]
+    pub fn config_space(&self) -> [u8; CONFIG_LEN] {
+        let seg_max = self.limits.seg_max.unwrap_or_else(|| default_seg_max(self.queue_size_max));
+        ConfigSpace {
+            num_queues: u32::from(self.request_queues),
+            seg_max,
+            max_sectors: self.limits.max_sectors,
+            cmd_per_lun: self.limits.cmd_per_lun,
+        }
+        .bytes()
+    }
+
+    /// A new session (R08): one shard for each of these pollers. The first one owns the control and the event queue, the
+    /// request queues are dealt out in turn. Opens a channel to every bdev for every shard.
+    #[must_use]
+    pub fn connect(&self, pollers: &[PollerHandle], reports: &Sender<RingReport>) -> Connection {
+        let count = pollers.len().max(1);
+        let nexus = Arc::new(Nexus::new(self.map.units().len(), count, pollers.to_vec()));
+        let routes: Vec<usize> = (0..self.queues()).map(|index| shard_of(index, count)).collect();
+        let mut ring_stats: Vec<Arc<RingStats>> = vec![Arc::default(); routes.len()];
+        let shards = (0..count)
+            .map(|position| {
+                let indices: Vec<u16> =
+                    (0..self.queues()).filter(|index| routes[usize::from(*index)] == position).collect();
+                let stats = self.stats_block(position, &indices);
+                for (index, ring) in &stats.rings {
+                    ring_stats[usize::from(*index)] = Arc::clone(ring);
+                }
+                let rings = RingSet::new(stats.rings.to_vec(), reports.clone());
+                Shard::new(rings, position == 0, &self.map, self.limits, Arc::clone(&nexus), stats)
+            })
+            .collect();
+        Connection { shards, routes, ring_stats }
+    }
+
+    /// Every block of counters there is. Sums over them are what the controller has done since it was made.
+    #[must_use]
+    pub fn stats(&self) -> Vec<Arc<ShardStats>> {
+        self.stats.lock().iter().flatten().cloned().collect()
+    }
+
+    fn stats_block(&self, position: usize, rings: &[u16]) -> Arc<ShardStats> {
+        let mut all = self.stats.lock();
+        if all.len() <= position {
+            all.resize_with(position + 1, Vec::new);
+        }
+        if let Some(free) = all[position].iter().find(|block| block.claim()) {
+            return Arc::clone(free);
+        }
+        let block = Arc::new(ShardStats::new(self.map.units().len(), rings));
+        all[position].push(Arc::clone(&block));
+        block
+    }
+}
+
+/// Data segments per direction that a ring of this size has room for beside the two headers.
+#[must_use]
+pub fn default_seg_max(ring_size: u16) -> u32 {
+    u32::from(ring_size).saturating_sub(2).max(1)
+}
+
+fn shard_of(index: u16, shards: usize) -> usize {
+    usize::from(index.saturating_sub(FIRST_REQUEST_QUEUE)) % shards * usize::from(index >= FIRST_REQUEST_QUEUE)
+}

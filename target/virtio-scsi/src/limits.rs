@@ -1,0 +1,208 @@
+//! The transport's hard limits (R01-R06) and the share of one that a command holds. What is answered when one is hit
+//! stands in the policies; who asks is `request.rs`.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+/// What a command gets that is one too many for its LUN (R02).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnCommandLimit {
+    /// `VIRTIO_SCSI_S_BUSY`.
+    #[default]
+    Transport,
+    /// `VIRTIO_SCSI_S_FAILURE`.
+    Failure,
+    /// Status TASK SET FULL.
+    Scsi,
+}
+
+/// What a command gets that moves too much (R01).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnTransferLimit {
+    /// `VIRTIO_SCSI_S_FAILURE`.
+    #[default]
+    Transport,
+    /// CHECK CONDITION, ILLEGAL REQUEST, INVALID FIELD IN CDB.
+    Scsi,
+}
+
+/// Limits of one controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Commands in flight per LUN over all request queues, at least 1.
+    pub cmd_per_lun: u32,
+    /// Data bytes of one command in 512-byte sectors, at least 1.
+    pub max_sectors: u32,
+    /// Data segments of one command per direction; `None` means ring size - 2.
+    pub seg_max: Option<u32>,
+    /// Policy for `cmd_per_lun`.
+    pub on_cmd_per_lun: OnCommandLimit,
+    /// Policy for `max_sectors`.
+    pub on_max_sectors: OnTransferLimit,
+}
+
+impl Default for Limits {
+    /// What QEMU tells a guest unless it is told otherwise.
+    fn default() -> Limits {
+        Limits {
+            cmd_per_lun: 128,
+            max_sectors: 65535,
+            seg_max: None,
+            on_cmd_per_lun: OnCommandLimit::default(),
+            on_max_sectors: OnTransferLimit::default(),
+        }
+    }
+}
+
+/// One command's share of its LUN's `cmd_per_lun`. It goes back through [`Credits::retire`]; losing one would shrink the
+/// LUN for good, so that is a panic in builds with debug assertions.
+#[derive(Debug)]
+#[must_use = "a slot has to be given back"]
+pub struct CommandSlot(());
+
+/// The count of commands in flight of one LUN, as one shard sees it.
+///
+/// While the LUN has one shard this is a plain counter. Spread over several, the shards share one atomic: a claim never
+/// takes it above the limit, so the count is exact over all queues.
+#[derive(Debug)]
+pub struct Credits {
+    limit: u32,
+    /// Held by commands of this shard, those in `retiring` included.
+    held: u32,
+    /// Completed but not yet published: given back just before the used index is stored.
+    retiring: u32,
+    shared: Option<Arc<CachePadded<AtomicU32>>>,
+}
+
+impl Credits {
+    /// No command in flight. `shared` is given if other shards serve the same LUN.
+    #[must_use]
+    pub fn new(limit: u32, shared: Option<Arc<CachePadded<AtomicU32>>>) -> Credits {
+        Credits { limit, held: 0, retiring: 0, shared }
+    }
+
+    /// Takes a share, unless the limit is reached. Also tells how many are in flight with it.
+    #[inline]
+    pub fn take(&mut self) -> Option<(CommandSlot, u32)> {
+        let in_flight = match &self.shared {
+            None if self.held < self.limit => self.held + 1,
+            None => return None,
+            Some(shared) => claim(shared, self.limit)?,
+        };
+        self.held += 1;
+        Some((CommandSlot(()), in_flight))
+    }
+
+    /// Takes the slot of a completed command. It counts as in flight until [`Credits::release`].
+    #[inline]
+    pub fn retire(&mut self, slot: CommandSlot) {
+        mem::forget(slot);
+        self.retiring += 1;
+    }
+
+    /// Gives back what was retired: to be called just before the used entries become visible.
+    #[inline]
+    pub fn release(&mut self) {
+        self.held -= self.retiring;
+        if let Some(shared) = &self.shared {
+            // Release: whoever claims next must not be seen in flight together with what ended here.
+            shared.fetch_sub(self.retiring, Ordering::Release);
+        }
+        self.retiring = 0;
+    }
+
+    /// Commands in flight that this shard holds.
+    #[must_use]
+    #[inline]
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+}
+
+/// Adds 1 unless that exceeds `limit`; the new value.
+fn claim(shared: &AtomicU32, limit: u32) -> Option<u32> {
+    let claimed = shared.fetch_update(Ordering::Acquire, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
+    claimed.ok().map(|before| before + 1)
+}
+
+#[cfg(debug_assertions)]
+impl Drop for CommandSlot {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "a command slot was dropped: its LUN would have lost a share for good");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r02_credits_refuse_at_the_limit_and_not_before() {
+        let mut credits = Credits::new(2, None);
+        let (a, one) = credits.take().unwrap();
+        let (b, two) = credits.take().unwrap();
+        assert_eq!((one, two), (1, 2));
+        assert!(credits.take().is_none());
+        credits.retire(a);
+        assert!(credits.take().is_none(), "in flight until just before the used entry is visible");
+        credits.release();
+        let (c, again) = credits.take().unwrap();
+        assert_eq!(again, 2);
+        credits.retire(b);
+        credits.retire(c);
+        credits.release();
+        assert_eq!(credits.held(), 0);
+    }
+
+    #[test]
+    fn r02_credits_of_two_shards_share_one_exact_count() {
+        let shared = Arc::new(CachePadded::new(AtomicU32::new(0)));
+        let (mut a, mut b) = (Credits::new(3, Some(Arc::clone(&shared))), Credits::new(3, Some(Arc::clone(&shared))));
+        let slots = [a.take().unwrap().0, b.take().unwrap().0, a.take().unwrap().0];
+        assert!(a.take().is_none() && b.take().is_none());
+        let [first, second, third] = slots;
+        b.retire(second);
+        b.release();
+        let (fourth, in_flight) = b.take().unwrap();
+        assert_eq!(in_flight, 3);
+        a.retire(first);
+        a.retire(third);
+        a.release();
+        b.retire(fourth);
+        b.release();
+        assert_eq!(shared.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn r02_shared_count_never_exceeds_the_limit_under_contention() {
+        const LIMIT: u32 = 5;
+        let shared = Arc::new(CachePadded::new(AtomicU32::new(0)));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || {
+                    let mut credits = Credits::new(LIMIT, Some(Arc::clone(&shared)));
+                    let mut taken = 0;
+                    for round in 0..20_000 {
+                        let mut slots = Vec::new();
+                        for _ in 0..=(round % 3) {
+                            if let Some((slot, in_flight)) = credits.take() {
+                                assert!(in_flight <= LIMIT);
+                                slots.push(slot);
+                            }
+                        }
+                        taken += slots.len();
+                        slots.into_iter().for_each(|slot| credits.retire(slot));
+                        credits.release();
+                    }
+                    taken
+                })
+            })
+            .collect();
+        assert!(threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>() > 20_000);
+        assert_eq!(shared.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,124 @@
+//! Commands that wait for their backend. A slab that is allocated as it grows and then reused: a steady load allocates
+//! nothing.
+
+use bdev::Token;
+use guest_memory::GuestSlice;
+use reactor::Tsc;
+use vhost_user::Ticket;
+
+use crate::fence::{Scope, UnitIndex, Verdict};
+use crate::limits::CommandSlot;
+use crate::wire::RESPONSE_LEN;
+
+/// What a command in flight does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+    Other,
+}
+
+/// A command in flight at a backend: everything that its end needs.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub ticket: Ticket,
+    pub slot: CommandSlot,
+    pub unit: UnitIndex,
+    pub target: u8,
+    pub tag: u64,
+    pub kind: Kind,
+    /// Bytes that move if it ends well.
+    pub bytes: u64,
+    /// Data bytes of the buffers that stay unused if it ends well.
+    pub residual: u32,
+    pub since: Tsc,
+    /// What a task management function has said of it.
+    pub verdict: Option<Verdict>,
+    pub response: ResponseArea,
+}
+
+/// Where the response goes: the first writable bytes of the chain.
+#[derive(Debug)]
+pub(crate) struct ResponseArea {
+    first: GuestSlice,
+    /// Only for drivers that cut the response in pieces; empty, and so without memory, for all others.
+    rest: Vec<GuestSlice>,
+}
+
+impl ResponseArea {
+    pub(crate) fn of(writable: &[GuestSlice]) -> ResponseArea {
+        let (first, rest) = writable.split_first().expect("the response area was checked");
+        let rest = if first.len() >= RESPONSE_LEN { Vec::new() } else { rest.to_vec() };
+        ResponseArea { first: *first, rest }
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8]) {
+        if self.rest.is_empty() {
+            self.first.write(bytes);
+        } else {
+            let (front, back) = bytes.split_at(self.first.len().min(bytes.len()));
+            self.first.write(front);
+            crate::data::scatter(&self.rest, back);
+        }
+    }
+}
+
+/// The slab.
+#[derive(Debug, Default)]
+pub(crate) struct PendingTable {
+    entries: Vec<Option<Pending>>,
+    free: Vec<u32>,
+}
+
+impl PendingTable {
+    /// The token that the next [`PendingTable::insert`] will use.
+    pub(crate) fn next_token(&self) -> Token {
+        Token(u64::from(self.free.last().copied().unwrap_or(self.entries.len() as u32)))
+    }
+
+    pub(crate) fn insert(&mut self, pending: Pending) {
+        match self.free.pop() {
+            Some(index) => self.entries[index as usize] = Some(pending),
+            None => {
+                self.entries.push(Some(pending));
+                // Room for its way back, so that completing never allocates.
+                self.free.reserve(self.entries.len());
+            }
+        }
+    }
+
+    /// The command with this token; `None` if there is none, which would be the backend's mistake.
+    pub(crate) fn remove(&mut self, token: Token) -> Option<Pending> {
+        let index = usize::try_from(token.0).ok()?;
+        let pending = self.entries.get_mut(index)?.take()?;
+        self.free.push(index as u32);
+        Some(pending)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Passes a task management function's verdict on every command in its scope. Returns how many there are.
+    pub(crate) fn judge(&mut self, scope: Scope, verdict: Verdict) -> u32 {
+        let mut count = 0;
+        for pending in
+            self.entries.iter_mut().flatten().filter(|pending| covers(scope, pending.unit, pending.target, pending.tag))
+        {
+            count += 1;
+            if verdict != Verdict::Query {
+                pending.verdict = Some(verdict);
+            }
+        }
+        count
+    }
+}
+
+/// Whether a command is in the scope of a task management function.
+pub(crate) fn covers(scope: Scope, unit: UnitIndex, target: u8, tag: u64) -> bool {
+    match scope {
+        Scope::Task { unit: wanted, tag: wanted_tag } => (unit, tag) == (wanted, wanted_tag),
+        Scope::Unit(wanted) => unit == wanted,
+        Scope::Target(wanted) => target == wanted,
+    }
+}

@@ -1,0 +1,708 @@
+//! Request queues: what becomes of a chain that was popped. The order of checks is the order of this file (see
+//! requirements R01-R04, R12, R21, R24): the first one that objects answers.
+//!
+//! Nothing in here allocates, locks or calls the kernel in a steady load. When the answer becomes visible is the shard's
+//! business.
+
+use std::sync::Arc;
+
+use bdev::{Channel, Completion, Io, Op, Status, Submitted};
+use guest_memory::GuestSlice;
+use reactor::Tsc;
+use scsi::{Action, Command, Sense, Transfer};
+use vhost_user::{RingSet, Ticket};
+use virtqueue::Chain;
+
+use crate::address::Address;
+use crate::controller::default_seg_max;
+use crate::data;
+use crate::fence::{UnitIndex, Verdict};
+use crate::limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimit};
+use crate::lun_map::{Addressee, LunMap};
+use crate::nexus::Nexus;
+use crate::pending::{Kind, Pending, PendingTable, ResponseArea};
+use crate::stats::{Limit, ShardStats};
+use crate::sweep::Sweeping;
+use crate::wire::{
+    REQUEST_LEN, RESPONSE_HEADER_LEN, RESPONSE_LEN, RequestHeader, SECTOR_LEN, check_condition, response,
+    response_header, status, task_attr,
+};
+
+/// The request side of a shard.
+pub(crate) struct Requests {
+    map: Arc<LunMap>,
+    nexus: Arc<Nexus>,
+    limits: Limits,
+    units: Vec<UnitState>,
+    pending: PendingTable,
+    stats: Arc<ShardStats>,
+    /// The LUN field that was resolved last: nearly always the next one too.
+    last: Option<(u64, UnitIndex)>,
+    /// Units with something to settle at the end of the batch.
+    touched: Vec<UnitIndex>,
+    /// Units with commands at their backend.
+    waiting: Vec<UnitIndex>,
+    completions: Vec<Completion>,
+    /// Parameter data of emulated commands.
+    out: Vec<u8>,
+    /// Buffers cut to size, where the driver's framing does not fit.
+    cut: Vec<GuestSlice>,
+    ok_responses: u64,
+}
+
+/// A logical unit as one shard has it.
+struct UnitState {
+    target: u8,
+    block_size: u32,
+    channel: Channel,
+    credits: Credits,
+    /// Commands at the backend.
+    outstanding: u32,
+    touched: bool,
+    tally: Tally,
+}
+
+/// What a batch did to one unit; goes to the counters when the batch ends.
+#[derive(Default)]
+struct Tally {
+    reads: u32,
+    writes: u32,
+    others: u32,
+    read_bytes: u64,
+    write_bytes: u64,
+}
+
+/// One popped chain, its parts measured.
+pub(crate) struct Request<'a> {
+    pub ticket: Ticket,
+    pub readable: &'a [GuestSlice],
+    pub writable: &'a [GuestSlice],
+    pub chain: &'a Chain,
+    /// Size of the ring that it came from.
+    pub ring_size: u16,
+}
+
+/// How a request ends.
+enum Reply {
+    /// A transport response without SCSI status.
+    Transport(u8),
+    /// A SCSI status without sense.
+    Status(u8),
+    /// CHECK CONDITION.
+    Check(Sense),
+    /// GOOD: this many bytes went to data-in, this many of the buffers' data bytes stayed unused.
+    Good { data_in: u64, residual: u64 },
+}
+
+/// A command that was accepted: it counts as in flight.
+struct Held {
+    unit: UnitIndex,
+    slot: CommandSlot,
+    tag: u64,
+}
+
+/// What a command moves if it ends well.
+struct Moves {
+    kind: Kind,
+    bytes: u64,
+    /// Data bytes of the buffers that stay unused.
+    residual: u64,
+}
+
+/// Data bytes in either direction.
+#[derive(Clone, Copy)]
+struct Data {
+    out: u64,
+    into: u64,
+}
+
+impl Requests {
+    pub(crate) fn new(map: &Arc<LunMap>, limits: Limits, nexus: Arc<Nexus>, stats: Arc<ShardStats>) -> Requests {
+        let units: Vec<UnitState> = map
+            .units()
+            .iter()
+            .enumerate()
+            .map(|(index, unit)| UnitState {
+                target: unit.target,
+                block_size: unit.logical_unit.block_size(),
+                channel: unit.bdev.open(),
+                credits: Credits::new(limits.cmd_per_lun, nexus.shared_count(index)),
+                outstanding: 0,
+                touched: false,
+                tally: Tally::default(),
+            })
+            .collect();
+        let count = units.len();
+        Requests {
+            map: Arc::clone(map),
+            nexus,
+            limits,
+            units,
+            pending: PendingTable::default(),
+            stats,
+            last: None,
+            touched: Vec::with_capacity(count),
+            waiting: Vec::with_capacity(count),
+            completions: Vec::with_capacity(1024),
+            out: Vec::with_capacity(4096),
+            cut: Vec::with_capacity(256),
+            ok_responses: 0,
+        }
+    }
+
+    /// Commands at backends.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(crate) fn pending_mut(&mut self) -> &mut PendingTable {
+        &mut self.pending
+    }
+
+    /// When a backend has to be looked at next, as far as it knows.
+    pub(crate) fn next_deadline(&self) -> Option<Tsc> {
+        self.waiting.iter().filter_map(|unit| self.units[usize::from(*unit)].channel.next_deadline()).min()
+    }
+
+    /// Deals with one chain of a request queue.
+    #[inline]
+    pub(crate) fn submit(
+        &mut self,
+        rings: &mut RingSet,
+        request: Request<'_>,
+        sweeping: Option<&mut Sweeping>,
+        now: Tsc,
+    ) {
+        // Response area (R12): without room for one there is nobody to answer.
+        let room = request.chain.writable_bytes;
+        if room < RESPONSE_LEN as u64 {
+            return self.answer_short(rings, request);
+        }
+        // Header length (R12).
+        let Some(header) = data::gather::<REQUEST_LEN>(request.readable) else {
+            return self.answer(rings, request, &Reply::Transport(response::FAILURE), None);
+        };
+        let header = RequestHeader::parse(&header);
+        let data = Data { out: request.chain.readable_bytes - REQUEST_LEN as u64, into: room - RESPONSE_LEN as u64 };
+        // LUN format, target; both directions.
+        let Some(addressee) = self.resolve(&header.lun) else {
+            return self.answer(rings, request, &Reply::Transport(response::BAD_TARGET), None);
+        };
+        if data.out > 0 && data.into > 0 {
+            return self.answer(rings, request, &Reply::Transport(response::FAILURE), None);
+        }
+        match addressee {
+            Addressee::Unit(unit) => self.submit_to_unit(rings, request, &header, data, unit, sweeping, now),
+            Addressee::Absent { target } => {
+                let reply = match self.check_transfer(&request, data, None) {
+                    Some(refusal) => refusal,
+                    None => self.emulate(scsi::Addressee::Absent, &request, &header, data, target),
+                };
+                self.answer(rings, request, &reply, None);
+            }
+            Addressee::ReportLuns { target } => {
+                let reply = match header.task_attr {
+                    0..task_attr::ACA => {
+                        self.emulate(scsi::Addressee::ReportLunsWellKnown, &request, &header, data, target)
+                    }
+                    _ => Reply::Check(Sense::INVALID_MESSAGE_ATTRIBUTE),
+                };
+                self.answer(rings, request, &reply, None);
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, on the hot path")]
+    #[inline]
+    fn submit_to_unit(
+        &mut self,
+        rings: &mut RingSet,
+        request: Request<'_>,
+        header: &RequestHeader,
+        data: Data,
+        unit: UnitIndex,
+        sweeping: Option<&mut Sweeping>,
+        now: Tsc,
+    ) {
+        // A task management function that this command comes before (R07): no limit applies, nothing is dispatched.
+        if let Some(verdict) = sweeping.and_then(|s| s.judge(unit, self.units[usize::from(unit)].target, header.tag)) {
+            return self.answer(rings, request, &Reply::Transport(verdict_response(verdict)), None);
+        }
+        if let Some(refusal) = self.check_transfer(&request, data, Some(unit)) {
+            return self.answer(rings, request, &refusal, None);
+        }
+        let Some(slot) = self.take_slot(unit) else {
+            self.stats.units[usize::from(unit)].refused[Limit::CmdPerLun as usize].add(1);
+            let refusal = match self.limits.on_cmd_per_lun {
+                OnCommandLimit::Transport => Reply::Transport(response::BUSY),
+                OnCommandLimit::Failure => Reply::Transport(response::FAILURE),
+                OnCommandLimit::Scsi => Reply::Status(status::TASK_SET_FULL),
+            };
+            return self.answer(rings, request, &refusal, None);
+        };
+        self.touch(unit);
+        self.execute(rings, request, header, data, Held { unit, slot, tag: header.tag }, now);
+    }
+
+    /// seg_max, then max_sectors (R01, R04): what the transport refuses before it looks at the CDB.
+    #[inline]
+    fn check_transfer(&mut self, request: &Request<'_>, data: Data, unit: Option<UnitIndex>) -> Option<Reply> {
+        let seg_max = self.limits.seg_max.unwrap_or_else(|| default_seg_max(request.ring_size));
+        let chain = request.chain;
+        let descriptors = u32::from(chain.readable_descriptors.max(chain.writable_descriptors));
+        if descriptors > seg_max && data_segments(request) > seg_max {
+            self.count_refusal(unit, Limit::SegMax);
+            return Some(Reply::Transport(response::FAILURE));
+        }
+        if data.out + data.into > u64::from(self.limits.max_sectors) * SECTOR_LEN {
+            self.count_refusal(unit, Limit::MaxSectors);
+            return Some(match self.limits.on_max_sectors {
+                OnTransferLimit::Transport => Reply::Transport(response::FAILURE),
+                OnTransferLimit::Scsi => Reply::Check(Sense::INVALID_FIELD_IN_CDB),
+            });
+        }
+        None
+    }
+
+    #[cold]
+    fn count_refusal(&self, unit: Option<UnitIndex>, limit: Limit) {
+        match unit {
+            Some(unit) => self.stats.units[usize::from(unit)].refused[limit as usize].add(1),
+            None => self.stats.absent_refused[limit as usize].add(1),
+        }
+    }
+
+    #[inline]
+    fn take_slot(&mut self, unit: UnitIndex) -> Option<CommandSlot> {
+        let unit = usize::from(unit);
+        let (slot, in_flight) = self.units[unit].credits.take()?;
+        self.stats.units[unit].high_water.record(u64::from(in_flight));
+        Some(slot)
+    }
+
+    /// From the task attribute on (steps 9 to 15).
+    #[inline]
+    fn execute(
+        &mut self,
+        rings: &mut RingSet,
+        request: Request<'_>,
+        header: &RequestHeader,
+        data: Data,
+        held: Held,
+        now: Tsc,
+    ) {
+        let unit = usize::from(held.unit);
+        if header.task_attr >= task_attr::ACA {
+            return self.finish(rings, request, &Reply::Check(Sense::INVALID_MESSAGE_ATTRIBUTE), held, Kind::Other);
+        }
+        if !self.nexus.attentions(unit).is_empty()
+            && scsi::reports_unit_attention(header.cdb[0])
+            && let Some(attention) = self.nexus.attentions(unit).take()
+        {
+            return self.finish(rings, request, &Reply::Check(attention.sense()), held, Kind::Other);
+        }
+        match Command::parse(&header.cdb) {
+            Ok(Command::Read(transfer)) => self.block_io(rings, request, &transfer, data, held, Kind::Read, now),
+            Ok(Command::Write(transfer)) => self.block_io(rings, request, &transfer, data, held, Kind::Write, now),
+            Ok(command) => self.other(rings, request, &command, data, held, now),
+            Err(sense) => self.finish(rings, request, &Reply::Check(sense), held, Kind::Other),
+        }
+    }
+
+    /// READ and WRITE of any length of CDB.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, on the hot path")]
+    #[inline]
+    fn block_io(
+        &mut self,
+        rings: &mut RingSet,
+        request: Request<'_>,
+        transfer: &Transfer,
+        data: Data,
+        held: Held,
+        kind: Kind,
+        now: Tsc,
+    ) {
+        let unit = usize::from(held.unit);
+        let bytes = u64::from(transfer.blocks) * u64::from(self.units[unit].block_size);
+        // What moves is what the CDB says (R21).
+        let (room, slices, header) = match kind {
+            Kind::Write => (data.out, request.readable, REQUEST_LEN),
+            _ => (data.into, request.writable, RESPONSE_LEN),
+        };
+        if bytes > room {
+            return self.finish(rings, request, &Reply::Transport(response::OVERRUN), held, kind);
+        }
+        if let Err(sense) = self.map.units()[unit].logical_unit.check_transfer(transfer, kind == Kind::Write) {
+            return self.finish(rings, request, &Reply::Check(sense), held, kind);
+        }
+        let residual = data.out + data.into - bytes;
+        if bytes == 0 {
+            return self.finish(rings, request, &Reply::Good { data_in: 0, residual }, held, kind);
+        }
+        let op = if kind == Kind::Write { Op::Write { fua: transfer.fua } } else { Op::Read };
+        let state = &mut self.units[unit];
+        let buffers = data::behind(slices, header, room, bytes, &mut self.cut);
+        let io = Io { op, lba: transfer.lba, blocks: transfer.blocks, buffers, token: self.pending.next_token() };
+        match state.channel.submit(&io, now) {
+            Submitted::Done(Status::Good) => {
+                match kind {
+                    Kind::Write => state.tally.write_bytes += bytes,
+                    _ => state.tally.read_bytes += bytes,
+                }
+                let data_in = if kind == Kind::Write { 0 } else { bytes };
+                self.finish(rings, request, &Reply::Good { data_in, residual }, held, kind);
+            }
+            Submitted::Done(failed) => self.finish(rings, request, &Reply::Check(sense_of(failed, kind)), held, kind),
+            Submitted::Pending => self.park(request, held, Moves { kind, bytes, residual }, now),
+        }
+    }
+
+    /// Everything that is not READ or WRITE.
+    fn other(
+        &mut self,
+        rings: &mut RingSet,
+        request: Request<'_>,
+        command: &Command,
+        data: Data,
+        held: Held,
+        now: Tsc,
+    ) {
+        let map = Arc::clone(&self.map);
+        let unit = &map.units()[usize::from(held.unit)];
+        let attentions = self.nexus.attentions(usize::from(held.unit));
+        let pending = attentions.pending();
+        let luns = map.luns(unit.target);
+        let action = scsi::execute(scsi::Addressee::Unit(&unit.logical_unit), command, luns, pending, &mut self.out);
+        if let Action::Flush = action {
+            return self.flush(rings, request, data, held, now);
+        }
+        let reply = self.reply_of(action, &request, data);
+        if let (Command::RequestSense { .. }, Reply::Good { .. }, Some(told)) = (command, &reply, pending) {
+            self.nexus.attentions(usize::from(held.unit)).clear(told);
+        }
+        self.finish(rings, request, &reply, held, Kind::Other);
+    }
+
+    fn flush(&mut self, rings: &mut RingSet, request: Request<'_>, data: Data, held: Held, now: Tsc) {
+        let residual = data.out + data.into;
+        let io = Io { op: Op::Flush, lba: 0, blocks: 0, buffers: &[], token: self.pending.next_token() };
+        match self.units[usize::from(held.unit)].channel.submit(&io, now) {
+            Submitted::Done(Status::Good) => {
+                self.finish(rings, request, &Reply::Good { data_in: 0, residual }, held, Kind::Other);
+            }
+            Submitted::Done(failed) => {
+                self.finish(rings, request, &Reply::Check(sense_of(failed, Kind::Write)), held, Kind::Other);
+            }
+            Submitted::Pending => {
+                self.park(request, held, Moves { kind: Kind::Other, bytes: 0, residual }, now);
+            }
+        }
+    }
+
+    /// Commands to something that is no logical unit of ours.
+    fn emulate(
+        &mut self,
+        to: scsi::Addressee<'_>,
+        request: &Request<'_>,
+        header: &RequestHeader,
+        data: Data,
+        target: u8,
+    ) -> Reply {
+        let map = Arc::clone(&self.map);
+        let command = to.admits(header.cdb[0]).and_then(|()| Command::parse(&header.cdb));
+        let action = match command {
+            Ok(command) => scsi::execute(to, &command, map.luns(target), None, &mut self.out),
+            Err(sense) => Action::Check(sense),
+        };
+        self.reply_of(action, request, data)
+    }
+
+    /// Moves the parameter data of an emulated command.
+    fn reply_of(&mut self, action: Action, request: &Request<'_>, data: Data) -> Reply {
+        let moved = match action {
+            Action::DataIn => self.out.len() as u64,
+            Action::Good => 0,
+            Action::Check(sense) => return Reply::Check(sense),
+            Action::Read(_) | Action::Write(_) | Action::Flush => {
+                unreachable!("only a logical unit's own commands reach its backend")
+            }
+        };
+        if moved > data.into {
+            return Reply::Transport(response::OVERRUN);
+        }
+        if moved > 0 {
+            let buffers = data::behind(request.writable, RESPONSE_LEN, data.into, moved, &mut self.cut);
+            data::scatter(buffers, &self.out);
+        }
+        Reply::Good { data_in: moved, residual: data.out + data.into - moved }
+    }
+
+    fn park(&mut self, request: Request<'_>, held: Held, moves: Moves, now: Tsc) {
+        let Held { unit, slot, tag } = held;
+        let state = &mut self.units[usize::from(unit)];
+        state.outstanding += 1;
+        if state.outstanding == 1 {
+            self.waiting.push(unit);
+        }
+        let pending = Pending {
+            ticket: request.ticket,
+            slot,
+            unit,
+            target: state.target,
+            tag,
+            kind: moves.kind,
+            bytes: moves.bytes,
+            residual: saturate(moves.residual),
+            since: now,
+            verdict: None,
+            response: ResponseArea::of(request.writable),
+        };
+        self.pending.insert(pending);
+    }
+
+    /// Ends a command that holds a slot.
+    #[inline]
+    fn finish(&mut self, rings: &mut RingSet, request: Request<'_>, reply: &Reply, held: Held, kind: Kind) {
+        let Held { unit, slot, .. } = held;
+        let state = &mut self.units[usize::from(unit)];
+        match kind {
+            Kind::Read => state.tally.reads += 1,
+            Kind::Write => state.tally.writes += 1,
+            Kind::Other => state.tally.others += 1,
+        }
+        state.credits.retire(slot);
+        self.answer(rings, request, reply, Some(unit));
+    }
+
+    /// Writes the response and completes the chain.
+    #[inline]
+    fn answer(&mut self, rings: &mut RingSet, request: Request<'_>, reply: &Reply, unit: Option<UnitIndex>) {
+        let writable = request.writable;
+        let used = self.write_reply(reply, data_bytes(&request), unit, |bytes| data::scatter(writable, bytes));
+        rings.complete(request.ticket, used);
+    }
+
+    /// Puts the reply's bytes where `write` does and counts it. `data` is how many data bytes the buffers hold. Returns
+    /// how many bytes of the chain count as written.
+    #[inline]
+    fn write_reply(&mut self, reply: &Reply, data: u64, unit: Option<UnitIndex>, write: impl FnOnce(&[u8])) -> u32 {
+        match *reply {
+            Reply::Good { data_in, residual } => {
+                self.ok_responses += 1;
+                write(&response_header(response::OK, status::GOOD, 0, saturate(residual)));
+                if data_in == 0 { RESPONSE_HEADER_LEN as u32 } else { saturate(RESPONSE_LEN as u64 + data_in) }
+            }
+            Reply::Transport(code) => {
+                self.stats.responses[usize::from(code)].add(1);
+                write(&response_header(code, status::GOOD, 0, saturate(data)));
+                RESPONSE_HEADER_LEN as u32
+            }
+            Reply::Status(status) => {
+                self.ok_responses += 1;
+                write(&response_header(response::OK, status, 0, saturate(data)));
+                RESPONSE_HEADER_LEN as u32
+            }
+            Reply::Check(sense) => {
+                self.ok_responses += 1;
+                if let Some(unit) = unit {
+                    self.stats.units[usize::from(unit)].errors.add(1);
+                }
+                let (bytes, len) = check_condition(&sense, saturate(data));
+                write(&bytes[..len]);
+                len as u32
+            }
+        }
+    }
+
+    /// R12: less room than a whole response. A header still fits in 12 bytes; below that only a bare used entry is left.
+    #[cold]
+    fn answer_short(&mut self, rings: &mut RingSet, request: Request<'_>) {
+        if request.chain.writable_bytes < RESPONSE_HEADER_LEN as u64 {
+            self.stats.no_response_room.add(1);
+            return rings.complete(request.ticket, 0);
+        }
+        self.answer(rings, request, &Reply::Transport(response::FAILURE), None);
+    }
+
+    #[inline]
+    fn resolve(&mut self, lun: &[u8; 8]) -> Option<Addressee> {
+        let key = u64::from_le_bytes(*lun);
+        match self.last {
+            Some((last, unit)) if last == key => Some(Addressee::Unit(unit)),
+            _ => self.resolve_anew(lun, key),
+        }
+    }
+
+    fn resolve_anew(&mut self, lun: &[u8; 8], key: u64) -> Option<Addressee> {
+        let found = self.map.find(Address::parse(lun)?)?;
+        if let Addressee::Unit(unit) = found {
+            self.last = Some((key, unit));
+        }
+        Some(found)
+    }
+
+    #[inline]
+    fn touch(&mut self, unit: UnitIndex) {
+        let state = &mut self.units[usize::from(unit)];
+        if !state.touched {
+            state.touched = true;
+            self.touched.push(unit);
+        }
+    }
+
+    /// Takes what backends have completed. Returns how many commands ended, and how many of them a task management
+    /// function waited for.
+    pub(crate) fn poll_backends(&mut self, rings: &mut RingSet, now: Tsc) -> (usize, u32) {
+        let (mut ended, mut judged) = (0, 0);
+        let mut at = 0;
+        while let Some(&unit) = self.waiting.get(at) {
+            let mut completions = std::mem::take(&mut self.completions);
+            self.units[usize::from(unit)].channel.poll(now, &mut completions);
+            ended += completions.len();
+            for completion in completions.drain(..) {
+                judged += u32::from(self.complete(rings, &completion, now));
+            }
+            self.completions = completions;
+            if self.units[usize::from(unit)].outstanding == 0 {
+                self.waiting.swap_remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        (ended, judged)
+    }
+
+    /// Ends a command that was at its backend. True if a task management function waits for it.
+    fn complete(&mut self, rings: &mut RingSet, completion: &Completion, now: Tsc) -> bool {
+        let Some(pending) = self.pending.remove(completion.token) else {
+            debug_assert!(false, "a bdev completed {:?}, which is not in flight", completion.token);
+            return false;
+        };
+        let unit = pending.unit;
+        self.touch(unit);
+        let state = &mut self.units[usize::from(unit)];
+        state.outstanding -= 1;
+        state.credits.retire(pending.slot);
+        let good = completion.status == Status::Good;
+        let moved = if good { pending.bytes } else { 0 };
+        let stats = &self.stats.units[usize::from(unit)];
+        let ticks = now.0.saturating_sub(pending.since.0);
+        match pending.kind {
+            Kind::Read => {
+                stats.reads.add(1);
+                stats.read_bytes.add(moved);
+                stats.read_latency.record(ticks);
+            }
+            Kind::Write => {
+                stats.writes.add(1);
+                stats.write_bytes.add(moved);
+                stats.write_latency.record(ticks);
+            }
+            Kind::Other => stats.others.add(1),
+        }
+        let data = pending.bytes + u64::from(pending.residual);
+        let reply = match pending.verdict {
+            Some(verdict) => Reply::Transport(verdict_response(verdict)),
+            None if good => Reply::Good {
+                data_in: if pending.kind == Kind::Read { pending.bytes } else { 0 },
+                residual: u64::from(pending.residual),
+            },
+            None => Reply::Check(sense_of(completion.status, pending.kind)),
+        };
+        let area = pending.response;
+        let used = self.write_reply(&reply, data, Some(unit), |bytes| area.write(bytes));
+        rings.complete(pending.ticket, used);
+        pending.verdict.is_some()
+    }
+
+    /// The batch has ended: slots go back, counters are written. To be called just before used entries are published.
+    #[inline]
+    pub(crate) fn settle(&mut self, started: Tsc) {
+        if self.touched.is_empty() {
+            self.count_ok();
+            return;
+        }
+        let ticks = Tsc::now().0.saturating_sub(started.0);
+        for unit in self.touched.drain(..) {
+            let unit = usize::from(unit);
+            let state = &mut self.units[unit];
+            state.touched = false;
+            state.credits.release();
+            if state.outstanding > 0 {
+                state.channel.flush_submissions();
+            }
+            let stats = &self.stats.units[unit];
+            stats.in_flight.set(u64::from(state.credits.held()));
+            let tally = std::mem::take(&mut state.tally);
+            if tally.reads > 0 {
+                stats.reads.add(u64::from(tally.reads));
+                stats.read_bytes.add(tally.read_bytes);
+                stats.read_latency.record_n(ticks, u64::from(tally.reads));
+            }
+            if tally.writes > 0 {
+                stats.writes.add(u64::from(tally.writes));
+                stats.write_bytes.add(tally.write_bytes);
+                stats.write_latency.record_n(ticks, u64::from(tally.writes));
+            }
+            if tally.others > 0 {
+                stats.others.add(u64::from(tally.others));
+            }
+        }
+        self.count_ok();
+    }
+
+    #[inline]
+    fn count_ok(&mut self) {
+        if self.ok_responses > 0 {
+            self.stats.responses[usize::from(response::OK)].add(self.ok_responses);
+            self.ok_responses = 0;
+        }
+    }
+}
+
+/// Segments that carry data in the direction that has more: descriptors without those that the header takes up whole.
+#[cold]
+fn data_segments(request: &Request<'_>) -> u32 {
+    let count = |descriptors: u16, slices: &[GuestSlice], header: usize| {
+        u32::from(descriptors).saturating_sub(data::header_slices(slices, header) as u32)
+    };
+    let out = count(request.chain.readable_descriptors, request.readable, REQUEST_LEN);
+    out.max(count(request.chain.writable_descriptors, request.writable, RESPONSE_LEN))
+}
+
+/// Data bytes that the buffers hold behind the headers.
+#[inline]
+fn data_bytes(request: &Request<'_>) -> u64 {
+    request.chain.readable_bytes.saturating_sub(REQUEST_LEN as u64)
+        + request.chain.writable_bytes.saturating_sub(RESPONSE_LEN as u64)
+}
+
+#[inline]
+fn saturate(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// R08: what a command gets that a task management function ended.
+fn verdict_response(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Abort => response::ABORTED,
+        Verdict::Reset => response::RESET,
+        Verdict::Query => unreachable!("a query ends no command"),
+    }
+}
+
+/// What a backend's failure is in SCSI: the one place that says so.
+fn sense_of(status: Status, kind: Kind) -> Sense {
+    match status {
+        Status::ReadError => Sense::UNRECOVERED_READ_ERROR,
+        Status::WriteError => Sense::WRITE_ERROR,
+        Status::NoSpace => Sense::new(0x07, 0x27, 0x07), // SPACE ALLOCATION FAILED WRITE PROTECT,
+        Status::WriteProtected => Sense::WRITE_PROTECTED,
+        Status::OutOfRange => Sense::LBA_OUT_OF_RANGE,
+        Status::Unsupported => Sense::INVALID_OPCODE,
+        Status::Gone => Sense::LU_NOT_SUPPORTED,
+        Status::Busy | Status::Aborted => Sense::ABORTED_COMMAND,
+        Status::Good | Status::Failed if kind == Kind::Read => Sense::UNRECOVERED_READ_ERROR,
+        Status::Good | Status::Failed => Sense::WRITE_ERROR,
+    }
+}

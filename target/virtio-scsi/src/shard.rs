@@ -1,0 +1,203 @@
+//! A shard: the part of one connection that lives on one poller. It decides the order of a poll; what is done in each
+//! step stands in `request.rs`, `control.rs` and `sweep.rs`.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use reactor::{Armed, Source, Tsc};
+use vhost_user::{RingSet, Shard as VhostShard};
+use virtqueue::ChainBatch;
+
+use crate::control::ControlQueue;
+use crate::controller::{CONTROL_QUEUE, FIRST_REQUEST_QUEUE};
+use crate::limits::Limits;
+use crate::lun_map::LunMap;
+use crate::nexus::Nexus;
+use crate::request::{Request, Requests};
+use crate::stats::ShardStats;
+use crate::sweep::{SweepTargets, Sweeping};
+
+/// Chains popped from a ring at once.
+const BATCH: usize = 32;
+
+/// The queues of one connection that one poller owns, and everything that their requests need.
+pub struct Shard {
+    rings: RingSet,
+    /// Slots of the request queues in `rings`: those from here on.
+    first_request: usize,
+    batch: ChainBatch,
+    requests: Requests,
+    control: Option<ControlQueue>,
+    nexus: Arc<Nexus>,
+    fence_seen: u64,
+    sweeping: Option<Sweeping>,
+    targets: SweepTargets,
+    stats: Arc<ShardStats>,
+}
+
+impl Shard {
+    pub(crate) fn new(
+        rings: RingSet,
+        owns_control: bool,
+        map: &Arc<LunMap>,
+        limits: Limits,
+        nexus: Arc<Nexus>,
+        stats: Arc<ShardStats>,
+    ) -> Shard {
+        let slots = rings.len();
+        let first_request = (0..slots).position(|slot| rings.index(slot) >= FIRST_REQUEST_QUEUE).unwrap_or(slots);
+        let control = owns_control.then(|| {
+            let slot = (0..slots).position(|slot| rings.index(slot) == CONTROL_QUEUE).expect("the first shard owns it");
+            ControlQueue::new(slot, Arc::clone(map), Arc::clone(&nexus), Arc::clone(&stats))
+        });
+        Shard {
+            rings,
+            first_request,
+            batch: ChainBatch::new(BATCH, 32 * BATCH),
+            requests: Requests::new(map, limits, Arc::clone(&nexus), Arc::clone(&stats)),
+            control,
+            fence_seen: 0,
+            nexus,
+            sweeping: None,
+            targets: SweepTargets::new(slots),
+            stats,
+        }
+    }
+
+    fn poll_requests(&mut self, slot: usize, now: Tsc) -> usize {
+        let mut limit = BATCH;
+        let mut sweeping = None;
+        if self.sweeping.is_some()
+            && let Some(left) = self.targets.left(&self.rings, slot)
+        {
+            limit = limit.min(usize::from(left));
+            sweeping = self.sweeping.as_mut();
+        }
+        let count = self.rings.pop(slot, limit, &mut self.batch);
+        if count == 0 {
+            return 0;
+        }
+        // Headers and responses are the lines that the driver wrote last: have all of them on the way at once.
+        for chain in self.batch.chains() {
+            if let (Some(header), Some(response)) =
+                (self.batch.readable(chain).first(), self.batch.writable(chain).first())
+            {
+                header.prefetch_read();
+                response.prefetch_write();
+            }
+        }
+        let ring_size = self.rings.ring_size(slot);
+        for chain in self.batch.chains() {
+            let request = Request {
+                ticket: self.rings.ticket(slot, chain),
+                readable: self.batch.readable(chain),
+                writable: self.batch.writable(chain),
+                chain,
+                ring_size,
+            };
+            self.requests.submit(&mut self.rings, request, sweeping.as_deref_mut(), now);
+        }
+        self.requests.settle(now);
+        self.rings.publish(slot);
+        count
+    }
+
+    fn poll_backends(&mut self, now: Tsc) -> usize {
+        let (ended, judged) = self.requests.poll_backends(&mut self.rings, now);
+        if ended > 0 {
+            self.requests.settle(now);
+            for slot in self.first_request..self.rings.len() {
+                self.rings.publish(slot);
+            }
+            if let Some(sweeping) = &mut self.sweeping {
+                sweeping.ended(judged);
+            }
+        }
+        ended
+    }
+
+    #[cold]
+    fn begin_sweep(&mut self) {
+        if let Some(sweep) = self.nexus.fence.look(&mut self.fence_seen) {
+            self.targets.snapshot(&self.rings, self.first_request..self.rings.len());
+            self.sweeping = Some(Sweeping::begin(sweep, self.requests.pending_mut()));
+        }
+    }
+
+    /// Acknowledges the function when its last affected command has been published.
+    #[cold]
+    fn end_sweep(&mut self) {
+        let done = self.targets.done(&self.rings);
+        if let Some(sweeping) = self.sweeping.take_if(|sweeping| done && sweeping.waiting() == 0) {
+            self.nexus.fence.acknowledge(sweeping.found());
+            self.nexus.wake_control();
+        }
+    }
+}
+
+impl Source for Shard {
+    fn poll(&mut self, now: Tsc) -> usize {
+        if self.sweeping.is_none() && self.nexus.fence.raised_since(self.fence_seen) {
+            self.begin_sweep();
+        }
+        let mut work = 0;
+        if self.requests.outstanding() > 0 {
+            work += self.poll_backends(now);
+        }
+        for slot in self.first_request..self.rings.len() {
+            work += self.poll_requests(slot, now);
+        }
+        if self.sweeping.is_some() {
+            self.end_sweep();
+        }
+        if let Some(control) = &mut self.control {
+            work += control.poll(&mut self.rings, now);
+        }
+        self.rings.settle(work > 0);
+        work
+    }
+
+    fn arm(&mut self) -> Armed {
+        if self.rings.enable_notifications() {
+            return Armed::Ready;
+        }
+        let function_under_way = self.sweeping.is_some() || self.control.as_ref().is_some_and(ControlQueue::busy);
+        if function_under_way || !self.rings.can_sleep() {
+            return Armed::MustPoll { deadline: None };
+        }
+        if self.requests.outstanding() > 0 {
+            return Armed::MustPoll { deadline: self.requests.next_deadline() };
+        }
+        Armed::Sleep
+    }
+
+    fn disarm(&mut self) {
+        self.rings.disable_notifications();
+    }
+
+    fn wake_fds(&self, add: &mut dyn FnMut(BorrowedFd<'_>)) {
+        self.rings.kicks(add);
+    }
+
+    fn fds_generation(&self) -> u64 {
+        self.rings.kicks_generation()
+    }
+}
+
+impl VhostShard for Shard {
+    fn rings(&mut self) -> &mut RingSet {
+        &mut self.rings
+    }
+
+    fn reset(&mut self) {
+        if self.control.is_some() {
+            self.nexus.begin_session();
+        }
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.stats.release();
+    }
+}

@@ -1,0 +1,106 @@
+//! What a block device is, and one poller's way into it. No implementation in here.
+
+use std::os::fd::BorrowedFd;
+
+use reactor::clock::Tsc;
+
+use crate::{Channel, Completion, Geometry, Io, Submitted};
+
+/// A block device: opened and dropped on control threads, used through channels on pollers.
+///
+/// Dropping the last `Arc` of a device while channels are open is fine: channels own what they need.
+pub trait Bdev: Send + Sync {
+    /// What the device is. Constant for as long as it lives.
+    fn info(&self) -> &BdevInfo;
+
+    /// Opens a channel. Called on a control thread, may block and allocate; the channel then moves to its poller.
+    fn open(&self) -> Channel;
+}
+
+/// What a device says about itself. What it does not know has the value that promises nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BdevInfo {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Which kind of device, as in the configuration: `malloc`, `null`, `delay` …
+    pub kind: &'static str,
+    /// Bytes per logical block: 512 or 4096.
+    pub block_size: u32,
+    /// Number of logical blocks.
+    pub block_count: u64,
+    /// A physical block is `2^n` logical ones (SBC-4, READ CAPACITY (16)).
+    pub physical_block_exponent: u8,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// Whether completed writes may sit in a volatile cache until [`Op::Flush`](crate::Op::Flush).
+    pub write_cache: bool,
+    /// Whether seeks cost time.
+    pub rotational: bool,
+    /// Transfer length in blocks that the device likes best; 0 for none.
+    pub optimal_transfer_blocks: u32,
+}
+
+impl BdevInfo {
+    /// A writable device without cache, without seeks and without preferences.
+    #[must_use]
+    pub fn new(name: impl Into<String>, kind: &'static str, geometry: Geometry) -> BdevInfo {
+        BdevInfo {
+            name: name.into(),
+            kind,
+            block_size: geometry.block_size(),
+            block_count: geometry.block_count(),
+            physical_block_exponent: 0,
+            read_only: false,
+            write_cache: false,
+            rotational: false,
+            optimal_transfer_blocks: 0,
+        }
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.block_count.saturating_mul(u64::from(self.block_size))
+    }
+}
+
+/// One poller's way into a device. Every method but `drop` is called on that poller and must not block, and in steady
+/// state neither lock nor allocate.
+///
+/// A batch is: [`submit`](IoChannel::submit) any number of times, one
+/// [`flush_submissions`](IoChannel::flush_submissions), one [`poll`](IoChannel::poll).
+///
+/// A channel is dropped on a control thread, normally with nothing outstanding. If something is, `drop` ends it (and
+/// may block for it): once it has returned, no buffer is touched any more, and those requests have no completion.
+pub trait IoChannel: Send {
+    /// Hands a request over. A device may do it at once, take it (it then copies the buffer list), or remember it for
+    /// the end of the batch; a device that is full answers [`Status::Busy`](crate::Status::Busy).
+    ///
+    /// `now` is the time of the batch, and never runs backwards on one channel.
+    fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted;
+
+    /// The end of a batch of submissions: the place of the one system call of the batch, for devices that need any.
+    /// Requests of a batch that was not flushed may never start.
+    fn flush_submissions(&mut self) {}
+
+    /// Pushes the completions since the last call and returns their number. The caller has reserved room in `done`
+    /// for everything that is outstanding; devices only push.
+    fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize;
+
+    /// When [`poll`](IoChannel::poll) must be called next at the latest, for a poller that would like to sleep. A time
+    /// in the past means: keep polling. `None`: nothing is outstanding, or [`wake_fd`](IoChannel::wake_fd) tells.
+    fn next_deadline(&self) -> Option<Tsc>;
+
+    /// The file descriptor that becomes readable when there is something to poll for, of a device that has one. The
+    /// same for the life of the channel; watched edge-triggered, so nobody but the device need read it.
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The poller is about to sleep: from now until [`disarm`](IoChannel::disarm) the [`wake_fd`](IoChannel::wake_fd)
+    /// is signalled. What completed before this call may go untold; the poller polls once more before it sleeps.
+    fn arm(&mut self) {}
+
+    /// The poller is awake: the file descriptor need not be signalled any more.
+    fn disarm(&mut self) {}
+}

@@ -2,7 +2,8 @@
 //!
 //! From the bottom up: [`Io`] is one request and [`Status`] what can become of it, [`Geometry`] is the size of a device
 //! and the last check before it is touched, [`Bdev`] is a device and [`IoChannel`] one poller's way into it,
-//! [`Channel`] spares the memory-speed devices the virtual call. [`Null`] and [`Malloc`] are devices.
+//! [`Channel`] spares the memory-speed devices the virtual call. [`Null`] and [`Malloc`] are devices, [`Delay`] wraps
+//! one. [`testing`] has a device that counts and fails on demand.
 //!
 //! No SCSI and no virtio in here, no file, no thread, and no clock: time is a parameter. Devices that need a system
 //! call or a foreign library are crates of their own that implement the trait.
@@ -20,13 +21,16 @@
 #![forbid(unsafe_code)]
 
 mod channel;
+mod delay;
 mod device;
 mod geometry;
 mod io;
 mod malloc;
 mod null;
+pub mod testing;
 
 pub use channel::Channel;
+pub use delay::{Delay, DelayConfig, DelayError, Gate};
 pub use device::{Bdev, BdevInfo, IoChannel};
 pub use geometry::{Geometry, GeometryError};
 pub use io::{Completion, Io, Op, Status, Submitted, Token};

@@ -3,7 +3,7 @@
 
 use crate::{
     Cdb,
-    opcode::{self, Form},
+    opcode::{self, Form, OtherForm, TransferForm},
     sense::Sense,
 };
 
@@ -158,31 +158,35 @@ impl Command {
     pub fn parse(cdb: &Cdb) -> Result<Command, Sense> {
         let row = opcode::find(cdb)?;
         row.check(cdb)?;
-        Ok(match row.form {
-            Form::Read6 => Command::Read(Transfer::six(cdb)),
-            Form::Write6 => Command::Write(Transfer::six(cdb)),
-            Form::Read10 => Command::Read(Transfer::ten(cdb)),
-            Form::Write10 => Command::Write(Transfer::ten(cdb)),
-            Form::Read12 => Command::Read(Transfer::twelve(cdb)),
-            Form::Write12 => Command::Write(Transfer::twelve(cdb)),
-            Form::Read16 => Command::Read(Transfer::sixteen(cdb)),
-            Form::Write16 => Command::Write(Transfer::sixteen(cdb)),
-            Form::TestUnitReady => Command::TestUnitReady,
-            Form::RequestSense => {
+        match row.form {
+            Form::Read(form) => Ok(Command::Read(Transfer::decode(form, cdb))),
+            Form::Write(form) => Ok(Command::Write(Transfer::decode(form, cdb))),
+            Form::Other(form) => Command::parse_other(form, cdb),
+        }
+    }
+
+    /// Kept out of the path of READ and WRITE, which it would only make longer.
+    #[inline(never)]
+    fn parse_other(form: OtherForm, cdb: &Cdb) -> Result<Command, Sense> {
+        Ok(match form {
+            OtherForm::TestUnitReady => Command::TestUnitReady,
+            OtherForm::RequestSense => {
                 Command::RequestSense { descriptor_format: cdb[1] & 0x01 != 0, allocation_length: cdb[4] }
             }
-            Form::Inquiry => return inquiry(cdb),
-            Form::ModeSense6 => mode_sense(cdb, false, u16::from(cdb[4])),
-            Form::ModeSense10 => mode_sense(cdb, true, be16(cdb, 7)),
-            Form::StartStopUnit => Command::StartStopUnit { start: cdb[4] & 0x01 != 0, no_flush: cdb[4] & 0x04 != 0 },
-            Form::ReadCapacity10 => Command::ReadCapacity10,
-            Form::ReadCapacity16 => Command::ReadCapacity16 { allocation_length: be32(cdb, 10) },
-            Form::SynchronizeCache10 => {
+            OtherForm::Inquiry => return inquiry(cdb),
+            OtherForm::ModeSense6 => mode_sense(cdb, false, u16::from(cdb[4])),
+            OtherForm::ModeSense10 => mode_sense(cdb, true, be16(cdb, 7)),
+            OtherForm::StartStopUnit => {
+                Command::StartStopUnit { start: cdb[4] & 0x01 != 0, no_flush: cdb[4] & 0x04 != 0 }
+            }
+            OtherForm::ReadCapacity10 => Command::ReadCapacity10,
+            OtherForm::ReadCapacity16 => Command::ReadCapacity16 { allocation_length: be32(cdb, 10) },
+            OtherForm::SynchronizeCache10 => {
                 Command::SynchronizeCache { lba: be32(cdb, 2).into(), blocks: be16(cdb, 7).into() }
             }
-            Form::SynchronizeCache16 => Command::SynchronizeCache { lba: be64(cdb, 2), blocks: be32(cdb, 10) },
-            Form::ReportLuns => return report_luns(cdb),
-            Form::ReportSupportedOperationCodes => return report_supported_operation_codes(cdb),
+            OtherForm::SynchronizeCache16 => Command::SynchronizeCache { lba: be64(cdb, 2), blocks: be32(cdb, 10) },
+            OtherForm::ReportLuns => return report_luns(cdb),
+            OtherForm::ReportSupportedOperationCodes => return report_supported_operation_codes(cdb),
         })
     }
 
@@ -227,24 +231,20 @@ impl Transfer {
         u64::from(self.blocks) * u64::from(block_size)
     }
 
+    #[inline]
+    fn decode(form: TransferForm, cdb: &Cdb) -> Transfer {
+        match form {
+            TransferForm::Ten => Transfer::with_flags(cdb, be32(cdb, 2).into(), be16(cdb, 7).into()),
+            TransferForm::Sixteen => Transfer::with_flags(cdb, be64(cdb, 2), be32(cdb, 10)),
+            TransferForm::Twelve => Transfer::with_flags(cdb, be32(cdb, 2).into(), be32(cdb, 6)),
+            TransferForm::Six => Transfer::six(cdb),
+        }
+    }
+
     /// READ(6), WRITE(6): a 21-bit LBA, and 0 blocks mean 256.
     fn six(cdb: &Cdb) -> Transfer {
         let blocks = if cdb[4] == 0 { 256 } else { cdb[4].into() };
         Transfer { lba: (be32(cdb, 0) & 0x001f_ffff).into(), blocks, fua: false, dpo: false }
-    }
-
-    #[inline]
-    fn ten(cdb: &Cdb) -> Transfer {
-        Transfer::with_flags(cdb, be32(cdb, 2).into(), be16(cdb, 7).into())
-    }
-
-    fn twelve(cdb: &Cdb) -> Transfer {
-        Transfer::with_flags(cdb, be32(cdb, 2).into(), be32(cdb, 6))
-    }
-
-    #[inline]
-    fn sixteen(cdb: &Cdb) -> Transfer {
-        Transfer::with_flags(cdb, be64(cdb, 2), be32(cdb, 10))
     }
 
     #[inline]

@@ -65,10 +65,13 @@ impl Addressee<'_> {
 
 /// Carries a command out as far as it can be without I/O.
 ///
-/// `luns` are the LUN numbers of the addressed target, sorted, each at most [`LUN_MAX`](crate::LUN_MAX); for the
+/// `luns` are the LUN numbers of the addressed target, in the order in which they are to be listed; for the
 /// well-known logical unit those of target 0. `pending` matters to REQUEST SENSE only: it returns the condition as data
 /// and the caller [clears](crate::UnitAttentions::clear) it. `out` is emptied and filled when the answer is
 /// [`Action::DataIn`]; keeping it saves allocations. A read or write never looks at it.
+///
+/// # Panics
+/// If a LUN number that REPORT LUNS has to list is above [`LUN_MAX`](crate::LUN_MAX). Never for what a CDB holds.
 #[inline]
 pub fn execute(
     to: Addressee<'_>,

@@ -2,6 +2,7 @@
 //! refused, which way data moves, who answers it. What the remaining bits mean stands in `command`; how the table is
 //! reported to initiators stands in `supported_opcodes`.
 
+use self::{OtherForm::*, TransferForm::*};
 use crate::{CDB_LEN, Cdb, sense::Sense};
 
 /// One supported command: a row of the table.
@@ -9,8 +10,8 @@ use crate::{CDB_LEN, Cdb, sense::Sense};
 pub struct Opcode {
     name: &'static str,
     usage: &'static [u8],
-    /// Bits of bytes 0 to 15 that must be zero because what they ask for does not exist here.
-    refused: u128,
+    /// Bits that must be zero because what they ask for does not exist here: of one byte, and of the CONTROL byte.
+    refused: [Refused; 2],
     service_action: Option<u8>,
     direction: Direction,
     answered_by: Answer,
@@ -18,6 +19,13 @@ pub struct Opcode {
     timeout_s: u32,
     /// Which decoder in `command` reads the rest.
     pub(crate) form: Form,
+}
+
+/// Bits of a byte of a CDB that are refused when set.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    byte: u8,
+    bits: u8,
 }
 
 /// Which way the data of a command moves.
@@ -42,29 +50,41 @@ pub(crate) enum Answer {
     Absent,
 }
 
-/// How a CDB is laid out: one arm of [`Command::parse`](crate::Command::parse) each.
+/// How a CDB is laid out: one arm in `command` each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Form {
+    /// READ of one of the lengths.
+    Read(TransferForm),
+    /// WRITE of one of the lengths.
+    Write(TransferForm),
+    /// Any other command.
+    Other(OtherForm),
+}
+
+/// Where the LBA and the number of blocks stand: by the length of the CDB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TransferForm {
+    Six,
+    Ten,
+    Twelve,
+    Sixteen,
+}
+
+/// The commands that do not move blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OtherForm {
     TestUnitReady,
     RequestSense,
-    Read6,
-    Write6,
     Inquiry,
     ModeSense6,
+    ModeSense10,
     StartStopUnit,
     ReadCapacity10,
-    Read10,
-    Write10,
-    SynchronizeCache10,
-    ModeSense10,
-    Read16,
-    Write16,
-    SynchronizeCache16,
     ReadCapacity16,
+    SynchronizeCache10,
+    SynchronizeCache16,
     ReportLuns,
     ReportSupportedOperationCodes,
-    Read12,
-    Write12,
 }
 
 impl Opcode {
@@ -103,24 +123,17 @@ impl Opcode {
     /// obsolete bits are ignored, which the standard allows and old initiators need (SPC-5, reserved fields).
     #[inline]
     pub(crate) fn check(&self, cdb: &Cdb) -> Result<(), Sense> {
-        let (head, _) = cdb.split_at(size_of::<u128>());
-        let head = head.try_into().map_or(0, u128::from_le_bytes);
-        if head & self.refused == 0 { Ok(()) } else { Err(self.refusal(head)) }
+        let [first, control] = &self.refused;
+        if first.bits_in(cdb) | control.bits_in(cdb) == 0 { Ok(()) } else { Err(self.refusal(cdb)) }
     }
 
     /// INVALID FIELD IN CDB, pointing at the first field with a refused bit.
     #[cold]
-    fn refusal(&self, head: u128) -> Sense {
-        let at = (head & self.refused).trailing_zeros() / 8;
-        let offending = (head & self.refused) >> (at * 8) & 0xff;
-        let mask = self.refused >> (at * 8) & 0xff;
-        // BIT POINTER wants the leftmost bit of the field, which need not be set: adjacent refused bits are one field.
-        let mut bit = 127 - offending.leading_zeros();
-        while bit < 7 && mask >> (bit + 1) & 1 == 1 {
-            bit += 1;
-        }
-        let byte = u16::try_from(at).unwrap_or(0); // 0 to 15
-        Sense::invalid_field_in_cdb(byte, u8::try_from(bit).ok())
+    fn refusal(&self, cdb: &Cdb) -> Sense {
+        let field = self.refused.iter().find(|refused| refused.bits_in(cdb) != 0);
+        field.map_or(Sense::INVALID_FIELD_IN_CDB, |refused| {
+            Sense::invalid_field_in_cdb(refused.byte.into(), Some(refused.leftmost_bit(cdb)))
+        })
     }
 
     pub(crate) const fn answered_by(&self) -> Answer {
@@ -132,25 +145,25 @@ impl Opcode {
 impl Opcode {
     /// A command for logical units, without service action; `usage` is its CDB usage data.
     const fn new(form: Form, name: &'static str, direction: Direction, usage: &'static [u8]) -> Opcode {
-        assert!(usage.len() >= 6 && usage.len() <= 16 && usage.len() <= CDB_LEN);
-        let opcode = Opcode {
+        assert!(usage.len() >= 6 && usage.len() <= USAGE_LEN_MAX);
+        Opcode {
             name,
             usage,
-            refused: 0,
+            refused: [Refused { byte: 0, bits: 0 }, Refused { byte: usage.len() as u8 - 1, bits: NACA }],
             service_action: None,
             direction,
             answered_by: Answer::Unit,
             despite_attention: false,
             timeout_s: 30,
             form,
-        };
-        opcode.refuse(usage.len() - 1, NACA)
+        }
     }
 
-    /// Bits that are refused when set; they count as evaluated.
-    const fn refuse(mut self, byte: usize, bits: u8) -> Opcode {
-        assert!(self.usage[byte] & bits == bits);
-        self.refused |= (bits as u128) << (8 * byte);
+    /// Bits of one byte that are refused when set, besides NACA; they count as evaluated.
+    const fn refuse(mut self, byte: u8, bits: u8) -> Opcode {
+        assert!(self.usage[byte as usize] & bits == bits);
+        assert!(self.refused[0].bits == 0, "one byte per row");
+        self.refused[0] = Refused { byte, bits };
         self
     }
 
@@ -175,6 +188,23 @@ impl Opcode {
     const fn timeout(mut self, timeout_s: u32) -> Opcode {
         self.timeout_s = timeout_s;
         self
+    }
+}
+
+impl Refused {
+    #[inline]
+    fn bits_in(&self, cdb: &Cdb) -> u8 {
+        cdb[usize::from(self.byte) % CDB_LEN] & self.bits // always below CDB_LEN
+    }
+
+    /// BIT POINTER wants the leftmost bit of a field, which need not be set. Refused bits side by side are one field.
+    fn leftmost_bit(&self, cdb: &Cdb) -> u8 {
+        let set = |bit: u8, bits: u8| bits >> bit & 1 == 1;
+        let mut bit = (0..8).rev().find(|&bit| set(bit, self.bits_in(cdb))).unwrap_or(0);
+        while bit < 7 && set(bit + 1, self.bits) {
+            bit += 1;
+        }
+        bit
     }
 }
 
@@ -217,6 +247,8 @@ pub(crate) fn rows_of(code: u8) -> &'static [Opcode] {
     &rows[..len]
 }
 
+/// Longest CDB of any row.
+const USAGE_LEN_MAX: usize = 16;
 /// NACA in the CONTROL byte: NORMACA is 0, so ACA cannot be asked for (SAM-6, CONTROL byte).
 const NACA: u8 = 0x04;
 const SERVICE_ACTION_MASK: u8 = 0x1f;
@@ -230,45 +262,45 @@ const LOEJ: u8 = 0x02;
 
 #[rustfmt::skip] // one line of facts, one line of CDB usage data
 static TABLE: [Opcode; 20] = [
-    Opcode::new(Form::TestUnitReady, "TEST UNIT READY", Direction::None,
+    Opcode::new(Form::Other(TestUnitReady), "TEST UNIT READY", Direction::None,
         &[0x00, 0, 0, 0, 0, NACA]).answered_by_well_known(),
-    Opcode::new(Form::RequestSense, "REQUEST SENSE", Direction::In,
+    Opcode::new(Form::Other(RequestSense), "REQUEST SENSE", Direction::In,
         &[0x03, 0x01, 0, 0, 0xff, NACA]).always_answered(),
-    Opcode::new(Form::Read6, "READ(6)", Direction::In,
+    Opcode::new(Form::Read(Six), "READ(6)", Direction::In,
         &[0x08, 0x1f, 0xff, 0xff, 0xff, NACA]),
-    Opcode::new(Form::Write6, "WRITE(6)", Direction::Out,
+    Opcode::new(Form::Write(Six), "WRITE(6)", Direction::Out,
         &[0x0a, 0x1f, 0xff, 0xff, 0xff, NACA]),
-    Opcode::new(Form::Inquiry, "INQUIRY", Direction::In,
+    Opcode::new(Form::Other(Inquiry), "INQUIRY", Direction::In,
         &[0x12, 0x01 | CMDDT, 0xff, 0xff, 0xff, NACA]).refuse(1, CMDDT).always_answered(),
-    Opcode::new(Form::ModeSense6, "MODE SENSE(6)", Direction::In,
+    Opcode::new(Form::Other(ModeSense6), "MODE SENSE(6)", Direction::In,
         &[0x1a, 0x08, 0xff, 0xff, 0xff, NACA]),
-    Opcode::new(Form::StartStopUnit, "START STOP UNIT", Direction::None,
+    Opcode::new(Form::Other(StartStopUnit), "START STOP UNIT", Direction::None,
         &[0x1b, 0, 0, 0, 0x05 | POWER_CONDITION | LOEJ, NACA]).refuse(4, POWER_CONDITION | LOEJ).timeout(60),
-    Opcode::new(Form::ReadCapacity10, "READ CAPACITY(10)", Direction::In,
+    Opcode::new(Form::Other(ReadCapacity10), "READ CAPACITY(10)", Direction::In,
         &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, NACA]),
-    Opcode::new(Form::Read10, "READ(10)", Direction::In,
+    Opcode::new(Form::Read(Ten), "READ(10)", Direction::In,
         &[0x28, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, NACA]).refuse(1, PROTECT),
-    Opcode::new(Form::Write10, "WRITE(10)", Direction::Out,
+    Opcode::new(Form::Write(Ten), "WRITE(10)", Direction::Out,
         &[0x2a, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, NACA]).refuse(1, PROTECT),
-    Opcode::new(Form::SynchronizeCache10, "SYNCHRONIZE CACHE(10)", Direction::None,
+    Opcode::new(Form::Other(SynchronizeCache10), "SYNCHRONIZE CACHE(10)", Direction::None,
         &[0x35, 0, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, NACA]).timeout(60),
-    Opcode::new(Form::ModeSense10, "MODE SENSE(10)", Direction::In,
+    Opcode::new(Form::Other(ModeSense10), "MODE SENSE(10)", Direction::In,
         &[0x5a, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, NACA]),
-    Opcode::new(Form::Read16, "READ(16)", Direction::In,
+    Opcode::new(Form::Read(Sixteen), "READ(16)", Direction::In,
         &[0x88, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).refuse(1, PROTECT),
-    Opcode::new(Form::Write16, "WRITE(16)", Direction::Out,
+    Opcode::new(Form::Write(Sixteen), "WRITE(16)", Direction::Out,
         &[0x8a, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).refuse(1, PROTECT),
-    Opcode::new(Form::SynchronizeCache16, "SYNCHRONIZE CACHE(16)", Direction::None,
+    Opcode::new(Form::Other(SynchronizeCache16), "SYNCHRONIZE CACHE(16)", Direction::None,
         &[0x91, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).timeout(60),
-    Opcode::new(Form::ReadCapacity16, "READ CAPACITY(16)", Direction::In,
+    Opcode::new(Form::Other(ReadCapacity16), "READ CAPACITY(16)", Direction::In,
         &[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, NACA]).with_service_action(),
-    Opcode::new(Form::ReportLuns, "REPORT LUNS", Direction::In,
+    Opcode::new(Form::Other(ReportLuns), "REPORT LUNS", Direction::In,
         &[0xa0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, NACA]).always_answered(),
-    Opcode::new(Form::ReportSupportedOperationCodes, "REPORT SUPPORTED OPERATION CODES", Direction::In,
+    Opcode::new(Form::Other(ReportSupportedOperationCodes), "REPORT SUPPORTED OPERATION CODES", Direction::In,
         &[0xa3, 0x0c, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).with_service_action(),
-    Opcode::new(Form::Read12, "READ(12)", Direction::In,
+    Opcode::new(Form::Read(Twelve), "READ(12)", Direction::In,
         &[0xa8, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).refuse(1, PROTECT),
-    Opcode::new(Form::Write12, "WRITE(12)", Direction::Out,
+    Opcode::new(Form::Write(Twelve), "WRITE(12)", Direction::Out,
         &[0xaa, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).refuse(1, PROTECT),
 ];
 

@@ -11,8 +11,8 @@ fn cdb_of(row: &Opcode) -> Cdb {
     cdb[0] = row.code();
     cdb[1] = row.service_action().unwrap_or(0);
     cdb[2] = match row.form {
-        Form::ModeSense6 | Form::ModeSense10 => 0x3f, // all pages
-        Form::ReportSupportedOperationCodes => 0x03,  // an operation code and a service action
+        Form::Other(ModeSense6 | ModeSense10) => 0x3f,      // all pages
+        Form::Other(ReportSupportedOperationCodes) => 0x03, // an operation code and a service action
         _ => 0,
     };
     cdb

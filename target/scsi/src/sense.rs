@@ -17,8 +17,8 @@ pub struct Sense {
     pub ascq: u8,
     /// Which field of the CDB or parameter list was at fault, for ILLEGAL REQUEST.
     pub pointer: Option<FieldPointer>,
-    /// INFORMATION: for a medium error, the first block that could not be transferred.
-    pub information: Option<u64>,
+    /// INFORMATION: for a medium error, the first block that could not be transferred, if it fits 32 bits.
+    pub information: Option<u32>,
 }
 
 /// Field pointer sense-key-specific data (SPC-5 §4.4.2.4.2): where the first field in error stands.
@@ -71,9 +71,11 @@ impl Sense {
         Sense { pointer: Some(FieldPointer { in_cdb: true, byte, bit }), ..Sense::INVALID_FIELD_IN_CDB }
     }
 
-    /// The same sense with an INFORMATION field, e.g. the LBA of the first block in error.
+    /// The same sense with an INFORMATION field: the LBA of the first block in error. Fixed format has four bytes for it;
+    /// what needs more is left out, as the standard has it (VALID 0).
     pub const fn with_information(self, information: u64) -> Sense {
-        Sense { information: Some(information), ..self }
+        let fits = information <= u32::MAX as u64;
+        Sense { information: if fits { Some(information as u32) } else { None }, ..self }
     }
 
     /// (sense key, ASC, ASCQ).
@@ -82,13 +84,11 @@ impl Sense {
     }
 
     /// Fixed format, current error (SPC-5 §4.4.3): what autosense carries, because D_SENSE is 0.
-    ///
-    /// INFORMATION is four bytes here: a value that needs more leaves VALID 0, as the standard has it.
     pub fn fixed(&self) -> [u8; Sense::FIXED_LEN] {
         let mut bytes = [0; Sense::FIXED_LEN];
         bytes[0] = 0x70;
         bytes[2] = self.key & 0x0f;
-        if let Some(Ok(information)) = self.information.map(u32::try_from) {
+        if let Some(information) = self.information {
             bytes[0] |= 0x80; // VALID
             bytes[3..7].copy_from_slice(&information.to_be_bytes());
         }
@@ -107,7 +107,7 @@ impl Sense {
         out.extend_from_slice(&[0x72, self.key & 0x0f, self.asc, self.ascq, 0, 0, 0, 0]);
         if let Some(information) = self.information {
             out.extend_from_slice(&[0x00, 0x0a, 0x80, 0x00]); // information descriptor, VALID
-            out.extend_from_slice(&information.to_be_bytes());
+            out.extend_from_slice(&u64::from(information).to_be_bytes());
         }
         if let Some(pointer) = self.pointer {
             out.extend_from_slice(&[0x02, 0x06, 0x00, 0x00]); // sense-key-specific descriptor

@@ -136,8 +136,6 @@ make_initrd() {
 machine_arguments() {
     local memory="memory-backend-memfd,id=mem,size=$MEMORY,share=on" kernel_args='console=ttyS0 panic=-1'
     [ $HUGEPAGES = no ] || memory+=',hugetlb=on,hugetlbsize=2M'
-    # disks are found before insmod virtio_scsi returns
-    kernel_args+=' scsi_mod.scan=sync'
     # what only takes time on an emulated CPU: self-tests, hardening, calibration
     kernel_args+=' cryptomgr.notests mitigations=off nokaslr random.trust_cpu=on tsc=reliable no_timer_check'
     kernel_args+=' rcupdate.rcu_expedited=1 lsm= audit=0 init_on_alloc=0'

@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# The whole suite: sets the machine up, checks the sources, runs every test. What CI runs.
+#
+#   scripts/test.sh [--fast] [--no-setup]
+#
+#   --fast       without the tests that boot a guest (their names contain `real_guest`)
+#   --no-setup   do not install anything; what is missing is skipped or fails by its own message
+#
+# Cheap checks first, the tests last, so that the output ends with the test runner's own summary. The first stage
+# that fails ends the run. Runs cargo nextest where it is installed, else cargo test.
+# For the tests: GUEST_DIR is where the guest image is built, REAL_GUESTS is `on` or `off`.
+# Not here: measurements (bench.sh) and what a single test does.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib/output.sh
+. scripts/lib/output.sh
+
+SKIPPED=() STAGE=''
+
+main() {
+    local fast=no setup=yes
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --fast) fast=yes ;;
+        --no-setup) setup=no ;;
+        -h | --help) usage "$0" && exit 0 ;;
+        *) die "unknown argument '$1'" "see scripts/test.sh --help" ;;
+        esac
+        shift
+    done
+    export GUEST_DIR=${GUEST_DIR:-$PWD/.build/guest} REAL_GUESTS=on
+    export RUST_BACKTRACE=1 CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+    trap name_failed_stage EXIT
+
+    [ $setup = no ] || stage setup setup_machine $fast
+    command -v cargo >/dev/null || die "no cargo in PATH" "install Rust with rustup; rust-toolchain.toml names the version"
+    stage scripts check_scripts
+    stage format cargo fmt --all --check
+    stage clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
+    stage documentation env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps
+    stage loom model_reactor
+    stage doctests cargo test --quiet --profile ci --workspace --doc
+    select_guests $fast
+    report_skipped
+    stage tests run_tests
+}
+
+# name_failed_stage: unless it is the tests, whose runner says more.
+name_failed_stage() {
+    [ $? -eq 0 ] || [ "$STAGE" = tests ] || printf '\nerror: stage "%s" failed\n' "$STAGE" >&2
+}
+
+# stage NAME COMMAND…: a header, the command, how long it took.
+stage() {
+    local started=$EPOCHREALTIME
+    STAGE=$1
+    shift
+    printf '\n== %s ==\n' "$STAGE"
+    "$@"
+    # the last stage ends with its own words
+    [ "$STAGE" = tests ] || printf '== %s: %s s ==\n' "$STAGE" "$(elapsed "$started")"
+}
+
+elapsed() {
+    local microseconds=$((${EPOCHREALTIME/./} - ${1/./}))
+    printf '%d.%d' $((microseconds / 1000000)) $((microseconds / 100000 % 10))
+}
+
+skip() {
+    warn "SKIPPED: $*"
+    SKIPPED+=("$*")
+}
+
+report_skipped() {
+    [ ${#SKIPPED[@]} -eq 0 ] || printf '\nSKIPPED: %s\n' "${SKIPPED[@]}"
+}
+
+setup_machine() {
+    local groups=build,hugepages,lint
+    [ "$1" = yes ] || groups+=,guest
+    scripts/setup.sh --only "$groups"
+}
+
+check_scripts() {
+    if ! command -v shellcheck >/dev/null; then
+        skip "shellcheck of the scripts: not installed"
+        return 0
+    fi
+    shellcheck -x scripts/*.sh scripts/lib/*.sh scripts/guest/*.sh tests/guest/*.sh
+    shellcheck -s dash scripts/guest/init
+}
+
+# model_reactor: every interleaving of going to sleep and being woken. Compiled differently, hence its own directory.
+model_reactor() {
+    env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=.build/loom cargo test --quiet --profile ci -p reactor --lib model
+}
+
+# select_guests FAST: whether tests boot guests; their absence is never silent.
+select_guests() {
+    if [ "$1" = yes ]; then
+        REAL_GUESTS=off
+        skip "tests named *real_guest*: --fast"
+    elif ! command -v qemu-system-x86_64 >/dev/null; then
+        REAL_GUESTS=off
+        skip "tests named *real_guest*: no qemu-system-x86_64 (scripts/setup.sh --only guest)"
+    else
+        scripts/guest/build.sh --with-fio "$GUEST_DIR"
+    fi
+}
+
+run_tests() {
+    local arguments=()
+    if cargo nextest --version >/dev/null 2>&1; then
+        arguments=(--workspace --cargo-profile ci --config-file scripts/nextest.toml)
+        [ $REAL_GUESTS = on ] || arguments+=(-E 'not test(real_guest)')
+        cargo nextest run "${arguments[@]}"
+    else
+        arguments=(--workspace --profile ci --lib --bins --tests)
+        if [ $REAL_GUESTS = on ]; then
+            cargo test "${arguments[@]}"
+        else
+            cargo test "${arguments[@]}" -- --skip real_guest
+        fi
+    fi
+}
+
+main "$@"

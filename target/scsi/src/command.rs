@@ -108,8 +108,8 @@ pub enum DataPhase {
     In(u64),
     /// Exactly this many bytes, from the initiator.
     Out(u64),
-    /// At most this many bytes (the allocation length), to the initiator: parameter data that [`execute()`](crate::execute())
-    /// makes. How many there are is known once they are made.
+    /// At most this many bytes (the allocation length), to the initiator: parameter data that
+    /// [`execute()`](crate::execute()) makes. How many there are is known once they are made.
     InUpTo(u64),
 }
 

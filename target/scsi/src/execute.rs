@@ -45,9 +45,9 @@ pub enum Action {
 }
 
 impl Addressee<'_> {
-    /// Whether an operation code is answered here at all. Meant for the moment before the unit attention and the rest of
-    /// the CDB are looked at: an absent LUN answers 05h/25h/00h to anything but INQUIRY, REPORT LUNS and REQUEST SENSE,
-    /// well-formed or not.
+    /// Whether an operation code is answered here at all. Meant for the moment before the unit attention and the rest
+    /// of the CDB are looked at: an absent LUN answers 05h/25h/00h to anything but INQUIRY, REPORT LUNS and REQUEST
+    /// SENSE, well-formed or not.
     ///
     /// # Errors
     /// The sense data of the refusal.

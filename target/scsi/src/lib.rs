@@ -3,9 +3,10 @@
 //!
 //! The layers, from the wire inwards:
 //!
-//! 1. [`Opcode`] - one table of every supported command. It alone decides what is supported, how long a CDB is, which of
-//!    its bits are evaluated or refused, which way data moves and who may be asked.
-//! 2. [`Command`] - what a CDB means, made by [`Command::parse`] from that table. Adding a command is one row and one arm.
+//! 1. [`Opcode`] - one table of every supported command. It alone decides what is supported, how long a CDB is, which
+//!    of its bits are evaluated or refused, which way data moves and who may be asked.
+//! 2. [`Command`] - what a CDB means, made by [`Command::parse`] from that table. Adding a command is one row and one
+//!    arm.
 //! 3. [`Addressee`] - who was asked: a [`LogicalUnit`], a LUN that does not exist, or the REPORT LUNS well-known unit.
 //! 4. [`execute()`] - the answer. INQUIRY, mode, capacity and the like write their parameter data into a vector of the
 //!    caller; reads, writes and flushes go back to the caller as an [`Action`].

@@ -119,8 +119,8 @@ impl Opcode {
         self.timeout_s
     }
 
-    /// Refuses a CDB that asks for what does not exist here: protection information, ACA, power conditions. Reserved and
-    /// obsolete bits are ignored, which the standard allows and old initiators need (SPC-5, reserved fields).
+    /// Refuses a CDB that asks for what does not exist here: protection information, ACA, power conditions. Reserved
+    /// and obsolete bits are ignored, which the standard allows and old initiators need (SPC-5, reserved fields).
     #[inline]
     pub(crate) fn check(&self, cdb: &Cdb) -> Result<(), Sense> {
         let [first, control] = &self.refused;
@@ -222,8 +222,8 @@ pub fn reports_unit_attention(opcode: u8) -> bool {
 
 /// The row of a CDB, by operation code and, where there is one, service action.
 ///
-/// An unknown operation code is INVALID COMMAND OPERATION CODE; an unknown service action of a known one is INVALID FIELD
-/// IN CDB, pointing at it.
+/// An unknown operation code is INVALID COMMAND OPERATION CODE; an unknown service action of a known one is INVALID
+/// FIELD IN CDB, pointing at it.
 #[inline]
 pub(crate) fn find(cdb: &Cdb) -> Result<&'static Opcode, Sense> {
     match TABLE.get(usize::from(FIRST_ROW[usize::from(cdb[0])])) {

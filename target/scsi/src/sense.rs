@@ -71,8 +71,8 @@ impl Sense {
         Sense { pointer: Some(FieldPointer { in_cdb: true, byte, bit }), ..Sense::INVALID_FIELD_IN_CDB }
     }
 
-    /// The same sense with an INFORMATION field: the LBA of the first block in error. Fixed format has four bytes for it;
-    /// what needs more is left out, as the standard has it (VALID 0).
+    /// The same sense with an INFORMATION field: the LBA of the first block in error. Fixed format has four bytes for
+    /// it; what needs more is left out, as the standard has it (VALID 0).
     pub const fn with_information(self, information: u64) -> Sense {
         let fits = information <= u32::MAX as u64;
         Sense { information: if fits { Some(information as u32) } else { None }, ..self }

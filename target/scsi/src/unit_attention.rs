@@ -1,5 +1,5 @@
-//! Unit attentions: what happened to a logical unit that an I_T nexus has not been told yet. Who raises one, and on which
-//! nexus, is the transport's business.
+//! Unit attentions: what happened to a logical unit that an I_T nexus has not been told yet. Who raises one, and on
+//! which nexus, is the transport's business.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,4 +1,5 @@
-//! Vital product data pages (SPC-5 and SBC-4, vital product data parameters). Standard INQUIRY data stands in `inquiry`.
+//! Vital product data pages (SPC-5 and SBC-4, vital product data parameters). Standard INQUIRY data stands in
+//! `inquiry`.
 
 use alloc::vec::Vec;
 
@@ -32,8 +33,8 @@ pub(crate) fn append_disk(unit: &LogicalUnit, code: u8, out: &mut Vec<u8>) -> Re
     Ok(())
 }
 
-/// A page of the well-known logical unit. It is named through the target device that it belongs to, because a well-known
-/// logical unit has no designation of its own (SPC-5, Device Identification VPD page).
+/// A page of the well-known logical unit. It is named through the target device that it belongs to, because a
+/// well-known logical unit has no designation of its own (SPC-5, Device Identification VPD page).
 pub(crate) fn append_well_known(code: u8, out: &mut Vec<u8>) -> Result<(), Sense> {
     match code {
         SUPPORTED_PAGES => append(inquiry::WELL_KNOWN, code, out, |out| {

@@ -86,8 +86,8 @@ impl LogicalUnit {
     /// Whether a READ (`write` false) or WRITE may go to the backend.
     ///
     /// In this order: blocks beyond the last one are 05h/21h/00h, more than the maximum transfer length are
-    /// 05h/24h/00h, a write to a read-only unit is 07h/27h/00h. No blocks at all are good wherever an LBA is, the one after the
-    /// last included (SBC-4: not an error), on a read-only unit too.
+    /// 05h/24h/00h, a write to a read-only unit is 07h/27h/00h. No blocks at all are good wherever an LBA is, the
+    /// one after the last included (SBC-4: not an error), on a read-only unit too.
     ///
     /// # Errors
     /// The sense data of the refusal.

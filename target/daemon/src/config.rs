@@ -1,0 +1,199 @@
+//! The configuration: a TOML text in, checked and resolved values out, or every problem at once. It looks at nothing but
+//! the text: what the host allows (cores, sockets) is looked at by [`check`](crate::check) and by those who use it.
+//!
+//! Reading goes in two stages: `reader` takes typed values out of the parsed text and notes what is wrong where; the
+//! sections (`bdev`, `scsi`, …) give them meaning. A value of type [`Config`] has passed every check that its fields
+//! document, so whoever holds one need not check again.
+
+mod bdev;
+mod emit;
+mod identity;
+mod limits;
+mod lun;
+mod name;
+mod problem;
+mod reactor;
+mod reader;
+mod scsi;
+mod size;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+pub use self::bdev::{Bdev, BdevKind, BlockSize, Delay, Geometry};
+pub use self::identity::{Identity, Wwn, stable_hash};
+pub use self::limits::Limits;
+pub use self::lun::Lun;
+pub use self::name::Name;
+pub use self::problem::{ConfigErrors, Problem, Reason};
+pub use self::reactor::Reactor;
+pub use self::scsi::Controller;
+pub use self::size::{ByteSize, SizeError};
+pub use self::words::{Idle, Mode, OnCmdPerLun, OnMaxSectors};
+
+use self::bdev::Bdevs;
+use self::reader::{Problems, Section};
+
+/// A checked configuration with every default filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[reactor]`: the pollers.
+    pub reactor: Reactor,
+    /// `[metrics]`: the exporter.
+    pub metrics: Metrics,
+    /// `[[bdev]]`, in the order of the text; see [`Config::build_order`].
+    pub bdevs: Vec<Bdev>,
+    /// `[[scsi]]`, in the order of the text.
+    pub controllers: Vec<Controller>,
+}
+
+/// The exporter of Prometheus metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Address of the HTTP server that answers `/metrics`; default 127.0.0.1:9464.
+    pub listen: SocketAddr,
+}
+
+/// A configuration file that could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file was read, and is wrong.
+    #[error(transparent)]
+    Invalid(#[from] ConfigErrors),
+}
+
+impl Config {
+    /// Reads a configuration text. `source_name` stands in front of every problem: the file's name, as a rule.
+    ///
+    /// # Errors
+    /// Every problem of the text, or every syntax error if it is no TOML.
+    pub fn parse(text: &str, source_name: &str) -> Result<Self, ConfigErrors> {
+        read_document(text).map_err(|problems| ConfigErrors { source_name: source_name.to_owned(), problems })
+    }
+
+    /// Reads the configuration file at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not UTF-8, or has problems.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let text = fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+        Ok(Self::parse(&text, &path.display().to_string())?)
+    }
+
+    /// The configuration in the program for a first try without a file: one controller, `vm0`, with a malloc disk and a
+    /// null disk. Its socket is in `run_dir`.
+    ///
+    /// # Errors
+    /// The path of `run_dir` is too long for a socket in it, or cannot be written in TOML.
+    pub fn embedded(run_dir: &str) -> Result<Self, ConfigErrors> {
+        // The text of a JSON string is the text of a TOML string, too.
+        let quoted = serde_json::Value::from(run_dir).to_string();
+        let text = QUICKSTART.replace("{run_dir}", &quoted[1..quoted.len() - 1]);
+        Self::parse(&text, "embedded defaults")
+    }
+
+    /// The configuration as TOML with every default written out; reading it gives an equal configuration.
+    pub fn to_toml(&self) -> String {
+        emit::to_toml(self)
+    }
+
+    /// The block device of that name.
+    pub fn bdev(&self, name: &str) -> Option<&Bdev> {
+        self.bdevs.iter().find(|bdev| bdev.name.as_str() == name)
+    }
+
+    /// The controller of that name.
+    pub fn controller(&self, name: &str) -> Option<&Controller> {
+        self.controllers.iter().find(|controller| controller.name.as_str() == name)
+    }
+
+    /// Size and block size of the block device of that name; a delay has those of its base.
+    pub fn geometry(&self, name: &str) -> Option<Geometry> {
+        match &self.bdev(name)?.kind {
+            BdevKind::Malloc(geometry) | BdevKind::Null(geometry) => Some(*geometry),
+            BdevKind::Delay(delay) => self.geometry(&delay.base),
+        }
+    }
+
+    /// The block devices in an order in which every delay comes after its base.
+    pub fn build_order(&self) -> Vec<&Bdev> {
+        let mut order: Vec<&Bdev> = self.bdevs.iter().collect();
+        order.sort_by_key(|bdev| self.delays_below(bdev));
+        order
+    }
+
+    /// How many block devices stand below this one.
+    fn delays_below(&self, bdev: &Bdev) -> usize {
+        match &bdev.kind {
+            BdevKind::Delay(delay) => self.bdev(&delay.base).map_or(0, |base| 1 + self.delays_below(base)),
+            BdevKind::Malloc(_) | BdevKind::Null(_) => 0,
+        }
+    }
+}
+
+/// The configuration of a first try; `{run_dir}` stands for the directory of its sockets.
+const QUICKSTART: &str = include_str!("quickstart.toml");
+
+const METRICS_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
+
+fn read_document(text: &str) -> Result<Config, Vec<Problem>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(errors.iter().map(|error| syntax_problem(text, error)).collect());
+    }
+    let mut problems = Problems::default();
+    let mut root = Section::root(text, table.into_inner());
+
+    let (reactor, cores) = reactor::read(&mut root, &mut problems);
+    let metrics = read_metrics(&mut root, &mut problems);
+    let mut bdevs = Bdevs::read(&mut root, &mut problems);
+    let controllers = scsi::read(&mut root, cores.as_deref(), &mut bdevs, &mut problems);
+    root.finish(&mut problems);
+
+    let problems = problems.into_sorted();
+    match reactor.zip(metrics) {
+        Some((reactor, metrics)) if problems.is_empty() => {
+            Ok(Config { reactor, metrics, bdevs: bdevs.into_list(), controllers })
+        }
+        _ => Err(problems),
+    }
+}
+
+fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
+    Problem {
+        line: error.span().map(|span| reader::line_of(text, span.start)),
+        key: String::new(),
+        value: None,
+        reason: Reason::Syntax(error.message().to_owned()),
+    }
+}
+
+fn read_metrics(root: &mut Section<'_>, problems: &mut Problems) -> Option<Metrics> {
+    let mut section = root.table("metrics", problems);
+    let listen = match section.take("listen") {
+        None => Some(METRICS_LISTEN),
+        Some(field) => field.string(problems).and_then(|text| {
+            let listen = text.parse().ok();
+            if listen.is_none() {
+                problems.at(field.place(), Reason::NotAnAddress);
+            }
+            listen
+        }),
+    };
+    section.finish(problems);
+    listen.map(|listen| Metrics { listen })
+}

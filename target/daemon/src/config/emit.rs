@@ -1,0 +1,159 @@
+//! A configuration as TOML, every default written out. Reading it back gives an equal configuration.
+
+use serde::Serialize;
+
+use super::bdev::{Bdev, BdevKind, Delay, Geometry};
+use super::lun::Lun;
+use super::scsi::Controller;
+use super::words::{Idle, Mode, OnCmdPerLun, OnMaxSectors};
+use super::{Config, Metrics, Reactor};
+
+/// The text of `config`.
+pub(super) fn to_toml(config: &Config) -> String {
+    let document = Document {
+        reactor: ReactorText::from(&config.reactor),
+        metrics: MetricsText::from(&config.metrics),
+        bdev: config.bdevs.iter().map(BdevText::from).collect(),
+        scsi: config.controllers.iter().map(ControllerText::from).collect(),
+    };
+    toml::to_string(&document).expect("strings, numbers and tables are all TOML")
+}
+
+#[derive(Serialize)]
+struct Document<'c> {
+    reactor: ReactorText<'c>,
+    metrics: MetricsText,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bdev: Vec<BdevText<'c>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scsi: Vec<ControllerText<'c>>,
+}
+
+#[derive(Serialize)]
+struct ReactorText<'c> {
+    cores: &'c [usize],
+    idle: Idle,
+}
+
+impl<'c> From<&'c Reactor> for ReactorText<'c> {
+    fn from(reactor: &'c Reactor) -> Self {
+        Self { cores: &reactor.cores, idle: reactor.idle }
+    }
+}
+
+#[derive(Serialize)]
+struct MetricsText {
+    listen: String,
+}
+
+impl From<&Metrics> for MetricsText {
+    fn from(metrics: &Metrics) -> Self {
+        Self { listen: metrics.listen.to_string() }
+    }
+}
+
+/// The keys of every kind; those that a kind has not are left out.
+#[derive(Serialize)]
+struct BdevText<'c> {
+    name: &'c str,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_size: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_us: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p99_us: Option<u32>,
+}
+
+impl<'c> From<&'c Bdev> for BdevText<'c> {
+    fn from(bdev: &'c Bdev) -> Self {
+        let text = Self {
+            name: &bdev.name,
+            kind: bdev.kind.as_str(),
+            size: None,
+            block_size: None,
+            base: None,
+            latency_us: None,
+            p99_us: None,
+        };
+        match &bdev.kind {
+            BdevKind::Malloc(Geometry { size, block_size }) | BdevKind::Null(Geometry { size, block_size }) => {
+                Self { size: Some(size.to_string()), block_size: Some(block_size.bytes()), ..text }
+            }
+            BdevKind::Delay(Delay { base, latency_us, p99_us }) => {
+                Self { base: Some(base), latency_us: Some(*latency_us), p99_us: Some(*p99_us), ..text }
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ControllerText<'c> {
+    name: &'c str,
+    socket: String,
+    mode: Mode,
+    queues: u16,
+    queue_size_max: u16,
+    pollers: &'c [usize],
+    cmd_per_lun: u32,
+    max_sectors: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seg_max: Option<u16>,
+    on_cmd_per_lun: OnCmdPerLun,
+    on_max_sectors: OnMaxSectors,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lun: Vec<LunText<'c>>,
+}
+
+impl<'c> From<&'c Controller> for ControllerText<'c> {
+    fn from(controller: &'c Controller) -> Self {
+        Self {
+            name: &controller.name,
+            // A path that was read from TOML is UTF-8.
+            socket: controller.socket.to_string_lossy().into_owned(),
+            mode: controller.mode,
+            queues: controller.queues,
+            queue_size_max: controller.queue_size_max,
+            pollers: &controller.pollers,
+            cmd_per_lun: controller.limits.cmd_per_lun,
+            max_sectors: controller.limits.max_sectors,
+            seg_max: controller.limits.seg_max,
+            on_cmd_per_lun: controller.limits.on_cmd_per_lun,
+            on_max_sectors: controller.limits.on_max_sectors,
+            lun: controller.luns.iter().map(LunText::from).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct LunText<'c> {
+    target: u8,
+    lun: u16,
+    bdev: &'c str,
+    read_only: bool,
+    vendor: &'c str,
+    product: &'c str,
+    revision: &'c str,
+    serial: &'c str,
+    wwn: String,
+}
+
+impl<'c> From<&'c Lun> for LunText<'c> {
+    fn from(lun: &'c Lun) -> Self {
+        Self {
+            target: lun.target,
+            lun: lun.lun,
+            bdev: &lun.bdev,
+            read_only: lun.read_only,
+            vendor: &lun.identity.vendor,
+            product: &lun.identity.product,
+            revision: &lun.identity.revision,
+            serial: &lun.identity.serial,
+            wwn: lun.identity.wwn.to_string(),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What of a configuration this host does not allow: cores outside the allowed set, sockets that are taken. Nothing is
+//! changed on the host.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::thread::{CpuSet, sched_getaffinity};
+
+use crate::config::{Config, Mode};
+
+/// Something that the configuration asks for and the host refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A poller could not run on its core.
+    #[error("reactor.cores[{index}] = {core}: this process may only use cores {allowed}")]
+    CoreNotAllowed {
+        /// Index in `reactor.cores`.
+        index: usize,
+        /// The core.
+        core: usize,
+        /// The allowed cores, as ranges.
+        allowed: String,
+    },
+    /// The allowed set could not be read.
+    #[error("reactor.cores: the cores this process may use are unknown: {0}")]
+    CoresUnknown(io::Error),
+    /// Another target, or another run of this one, serves the socket.
+    #[error("scsi[{index}].socket = {path:?}: a process listens on this socket already")]
+    SocketLive {
+        /// Index of the controller.
+        index: usize,
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The path is taken by something that must not be replaced.
+    #[error("scsi[{index}].socket = {path:?}: exists and is not a socket")]
+    NotASocket {
+        /// Index of the controller.
+        index: usize,
+        /// The path.
+        path: PathBuf,
+    },
+    /// Whether the socket is taken could not be found out.
+    #[error("scsi[{index}].socket = {path:?}: {source}")]
+    SocketUnknown {
+        /// Index of the controller.
+        index: usize,
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Everything of `config` that this host does not allow now.
+pub fn host_errors(config: &Config) -> Vec<HostError> {
+    let mut errors = core_errors(&config.reactor.cores);
+    let servers = config.controllers.iter().enumerate().filter(|(_, controller)| controller.mode == Mode::Server);
+    errors.extend(servers.filter_map(|(index, controller)| socket_error(index, &controller.socket)));
+    errors
+}
+
+fn core_errors(cores: &[usize]) -> Vec<HostError> {
+    let allowed = match sched_getaffinity(None) {
+        Ok(allowed) => allowed,
+        Err(error) => return vec![HostError::CoresUnknown(error.into())],
+    };
+    let refused = cores.iter().enumerate().filter(|(_, core)| **core >= CpuSet::MAX_CPU || !allowed.is_set(**core));
+    refused.map(|(index, core)| HostError::CoreNotAllowed { index, core: *core, allowed: ranges(&allowed) }).collect()
+}
+
+/// The set as `0-3,8`.
+fn ranges(set: &CpuSet) -> String {
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
+    let runs = cores.chunk_by(|before, after| before + 1 == *after);
+    let texts: Vec<String> = runs
+        .map(|run| match run {
+            [one] => one.to_string(),
+            [first, .., last] => format!("{first}-{last}"),
+            [] => String::new(),
+        })
+        .collect();
+    texts.join(",")
+}
+
+fn socket_error(index: usize, path: &Path) -> Option<HostError> {
+    let path_buf = path.to_owned();
+    match path.symlink_metadata() {
+        // Nothing there, or no directory for it yet: nobody listens.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(source) => return Some(HostError::SocketUnknown { index, path: path_buf, source }),
+        Ok(found) if !found.file_type().is_socket() => return Some(HostError::NotASocket { index, path: path_buf }),
+        Ok(_) => {}
+    }
+    match try_connect(path) {
+        // EAGAIN: the listener's backlog is full.
+        Ok(()) | Err(Errno::AGAIN) => Some(HostError::SocketLive { index, path: path_buf }),
+        // A socket that somebody left behind.
+        Err(Errno::CONNREFUSED | Errno::NOENT) => None,
+        Err(error) => Some(HostError::SocketUnknown { index, path: path_buf, source: error.into() }),
+    }
+}
+
+/// Connects and closes again. Not through `std`, whose connect waits while the backlog is full.
+fn try_connect(path: &Path) -> Result<(), Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &address)
+}

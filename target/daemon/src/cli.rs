@@ -1,0 +1,174 @@
+//! The command line: arguments, exit status, and which module does what. Nothing is decided here.
+//!
+//! Exit status: 0, or 2 for a command line or configuration that cannot be used, or 1 for any other failure.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::check;
+use crate::config::{ByteSize, Config, Controller, LoadError};
+use crate::qemu_args::{self, Layout, Machine, QemuVersion};
+use crate::run_dir::{self, RunDirError};
+
+/// A polled-mode vhost-user target for virtio-scsi.
+#[derive(Debug, Parser)]
+#[command(name = "ringside", version, about, max_term_width = 120)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validate a configuration and print it with every default written out
+    Check(CheckArgs),
+    /// Print the QEMU arguments for controllers: memory backend, chardev, device, matching limits
+    QemuArgs(QemuArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// Configuration file (TOML); without it, an embedded one with the controller vm0 and two disks
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory for the socket of the embedded configuration [default: /tmp/ringside-UID]
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    run_dir: Option<String>,
+}
+
+impl Source {
+    /// The configuration.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the configuration has problems.
+    pub fn load(&self) -> Result<Config, LoadError> {
+        match &self.config {
+            Some(path) => Config::load(path),
+            None => Ok(Config::embedded(&self.run_dir())?),
+        }
+    }
+
+    /// Makes the directory for the socket of the embedded configuration; does nothing for a file, whose directories are
+    /// the operator's. For those who bind sockets.
+    ///
+    /// # Errors
+    /// The directory cannot be made or must not be used.
+    pub fn prepare_run_dir(&self) -> Result<(), RunDirError> {
+        match &self.config {
+            Some(_) => Ok(()),
+            None => run_dir::prepare(Path::new(&self.run_dir())),
+        }
+    }
+
+    fn run_dir(&self) -> String {
+        self.run_dir.clone().unwrap_or_else(run_dir::default_path)
+    }
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Look at the configuration only, not at this host's cores and sockets (which a running target has taken)
+    #[arg(long)]
+    no_host: bool,
+}
+
+#[derive(Debug, Args)]
+struct QemuArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Names of the controllers of one virtual machine
+    #[arg(value_name = "CONTROLLER", required = true)]
+    controllers: Vec<String>,
+    /// Guest memory, a whole number of MiB
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = guest_memory)]
+    memory: ByteSize,
+    /// QEMU's version, such as 10.0: since 8.2 it can come back after a restart of the target
+    #[arg(long, value_name = "VERSION")]
+    qemu: Option<QemuVersion>,
+    /// All arguments in one line, as if the output were no terminal
+    #[arg(long)]
+    one_line: bool,
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Check(args) => check_config(&args),
+        Command::QemuArgs(args) => print_qemu_args(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("ringside: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Exit status of a configuration or command line that cannot be used; clap's own.
+const UNUSABLE: u8 = 2;
+
+/// Loads the configuration, or says on standard error what is wrong with it.
+fn load(source: &Source) -> Result<Config, ExitCode> {
+    source.load().map_err(|error| {
+        eprintln!("{error}");
+        ExitCode::from(UNUSABLE)
+    })
+}
+
+fn check_config(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let config = match load(&args.source) {
+        Ok(config) => config,
+        Err(status) => return Ok(status),
+    };
+    check::print(&config, &mut io::stdout().lock()).context("standard output")?;
+    let errors = if args.no_host { Vec::new() } else { check::host_errors(&config) };
+    errors.iter().for_each(|error| eprintln!("{error}"));
+    Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(UNUSABLE) })
+}
+
+fn print_qemu_args(args: &QemuArgs) -> anyhow::Result<ExitCode> {
+    let config = match load(&args.source) {
+        Ok(config) => config,
+        Err(status) => return Ok(status),
+    };
+    let controllers = match find_controllers(&config, &args.controllers) {
+        Ok(controllers) => controllers,
+        Err(error) => {
+            eprintln!("{error}");
+            return Ok(ExitCode::from(UNUSABLE));
+        }
+    };
+    let mut out = io::stdout().lock();
+    let layout = if args.one_line || !out.is_terminal() { Layout::OneLine } else { Layout::Lines };
+    let arguments = qemu_args::arguments(controllers, &Machine { memory: args.memory, qemu: args.qemu });
+    writeln!(out, "{}", qemu_args::render(&arguments, layout)).context("standard output")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The controllers of these names, or a message about the first that is not there.
+fn find_controllers<'c>(config: &'c Config, names: &[String]) -> Result<Vec<&'c Controller>, String> {
+    let find = |name: &String| {
+        config.controller(name).ok_or_else(|| {
+            let known: Vec<&str> = config.controllers.iter().map(|controller| controller.name.as_str()).collect();
+            format!(
+                "no controller {name:?}; known: {}",
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            )
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+fn guest_memory(text: &str) -> Result<ByteSize, String> {
+    const MIB: u64 = 1 << 20;
+    let size: ByteSize = text.parse().map_err(|error: crate::config::SizeError| error.to_string())?;
+    if size.bytes() == 0 || !size.bytes().is_multiple_of(MIB) {
+        return Err("must be a whole number of MiB, at least one".to_owned());
+    }
+    Ok(size)
+}

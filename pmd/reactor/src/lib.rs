@@ -1,1 +1,45 @@
-//! Placeholder.
+//! Pinned threads that poll [`Source`]s, and how the rest of the process talks to them; knows no ring, device or protocol.
+//!
+//! - [`Reactor`] starts one poller thread per core, named `ringside-p<core>`, and [`Reactor::shutdown`] ends them.
+//! - [`PollerHandle`] adds sources to a poller, wakes it, and shows its [`PollerStats`].
+//! - [`SourceHandle`] runs closures on a source where it lives, and takes it back.
+//! - [`Source`] is what gets polled. A source lives on one poller, so nothing it owns needs a lock.
+//! - [`clock`] is time in ticks of the time-stamp counter.
+//! - [`affinity`] checks cores and keeps control threads off those of the pollers.
+//!
+//! # Who may block
+//! Pollers never block and take no lock; control threads may. Control threads reach a poller through its inbox: a queue of
+//! closures, run between two polls, a bounded number per loop. What must not happen on a poller (unmapping, closing, freeing) is
+//! done by the control thread that [`SourceHandle::remove`] gives the source back to.
+//!
+//! # Idle pollers
+//! [`IdlePolicy::Busy`] polls for ever. [`IdlePolicy::Adaptive`] polls for 50 µs without work, then tries to sleep:
+//! every source enables its notifications ([`Source::arm`]), a full fence, every source and the inbox are looked at once more,
+//! and only then the poller blocks in `epoll_wait` on the fds of its sources until the nearest deadline. That order is
+//! the module `doze`, which a loom model checks (`RUSTFLAGS="--cfg loom" cargo test -p reactor --release loom`).
+//!
+//! # Panics
+//! A source that panics is taken out of the loop, logged and counted; its neighbours go on. Its handles answer [`Gone`].
+//!
+//! Linux on x86-64, kernel 5.11 or later (`epoll_pwait2`).
+#![deny(unsafe_code)]
+
+pub mod affinity;
+mod bell;
+#[expect(unsafe_code, reason = "reads the time-stamp counter, an intrinsic that is unsafe to call")]
+pub mod clock;
+mod doze;
+mod handle;
+mod inbox;
+mod poller;
+mod poller_stats;
+mod reactor;
+mod source;
+mod sources;
+
+pub use clock::Tsc;
+pub use handle::{Gone, PollerHandle, SourceHandle};
+pub use poller::on_poller;
+pub use poller_stats::PollerStats;
+pub use reactor::{IdlePolicy, Reactor, ReactorConfig, ReactorError};
+pub use source::{Armed, Source};

@@ -1,0 +1,252 @@
+//! The loop of a poller thread: jobs, sources, accounting, idling; how others reach it is in `handle`, what it sleeps on in `bell`.
+
+use crate::bell::Bell;
+use crate::clock::Tsc;
+use crate::doze::{Doze, Sleeper};
+use crate::inbox::{Inbox, Job};
+use crate::poller_stats::PollerStats;
+use crate::reactor::IdlePolicy;
+use crate::sources::{Readiness, Sources};
+use crossbeam::utils::CachePadded;
+use std::any::Any;
+use std::cell::Cell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// What a poller and everybody else share.
+pub(crate) struct Shared {
+    pub(crate) core: usize,
+    pub(crate) next_id: AtomicU64,
+    bell: Arc<Bell>,
+    inbox: Inbox,
+    doze: CachePadded<Doze>,
+    pub(crate) stats: CachePadded<PollerStats>,
+}
+
+impl Shared {
+    pub(crate) fn new(core: usize) -> io::Result<Self> {
+        Ok(Self {
+            core,
+            next_id: AtomicU64::new(0),
+            bell: Arc::new(Bell::new()?),
+            inbox: Inbox::new(),
+            doze: CachePadded::new(Doze::new()),
+            stats: CachePadded::default(),
+        })
+    }
+
+    /// Sends a job to the poller. Dropped if the poller has ended.
+    pub(crate) fn post(&self, job: Job) {
+        self.inbox.post(job);
+        self.wake();
+    }
+
+    pub(crate) fn wake(&self) {
+        self.doze.wake(&*self.bell);
+    }
+
+    /// Nobody will take jobs any more.
+    pub(crate) fn close(&self) {
+        self.inbox.close();
+    }
+}
+
+/// A poller, on its thread.
+pub(crate) struct Poller {
+    shared: Arc<Shared>,
+    sources: Sources,
+    idle: IdlePolicy,
+    /// The start of the loop under way.
+    now: Tsc,
+    /// When to try to sleep, if all loops until then are idle.
+    sleep_at: Tsc,
+    /// How long to stay awake without work, in ticks: grows while sources refuse to sleep.
+    patience: u64,
+    spin_ticks: u64,
+}
+
+/// Whether the calling thread is a poller, and so must not block.
+pub fn on_poller() -> bool {
+    ON_POLLER.get()
+}
+
+impl Poller {
+    pub(crate) fn new(shared: Arc<Shared>, idle: IdlePolicy) -> Self {
+        let (now, spin_ticks) = (Tsc::now(), Tsc::ticks(SPIN_NANOS));
+        let (sleep_at, patience) = (now + spin_ticks, spin_ticks);
+        Self { shared, sources: Sources::new(), idle, now, sleep_at, patience, spin_ticks }
+    }
+
+    /// Polls until it is told to stop, through every panic of a source.
+    pub(crate) fn run(mut self) -> Sources {
+        ON_POLLER.set(true);
+        // One frame for all loops: catching costs nothing until there is something to catch.
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.turn_until_stopped())) {
+            self.bury(&*panic);
+        }
+        self.sources
+    }
+
+    fn turn_until_stopped(&mut self) {
+        self.shared.doze.rise();
+        self.sources.disarm();
+        while !(self.sources.stopping() && self.shared.inbox.is_empty()) {
+            self.turn();
+        }
+        self.shared.close();
+    }
+
+    /// One loop.
+    #[inline]
+    fn turn(&mut self) {
+        let jobs = self.run_jobs();
+        let work = jobs + self.sources.poll(self.now);
+        self.account(work > 0);
+        if work > 0 {
+            self.sleep_at = self.now + self.spin_ticks;
+        } else if self.idle == IdlePolicy::Busy || self.now < self.sleep_at {
+            std::hint::spin_loop();
+        } else {
+            self.sleep();
+        }
+    }
+
+    #[inline]
+    fn run_jobs(&mut self) -> usize {
+        let mut jobs = 0;
+        while jobs < JOBS_PER_LOOP
+            && let Some(job) = self.shared.inbox.take()
+        {
+            self.run_job(job);
+            jobs += 1;
+        }
+        jobs
+    }
+
+    #[cold]
+    fn run_job(&mut self, job: Job) {
+        let stats = &self.shared.stats;
+        stats.jobs.add(1);
+        let start = Tsc::now();
+        job(&mut self.sources);
+        stats.longest_job_ticks.record(Tsc::now() - start);
+        stats.sources.set(self.sources.len() as u64);
+    }
+
+    /// Ends a loop: one reading of the clock, for it and for the next.
+    #[inline]
+    fn account(&mut self, busy: bool) {
+        let end = Tsc::now();
+        let ticks = end - self.now;
+        self.now = end;
+        let stats = &self.shared.stats;
+        let time = if busy { &stats.busy_ticks } else { &stats.idle_ticks };
+        time.add(ticks);
+        stats.loops.add(1);
+        stats.longest_loop_ticks.record(ticks);
+    }
+
+    /// Tries to sleep, and decides when to try again.
+    #[cold]
+    fn sleep(&mut self) {
+        let mut night = Night {
+            shared: &self.shared,
+            sources: &mut self.sources,
+            started: self.now,
+            readiness: Readiness::Ready,
+            found: false,
+            woken: self.now,
+        };
+        let slept = self.shared.doze.fall_asleep(&mut night);
+        let (readiness, found, woken) = (night.readiness, night.found, night.woken);
+        if slept {
+            self.now = woken;
+        } else {
+            self.account(found);
+        }
+        self.patience = match readiness {
+            Readiness::Restless => (self.patience * 2).min(self.spin_ticks * PATIENCE_MAX),
+            Readiness::Ready | Readiness::Until(_) => self.spin_ticks,
+        };
+        self.sleep_at = self.now + self.patience;
+    }
+
+    fn bury(&mut self, panic: &(dyn Any + Send)) {
+        let reason = reason(panic);
+        let core = self.shared.core;
+        match self.sources.bury_current() {
+            Some((source, id)) => {
+                tracing::error!(core, source, id = id.0, reason, "a source panicked and is polled no more");
+            }
+            None => tracing::error!(core, reason, "a job panicked"),
+        }
+        let stats = &self.shared.stats;
+        stats.panics.add(1);
+        stats.sources.set(self.sources.len() as u64);
+    }
+}
+
+/// One attempt to sleep.
+struct Night<'a> {
+    shared: &'a Shared,
+    sources: &'a mut Sources,
+    /// The end of the last loop accounted for.
+    started: Tsc,
+    readiness: Readiness,
+    /// Whether the last look found work.
+    found: bool,
+    woken: Tsc,
+}
+
+impl Sleeper for Night<'_> {
+    fn arm(&mut self) -> bool {
+        self.readiness = self.sources.arm(&self.shared.bell);
+        match self.readiness {
+            Readiness::Until(Some(deadline)) => deadline - Tsc::now() >= Tsc::ticks(SHORTEST_SLEEP_NANOS),
+            Readiness::Until(None) => true,
+            Readiness::Ready | Readiness::Restless => false,
+        }
+    }
+
+    fn recheck(&mut self) -> bool {
+        self.found = self.sources.poll(Tsc::now()) > 0;
+        self.found || !self.shared.inbox.is_empty()
+    }
+
+    fn block(&mut self) {
+        let Readiness::Until(deadline) = self.readiness else { return };
+        let stats = &self.shared.stats;
+        let asleep = Tsc::now();
+        stats.idle_ticks.add(asleep - self.started);
+        stats.sleeps.add(1);
+        let rung = self.shared.bell.wait(deadline.map(|deadline| deadline - asleep));
+        self.woken = Tsc::now();
+        stats.asleep_ticks.add(self.woken - asleep);
+        stats.wakeups.add(u64::from(rung));
+    }
+
+    fn disarm(&mut self) {
+        self.sources.disarm();
+    }
+}
+
+/// The message of a panic, as far as it has one.
+fn reason(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+thread_local! {
+    static ON_POLLER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Jobs between two looks at the sources.
+const JOBS_PER_LOOP: usize = 16;
+/// How long an adaptive poller polls without work before it tries to sleep: about what a sleep and a wakeup cost.
+const SPIN_NANOS: u64 = 50_000;
+/// A sleep until a deadline nearer than this would miss it.
+const SHORTEST_SLEEP_NANOS: u64 = 20_000;
+/// Where sources refuse to sleep, attempts grow rarer, up to this many times `SPIN_NANOS`: each costs them a notification enabled.
+const PATIENCE_MAX: u64 = 200;

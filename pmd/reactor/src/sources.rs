@@ -21,7 +21,7 @@ pub(crate) struct Sources {
     stopping: bool,
 }
 
-/// One source. The first two fields are all that polling touches.
+/// One source. Polling touches the box only.
 pub(crate) struct Entry {
     source: Box<dyn Source>,
     armed: bool,

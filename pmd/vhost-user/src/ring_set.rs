@@ -32,6 +32,13 @@ pub struct RingSet {
     waiters: usize,
     /// Changes whenever a kick descriptor does.
     kicks_generation: u64,
+    reporter: Reporter,
+}
+
+/// Where faults are told, and in whose name.
+#[derive(Debug)]
+struct Reporter {
+    device: Arc<str>,
     reports: Sender<RingReport>,
 }
 
@@ -46,8 +53,10 @@ pub struct Ticket {
 }
 
 /// What happened to a ring that its operator should hear of. The poller does not log; the receiver does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingReport {
+    /// Name of the device.
+    pub device: Arc<str>,
     /// Index of the virtqueue in its device.
     pub ring: u16,
     /// The fault that halted it.
@@ -95,10 +104,10 @@ struct Retired {
 }
 
 impl RingSet {
-    /// Rings with these device-wide indices, all stopped, with no memory. Faults go to `reports`; when that is full
-    /// they are only counted.
+    /// Rings of `device` with these device-wide indices, all stopped, with no memory. Faults go to `reports`; when that
+    /// is full they are only counted.
     #[must_use]
-    pub fn new(rings: Vec<(u16, Arc<RingStats>)>, reports: Sender<RingReport>) -> RingSet {
+    pub fn new(device: Arc<str>, rings: Vec<(u16, Arc<RingStats>)>, reports: Sender<RingReport>) -> RingSet {
         let rings = rings.into_iter().map(|(index, stats)| Ring::new(index, stats)).collect();
         RingSet {
             rings,
@@ -108,7 +117,7 @@ impl RingSet {
             retired: None,
             waiters: 0,
             kicks_generation: 0,
-            reports,
+            reporter: Reporter { device, reports },
         }
     }
 
@@ -148,7 +157,7 @@ impl RingSet {
             ring.stats.batches.add(1);
         }
         if queue.fault().is_some() {
-            ring.tell_fault(&self.reports);
+            ring.tell_fault(&self.reporter);
         }
         count
     }
@@ -292,6 +301,7 @@ impl RingSet {
         self.kicks_generation += 1;
         queue.disable_notifications();
         let ring = &mut self.rings[slot];
+        ring.stats.size.set(u64::from(queue.size()));
         ring.queue = Some(queue);
         ring.lost = false;
         ring.fault_told = false;
@@ -361,11 +371,11 @@ impl RingSet {
         for ring in &mut self.rings {
             let Some(queue) = &mut ring.queue else { continue };
             let moved = rings.iter().find(|(index, _)| *index == ring.index);
-            if !moved.is_some_and(|(_, addresses)| queue.rebase(*addresses).is_ok()) {
+            if moved.is_none_or(|(_, addresses)| queue.rebase(*addresses).is_err()) {
                 // What is in flight is still completed on the old addresses: the old table lives until then.
                 queue.mark_broken(Fault { reason: FaultReason::RingUnmapped, head: None });
                 ring.lost = true;
-                ring.tell_fault(&self.reports);
+                ring.tell_fault(&self.reporter);
             }
         }
         if retired.in_flight == 0 {
@@ -379,7 +389,7 @@ impl RingSet {
     pub fn refuse_start(&mut self, index: u16) {
         let slot = self.slot(index);
         let ring = &mut self.rings[slot];
-        ring.tell(Fault { reason: FaultReason::RingUnmapped, head: None }, &self.reports);
+        ring.tell(Fault { reason: FaultReason::RingUnmapped, head: None }, &self.reporter);
     }
 
     // --- inside ---
@@ -422,7 +432,7 @@ impl RingSet {
                 && queue.fault().is_none()
             {
                 queue.mark_broken(Fault { reason, head: None });
-                ring.tell_fault(&self.reports);
+                ring.tell_fault(&self.reporter);
             }
         }
     }
@@ -460,14 +470,14 @@ impl Ring {
     }
 
     #[cold]
-    fn tell_fault(&mut self, reports: &Sender<RingReport>) {
+    fn tell_fault(&mut self, reporter: &Reporter) {
         if let Some(fault) = self.queue.as_ref().and_then(SplitDevice::fault) {
-            self.tell(fault, reports);
+            self.tell(fault, reporter);
         }
     }
 
     /// R19: once per fault, the err descriptor, the counter, the report.
-    fn tell(&mut self, fault: Fault, reports: &Sender<RingReport>) {
+    fn tell(&mut self, fault: Fault, reporter: &Reporter) {
         if mem::replace(&mut self.fault_told, true) {
             return;
         }
@@ -475,7 +485,8 @@ impl Ring {
         if let Some(err) = &self.err {
             err.signal();
         }
-        let _ = reports.try_send(RingReport { ring: self.index, fault });
+        let report = RingReport { device: Arc::clone(&reporter.device), ring: self.index, fault };
+        let _ = reporter.reports.try_send(report);
     }
 
     fn answer_waiter(&mut self) {
@@ -483,6 +494,7 @@ impl Ring {
             Some(Waiter::Disable(back)) => drop(back.send(())),
             Some(Waiter::Stop(back)) => {
                 let queue = self.queue.take();
+                self.stats.size.set(0);
                 self.lost = false;
                 if let Some(kick) = &self.kick {
                     self.stats.kicks.add(kick.drain());

@@ -18,6 +18,8 @@ pub struct RingStats {
     pub calls_suppressed: Counter,
     /// Times that the queue was halted, by [`FaultReason`].
     pub faults: [Counter; FaultReason::ALL.len()],
+    /// Size of the ring in descriptors while it is started, 0 otherwise.
+    pub size: Gauge,
     /// 1 while the queue is halted (R19).
     pub broken: Gauge,
 }

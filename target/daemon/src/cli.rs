@@ -11,8 +11,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::check;
 use crate::config::{ByteSize, Config, Controller, LoadError};
+use crate::logging;
 use crate::qemu_args::{self, Layout, Machine, QemuVersion};
 use crate::run_dir::{self, RunDirError};
+use crate::serve::{self, ServeError};
 
 /// A polled-mode vhost-user target for virtio-scsi.
 #[derive(Debug, Parser)]
@@ -24,6 +26,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the target in the foreground; SIGTERM drains it
+    Serve(Source),
     /// Validate a configuration and print it with every default written out
     Check(CheckArgs),
     /// Print the QEMU arguments for controllers: memory backend, chardev, device, matching limits
@@ -100,6 +104,7 @@ struct QemuArgs {
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Serve(source) => run_target(&source),
         Command::Check(args) => check_config(&args),
         Command::QemuArgs(args) => print_qemu_args(&args),
     };
@@ -118,6 +123,23 @@ fn load(source: &Source) -> Result<Config, ExitCode> {
         eprintln!("{error}");
         ExitCode::from(UNUSABLE)
     })
+}
+
+fn run_target(source: &Source) -> anyhow::Result<ExitCode> {
+    logging::start();
+    let config = match load(source) {
+        Ok(config) => config,
+        Err(status) => return Ok(status),
+    };
+    source.prepare_run_dir()?;
+    match serve::run(&config) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(ServeError::Start(error)) => {
+            eprintln!("ringside: {error}");
+            Ok(ExitCode::from(UNUSABLE))
+        }
+        Err(ServeError::Other(error)) => Err(error),
+    }
 }
 
 fn check_config(args: &CheckArgs) -> anyhow::Result<ExitCode> {

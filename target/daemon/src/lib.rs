@@ -5,11 +5,24 @@
 //! - [`check`] tells the operator what it means and what this host does not allow.
 //! - [`qemu_args`] makes the QEMU arguments that fit a controller.
 //! - [`run_dir`] is the directory of a run without a configuration file.
+//! - [`target`] is all of it running: [`assemble`] makes block devices and controllers of the configuration, [`service`]
+//!   gives each controller's socket its threads, [`watch`] logs what pollers may not.
+//! - [`metrics`] is the exporter and [`http`] its server.
+//! - [`logging`] says where log lines go.
+//! - [`serve`] runs a target in the foreground.
 //! - [`cli`] is the command line over all of them.
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod http;
+pub mod logging;
+pub mod metrics;
 pub mod qemu_args;
 pub mod run_dir;
+pub mod serve;
+pub mod service;
+pub mod target;
+pub mod watch;

@@ -18,17 +18,49 @@ pub struct Identity {
     pub revision: [u8; 4],
     /// PRODUCT SERIAL NUMBER, ASCII, at most [`SERIAL_LEN_MAX`] bytes; what is longer is cut.
     pub serial: String,
-    /// NAA designator of eight bytes: its top four bits say which kind, 2h, 3h (locally assigned) or 5h. With other
-    /// bits there, they are replaced by 3h.
-    pub naa: u64,
+    /// World wide name.
+    pub naa: Naa,
+}
+
+/// A Network Address Authority name (SPC-5 §7.7.6.6): 8 bytes of the kinds 2h, 3h and 5h, or 16 bytes of the kind 6h.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Naa {
+    bytes: [u8; 16],
+    len: usize,
+}
+
+impl Naa {
+    /// The name that these bytes are; `None` if their number does not fit the kind in the top four bits.
+    pub fn new(name: &[u8]) -> Option<Naa> {
+        let len = match name.first()? >> 4 {
+            0x2 | 0x3 | 0x5 => 8,
+            0x6 => 16,
+            _ => return None,
+        };
+        let mut bytes = [0; 16];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        (name.len() == len).then_some(Naa { bytes, len })
+    }
+
+    /// A locally assigned name (3h) of 60 bits that the caller chose, e.g. from a hash of stable names.
+    pub fn local(bits: u64) -> Naa {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&(0x3 << 60 | (bits & (u64::MAX >> 4))).to_be_bytes());
+        Naa { bytes, len: 8 }
+    }
+
+    /// Its bytes as they go on the wire.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 impl Identity {
-    /// Checks what an operator typed and pads it. `naa` is taken as it is; [`Identity::local_naa`] makes one.
+    /// Checks what an operator typed and pads it.
     ///
     /// # Errors
     /// A text that is too long or has a character outside printable ASCII, or an empty serial number.
-    pub fn new(vendor: &str, product: &str, revision: &str, serial: &str, naa: u64) -> Result<Identity, IdentityError> {
+    pub fn new(vendor: &str, product: &str, revision: &str, serial: &str, naa: Naa) -> Result<Identity, IdentityError> {
         check("serial", serial, SERIAL_LEN_MAX)?;
         if serial.is_empty() {
             return Err(IdentityError::Empty { field: "serial" });
@@ -42,25 +74,11 @@ impl Identity {
         })
     }
 
-    /// A locally assigned NAA (3h) of 60 bits that the caller chose, e.g. from a hash of stable names.
-    pub const fn local_naa(bits: u64) -> u64 {
-        NAA_LOCAL << 60 | (bits & (u64::MAX >> 4))
-    }
-
-    /// The NAA designator as it goes on the wire.
-    pub(crate) fn naa_bytes(&self) -> [u8; 8] {
-        let known = matches!(self.naa >> 60, 0x2 | NAA_LOCAL | 0x5);
-        if known { self.naa } else { Identity::local_naa(self.naa) }.to_be_bytes()
-    }
-
     /// The serial number as it goes on the wire.
     pub(crate) fn serial_bytes(&self) -> impl Iterator<Item = u8> {
         self.serial.bytes().take(SERIAL_LEN_MAX).map(printable)
     }
 }
-
-/// NAA 3h: locally assigned.
-const NAA_LOCAL: u64 = 0x3;
 
 /// Why a text cannot be part of an [`Identity`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -133,7 +151,7 @@ mod tests {
 
     #[test]
     fn new_short_texts_are_padded_with_blanks() {
-        let identity = Identity::new("RING", "disk", "1", "s", 0x3000_0000_0000_0001).unwrap();
+        let identity = Identity::new("RING", "disk", "1", "s", Naa::local(1)).unwrap();
         assert_eq!(&identity.vendor, b"RING    ");
         assert_eq!(&identity.product, b"disk            ");
         assert_eq!(&identity.revision, b"1   ");
@@ -141,21 +159,28 @@ mod tests {
 
     #[test]
     fn new_bad_text_names_field_value_and_bound() {
-        let error = Identity::new("NINECHARS", "", "", "s", 0).unwrap_err();
+        let error = Identity::new("NINECHARS", "", "", "s", Naa::local(0)).unwrap_err();
         assert_eq!(error.to_string(), r#"vendor "NINECHARS" has 9 bytes, more than 8"#);
-        let error = Identity::new("V", "a\tb", "", "s", 0).unwrap_err();
+        let error = Identity::new("V", "a\tb", "", "s", Naa::local(0)).unwrap_err();
         assert_eq!(error.to_string(), r#"product "a\tb" has a character that is not printable ASCII"#);
-        let error = Identity::new("V", "P", "R", "", 0).unwrap_err();
+        let error = Identity::new("V", "P", "R", "", Naa::local(0)).unwrap_err();
         assert_eq!(error.to_string(), "serial is empty: at least 1 character");
-        assert!(Identity::new("V", "P", "R", &"s".repeat(128), 0).is_ok());
-        assert!(Identity::new("V", "P", "R", &"s".repeat(129), 0).is_err());
+        assert!(Identity::new("V", "P", "R", &"s".repeat(128), Naa::local(0)).is_ok());
+        assert!(Identity::new("V", "P", "R", &"s".repeat(129), Naa::local(0)).is_err());
     }
 
     #[test]
-    fn naa_of_unknown_kind_becomes_locally_assigned() {
-        let naa = |naa| Identity::new("V", "P", "R", "s", naa).unwrap().naa_bytes();
-        assert_eq!(naa(0x5000_c500_1234_5678), [0x50, 0x00, 0xc5, 0x00, 0x12, 0x34, 0x56, 0x78]);
-        assert_eq!(naa(0x6fff_ffff_ffff_ffff), [0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
-        assert_eq!(Identity::local_naa(u64::MAX), 0x3fff_ffff_ffff_ffff);
+    fn naa_length_follows_its_kind() {
+        let seagate = [0x50, 0x00, 0xc5, 0x00, 0x12, 0x34, 0x56, 0x78];
+        assert_eq!(Naa::new(&seagate).unwrap().as_bytes(), seagate);
+        let mut extended = [0x11; 16];
+        extended[0] = 0x60;
+        assert_eq!(Naa::new(&extended).unwrap().as_bytes(), extended);
+        assert!(Naa::new(&extended[..8]).is_none());
+        assert!(Naa::new(&seagate[..7]).is_none());
+        assert!(Naa::new(&[0x40; 8]).is_none());
+        assert!(Naa::new(&[0x30; 17]).is_none());
+        assert!(Naa::new(&[]).is_none());
+        assert_eq!(Naa::local(u64::MAX).as_bytes(), [0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     }
 }

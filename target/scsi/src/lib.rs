@@ -30,7 +30,7 @@
 //!     Ok(scsi::execute(to, &command, &[0], None, out))
 //! }
 //!
-//! let identity = Identity::new("RINGSIDE", "disk", "1", "serial-1", 0x3000_0000_0000_0001)?;
+//! let identity = Identity::new("RINGSIDE", "disk", "1", "serial-1", scsi::Naa::local(1))?;
 //! let unit = LogicalUnit::new(LogicalUnitConfig::new(identity, 512, 2048));
 //! let mut out = Vec::new();
 //!
@@ -63,7 +63,7 @@ mod vpd;
 
 pub use command::{Command, DataPhase, LunSelection, OpcodeQuery, PageControl, Transfer};
 pub use execute::{Action, Addressee, execute};
-pub use identity::{Identity, IdentityError, SERIAL_LEN_MAX};
+pub use identity::{Identity, IdentityError, Naa, SERIAL_LEN_MAX};
 pub use opcode::{Direction, Opcode, opcodes, reports_unit_attention};
 pub use report_luns::{LUN_MAX, encode_lun};
 pub use sense::{FieldPointer, Sense};

@@ -19,7 +19,7 @@ fn cdb_of(row: &Opcode) -> Cdb {
 }
 
 fn unit() -> LogicalUnit {
-    let identity = Identity::new("RINGSIDE", "disk", "1", "s", 0x3000_0000_0000_0001).unwrap();
+    let identity = Identity::new("RINGSIDE", "disk", "1", "s", crate::Naa::local(1)).unwrap();
     LogicalUnit::new(LogicalUnitConfig::new(identity, 512, 4096))
 }
 

@@ -10,7 +10,7 @@ fn config(block_count: u64) -> LogicalUnitConfig {
         product: [b' '; 16],
         revision: [b' '; 4],
         serial: String::from("s"),
-        naa: 0x3000_0000_0000_0001,
+        naa: crate::Naa::local(1),
     };
     LogicalUnitConfig::new(identity, 512, block_count)
 }

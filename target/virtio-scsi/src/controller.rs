@@ -138,7 +138,7 @@ impl Controller {
                 for (index, ring) in &stats.rings {
                     ring_stats[usize::from(*index)] = Arc::clone(ring);
                 }
-                let rings = RingSet::new(stats.rings.to_vec(), reports.clone());
+                let rings = RingSet::new(Arc::clone(&self.name), stats.rings.to_vec(), reports.clone());
                 Shard::new(rings, position == 0, &self.map, self.limits, Arc::clone(&nexus), stats)
             })
             .collect();

@@ -73,7 +73,7 @@ fn vpd_83_unchecked_identity_is_still_well_formed() {
         product: [0xff; 16],
         revision: [b'\n'; 4],
         serial: "é".repeat(500),
-        naa: 0xf123_4567_89ab_cdef,
+        naa: scsi::Naa::local(0xf123_4567_89ab_cdef),
     };
     let unit = LogicalUnit::new(LogicalUnitConfig { identity, ..config() });
     let page = vpd(&unit, 0x83);

@@ -17,7 +17,8 @@ use scsi::{
 
 /// 1 MiB in blocks of 512 bytes, and names that are easy to find in bytes.
 fn config() -> LogicalUnitConfig {
-    let identity = Identity::new("RINGSIDE", "test disk", "0.1", "serial-42", 0x3123_4567_89ab_cdef).expect("valid");
+    let identity = Identity::new("RINGSIDE", "test disk", "0.1", "serial-42", scsi::Naa::local(0x0123_4567_89ab_cdef))
+        .expect("valid");
     LogicalUnitConfig::new(identity, 512, 2048)
 }
 

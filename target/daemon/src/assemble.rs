@@ -1,0 +1,131 @@
+//! From a checked configuration to block devices and controllers. Nothing is started here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bdev::{Bdev, Delay, DelayConfig, Malloc, Null};
+use guest_memory::Backing;
+use scsi::{LogicalUnit, LogicalUnitConfig};
+use virtio_scsi::{Controller, ControllerConfig, Limits, OnCommandLimit, OnTransferLimit, Unit};
+
+use crate::config::{self, BdevKind, Config, OnCmdPerLun, OnMaxSectors};
+
+/// A block device that could not be made. The text names it as the configuration does.
+#[derive(Debug, thiserror::Error)]
+#[error("bdev {name:?}: {text}")]
+pub struct AssembleError {
+    name: String,
+    text: String,
+}
+
+/// The block devices of a configuration, by name.
+pub struct Bdevs {
+    by_name: BTreeMap<String, Arc<dyn Bdev>>,
+    /// Names of malloc devices, and what their memory is made of.
+    pub backings: Vec<(String, Backing)>,
+}
+
+impl Bdevs {
+    /// Makes them, each after those it stands on.
+    ///
+    /// # Errors
+    /// The first one that cannot be made, mostly for want of memory.
+    pub fn build(config: &Config) -> Result<Bdevs, AssembleError> {
+        let mut bdevs = Bdevs { by_name: BTreeMap::new(), backings: Vec::new() };
+        for bdev in config.build_order() {
+            let name = bdev.name.as_str().to_owned();
+            let device = bdevs.build_one(bdev).map_err(|text| AssembleError { name: name.clone(), text })?;
+            bdevs.by_name.insert(name, device);
+        }
+        Ok(bdevs)
+    }
+
+    fn build_one(&mut self, bdev: &config::Bdev) -> Result<Arc<dyn Bdev>, String> {
+        let name = bdev.name.as_str();
+        Ok(match &bdev.kind {
+            BdevKind::Malloc(geometry) => {
+                let (size, block_size) = (geometry.size.bytes(), geometry.block_size.bytes());
+                let malloc = Malloc::new(name, size, block_size).map_err(|error| error.to_string())?;
+                self.backings.push((name.to_owned(), malloc.backing()));
+                Arc::new(malloc)
+            }
+            BdevKind::Null(geometry) => {
+                let block_size = geometry.block_size.bytes();
+                let blocks = geometry.size.bytes() / u64::from(block_size);
+                Arc::new(Null::new(name, blocks, block_size).map_err(|error| error.to_string())?)
+            }
+            BdevKind::Delay(delay) => {
+                let config = DelayConfig::timed(u64::from(delay.latency_us), u64::from(delay.p99_us));
+                let base = Arc::clone(self.named(delay.base.as_str()));
+                Arc::new(Delay::new(name, base, config).map_err(|error| error.to_string())?)
+            }
+        })
+    }
+
+    /// The device of that name.
+    ///
+    /// # Panics
+    /// If there is none: the configuration was checked.
+    #[must_use]
+    pub fn named(&self, name: &str) -> &Arc<dyn Bdev> {
+        &self.by_name[name]
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Bdev>> {
+        self.by_name.values()
+    }
+}
+
+/// A controller as the configuration describes it.
+#[must_use]
+pub fn controller(config: &config::Controller, bdevs: &Bdevs) -> Controller {
+    let units = config.luns.iter().map(|lun| Arc::new(unit(lun, &config.limits, bdevs))).collect();
+    Controller::new(ControllerConfig {
+        name: config.name.as_str().into(),
+        request_queues: config.queues,
+        queue_size_max: config.queue_size_max,
+        limits: limits(&config.limits),
+        units,
+    })
+}
+
+fn unit(lun: &config::Lun, limits: &config::Limits, bdevs: &Bdevs) -> Unit {
+    const SECTOR_LEN: u32 = 512;
+    let bdev = Arc::clone(bdevs.named(lun.bdev.as_str()));
+    let info = bdev.info();
+    let logical_unit = LogicalUnit::new(LogicalUnitConfig {
+        physical_block_exponent: info.physical_block_exponent,
+        read_only: lun.read_only || info.read_only,
+        write_cache: info.write_cache,
+        rotational: info.rotational,
+        // R03: what the LUN promises is never more than what the transport lets through.
+        max_transfer_blocks: limits.max_sectors / (info.block_size / SECTOR_LEN),
+        optimal_transfer_blocks: info.optimal_transfer_blocks,
+        ..LogicalUnitConfig::new(identity(&lun.identity), info.block_size, info.block_count)
+    });
+    Unit { target: lun.target, lun: lun.lun, logical_unit, bdev }
+}
+
+fn identity(config: &config::Identity) -> scsi::Identity {
+    const CHECKED: &str = "the configuration was checked against the same bounds";
+    let naa = scsi::Naa::new(config.wwn.as_bytes()).expect(CHECKED);
+    scsi::Identity::new(&config.vendor, &config.product, &config.revision, &config.serial, naa).expect(CHECKED)
+}
+
+fn limits(config: &config::Limits) -> Limits {
+    Limits {
+        cmd_per_lun: config.cmd_per_lun,
+        max_sectors: config.max_sectors,
+        seg_max: config.seg_max.map(u32::from),
+        on_cmd_per_lun: match config.on_cmd_per_lun {
+            OnCmdPerLun::Transport => OnCommandLimit::Transport,
+            OnCmdPerLun::Failure => OnCommandLimit::Failure,
+            OnCmdPerLun::Scsi => OnCommandLimit::Scsi,
+        },
+        on_max_sectors: match config.on_max_sectors {
+            OnMaxSectors::Transport => OnTransferLimit::Transport,
+            OnMaxSectors::Scsi => OnTransferLimit::Scsi,
+        },
+    }
+}

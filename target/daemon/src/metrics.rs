@@ -1,0 +1,427 @@
+//! `/metrics`: what pollers and control threads have counted, as Prometheus text. A scrape reads counters that pollers
+//! write without ever waiting for a poller.
+//!
+//! This file says which families there are and where their numbers come from; the text is the `prometheus` crate's, the
+//! plumbing to its types is `families.rs`.
+
+mod families;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Registry, TextEncoder};
+use reactor::{PollerHandle, Tsc};
+use stats::{Counter, Histogram, HistogramSnapshot};
+use virtio_scsi::{Controller, Limit, ShardStats, TMF_NAMES, Unit, UnitStats};
+use virtqueue::FaultReason;
+
+use self::families::{Families, Family, Kind};
+use crate::assemble::Bdevs;
+use crate::service::Service;
+
+/// Everything that is exported.
+pub struct Exporter {
+    registry: Registry,
+}
+
+impl Exporter {
+    /// The type of the text (Prometheus exposition format 0.0.4).
+    pub const CONTENT_TYPE: &'static str = prometheus::TEXT_FORMAT;
+
+    /// An exporter over these.
+    ///
+    /// # Panics
+    /// Never: the registry is new, so that nothing can be registered twice.
+    #[must_use]
+    pub fn new(services: Vec<Arc<Service>>, pollers: Vec<PollerHandle>, bdevs: &Bdevs) -> Exporter {
+        let bdevs = bdevs
+            .iter()
+            .map(|bdev| {
+                let info = bdev.info();
+                (info.name.clone(), info.kind, info.bytes())
+            })
+            .collect();
+        let registry = Registry::new();
+        registry.register(Box::new(Sources { services, pollers, bdevs })).expect("the first collector of a registry");
+        Exporter { registry }
+    }
+
+    /// The text as of now.
+    #[must_use]
+    pub fn text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
+            tracing::error!("metrics: {error}");
+            String::new()
+        })
+    }
+}
+
+/// Where the numbers come from.
+struct Sources {
+    services: Vec<Arc<Service>>,
+    pollers: Vec<PollerHandle>,
+    bdevs: Vec<(String, &'static str, u64)>,
+}
+
+impl Collector for Sources {
+    /// None: families without samples are left out of the text, which descriptors could not express.
+    fn desc(&self) -> Vec<&Desc> {
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Families::default();
+        build_info(&mut families);
+        self.pollers(&mut families);
+        self.bdevs(&mut families);
+        self.sessions(&mut families);
+        self.limits(&mut families);
+        self.units(&mut families);
+        self.responses(&mut families);
+        self.task_management(&mut families);
+        self.virtqueues(&mut families);
+        families.into_vec()
+    }
+}
+
+fn build_info(families: &mut Families) {
+    let mut family = Family::new("ringside_build_info", "1, with the version of this process.", Kind::Gauge);
+    family.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    families.add(family);
+}
+
+fn seconds(ticks: u64) -> f64 {
+    Tsc::nanos(ticks) as f64 / 1e9
+}
+
+impl Sources {
+    fn pollers(&self, families: &mut Families) {
+        let mut time = Family::new(
+            "ringside_poller_seconds_total",
+            "Time of a poller by what it did: busy (loops that found work), idle (loops that did not), asleep.",
+            Kind::Counter,
+        );
+        let mut sources = Family::new("ringside_poller_sources", "Shards that a poller polls now.", Kind::Gauge);
+        let mut longest = Family::new(
+            "ringside_poller_longest_loop_seconds",
+            "The longest loop of a poller since the start.",
+            Kind::Gauge,
+        );
+        let mut counters = [
+            Family::new("ringside_poller_loops_total", "Loops of a poller.", Kind::Counter),
+            Family::new("ringside_poller_sleeps_total", "Times that a poller went to sleep.", Kind::Counter),
+            Family::new("ringside_poller_wakeups_total", "Sleeps that a notification ended.", Kind::Counter),
+            Family::new("ringside_poller_jobs_total", "Control jobs that a poller ran.", Kind::Counter),
+            Family::new(
+                "ringside_poller_panics_total",
+                "Shards that were removed because they panicked.",
+                Kind::Counter,
+            ),
+        ];
+        for poller in &self.pollers {
+            let core = poller.core().to_string();
+            let core = ("core", core.as_str());
+            let stats = poller.stats();
+            for (mode, ticks) in
+                [("busy", &stats.busy_ticks), ("idle", &stats.idle_ticks), ("asleep", &stats.asleep_ticks)]
+            {
+                time.sample(&[core, ("mode", mode)], seconds(ticks.value()));
+            }
+            sources.sample(&[core], stats.sources.value() as f64);
+            longest.sample(&[core], seconds(stats.longest_loop_ticks.value()));
+            let values = [&stats.loops, &stats.sleeps, &stats.wakeups, &stats.jobs, &stats.panics];
+            for (family, counter) in counters.iter_mut().zip(values) {
+                family.sample(&[core], counter.value() as f64);
+            }
+        }
+        families.add(time);
+        families.add(sources);
+        families.add(longest);
+        families.extend(counters);
+    }
+
+    fn bdevs(&self, families: &mut Families) {
+        let mut info = Family::new("ringside_bdev_info", "1, with the kind of a block device.", Kind::Gauge);
+        let mut size = Family::new("ringside_bdev_size_bytes", "Size of a block device.", Kind::Gauge);
+        for (name, kind, bytes) in &self.bdevs {
+            info.sample(&[("bdev", name), ("kind", kind)], 1.0);
+            size.sample(&[("bdev", name)], *bytes as f64);
+        }
+        families.add(info);
+        families.add(size);
+    }
+
+    fn sessions(&self, families: &mut Families) {
+        let mut connected = Family::new(
+            "ringside_session_connected",
+            "1 while a front-end is connected to the controller.",
+            Kind::Gauge,
+        );
+        let mut live = Family::new(
+            "ringside_sessions",
+            "Connections of the controller, those included that only wait for their last requests.",
+            Kind::Gauge,
+        );
+        let mut wait = Family::new(
+            "ringside_quiesce_wait_seconds",
+            "How long a stop, reset or memory change has been waiting for requests in flight; 0 if none waits.",
+            Kind::Gauge,
+        );
+        let mut counters = [
+            Family::new("ringside_sessions_total", "Connections that were accepted.", Kind::Counter),
+            Family::new("ringside_sessions_turned_away_total", "Connections refused, one being there.", Kind::Counter),
+            Family::new(
+                "ringside_vhost_messages_refused_total",
+                "vhost-user messages that were refused.",
+                Kind::Counter,
+            ),
+            Family::new("ringside_device_resets_total", "Device resets by the front-end.", Kind::Counter),
+            Family::new("ringside_memory_tables_total", "Memory tables that were put in force.", Kind::Counter),
+        ];
+        for service in &self.services {
+            let stats = service.stats();
+            let label = [("controller", &**service.controller().name())];
+            connected.sample(&label, stats.connected() as f64);
+            live.sample(&label, stats.live() as f64);
+            wait.sample(&label, stats.quiesce_wait_s());
+            let values: [&AtomicU64; 5] =
+                [&stats.sessions, &stats.turned_away, &stats.refused_messages, &stats.resets, &stats.memory_tables];
+            for (family, value) in counters.iter_mut().zip(values) {
+                family.sample(&label, value.load(Ordering::Relaxed) as f64);
+            }
+        }
+        families.add(connected);
+        families.add(live);
+        families.add(wait);
+        families.extend(counters);
+    }
+
+    fn limits(&self, families: &mut Families) {
+        let mut limits = Family::new("ringside_scsi_limit", "A transport limit as it is configured.", Kind::Gauge);
+        let mut effective = Family::new(
+            "ringside_scsi_cmd_per_lun_effective",
+            "cmd_per_lun, or what the started request rings hold if that is less.",
+            Kind::Gauge,
+        );
+        for service in &self.services {
+            let controller = service.controller();
+            let name = ("controller", &**controller.name());
+            let configured = controller.limits();
+            limits.sample(&[name, ("limit", Limit::CmdPerLun.name())], f64::from(configured.cmd_per_lun));
+            limits.sample(&[name, ("limit", Limit::MaxSectors.name())], f64::from(configured.max_sectors));
+            if let Some(seg_max) = configured.seg_max {
+                limits.sample(&[name, ("limit", Limit::SegMax.name())], f64::from(seg_max));
+            }
+            let limit = u64::from(configured.cmd_per_lun);
+            let capacity = Some(service.stats().request_ring_capacity()).filter(|capacity| *capacity > 0);
+            effective.sample(&[name], capacity.map_or(limit, |capacity| capacity.min(limit)) as f64);
+        }
+        families.add(limits);
+        families.add(effective);
+    }
+
+    fn units(&self, families: &mut Families) {
+        let mut commands = Family::new("ringside_scsi_commands_total", "Commands that ended.", Kind::Counter);
+        let mut bytes = Family::new("ringside_scsi_bytes_total", "Bytes read and written.", Kind::Counter);
+        let mut errors =
+            Family::new("ringside_scsi_errors_total", "Commands that ended with CHECK CONDITION.", Kind::Counter);
+        let mut refused = Family::new(
+            "ringside_scsi_refused_total",
+            "Commands refused by a transport limit. Without target and lun: the LUN does not exist.",
+            Kind::Counter,
+        );
+        let mut in_flight = Family::new("ringside_scsi_in_flight", "Commands in flight.", Kind::Gauge);
+        let mut high_water =
+            Family::new("ringside_scsi_in_flight_high_water", "The most commands in flight so far.", Kind::Gauge);
+        let mut duration = Family::new(
+            "ringside_scsi_command_duration_seconds",
+            "From the fetch of a READ or WRITE from its ring to its completion.",
+            Kind::Histogram,
+        );
+        for service in &self.services {
+            let controller = service.controller();
+            let blocks = controller.stats();
+            for (index, unit) in controller.map().units().iter().enumerate() {
+                let place = Place::new(controller, unit);
+                let of = |counter: fn(&UnitStats) -> &Counter| {
+                    blocks.iter().map(|block| counter(&block.units[index]).value()).sum::<u64>() as f64
+                };
+                commands.sample(&place.with("op", "read"), of(|unit| &unit.reads));
+                commands.sample(&place.with("op", "write"), of(|unit| &unit.writes));
+                commands.sample(&place.with("op", "other"), of(|unit| &unit.others));
+                bytes.sample(&place.with("op", "read"), of(|unit| &unit.read_bytes));
+                bytes.sample(&place.with("op", "write"), of(|unit| &unit.write_bytes));
+                errors.sample(&place.labels(), of(|unit| &unit.errors));
+                for limit in Limit::ALL {
+                    let count: u64 =
+                        blocks.iter().map(|block| block.units[index].refused[limit as usize].value()).sum();
+                    refused.sample(&place.with("limit", limit.name()), count as f64);
+                }
+                let held: u64 = blocks.iter().map(|block| block.units[index].in_flight.value()).sum();
+                in_flight.sample(&place.labels(), held as f64);
+                let most = blocks.iter().map(|block| block.units[index].high_water.value()).max();
+                high_water.sample(&place.labels(), most.unwrap_or(0) as f64);
+                let merged = |histogram: fn(&UnitStats) -> &Histogram| {
+                    merge(blocks.iter().map(|block| histogram(&block.units[index])))
+                };
+                duration.histogram(&place.with("op", "read"), &merged(|unit| &unit.read_latency));
+                duration.histogram(&place.with("op", "write"), &merged(|unit| &unit.write_latency));
+            }
+            for limit in Limit::ALL {
+                let count = sum(&blocks, |block| &block.absent_refused[limit as usize]);
+                let labels =
+                    [("controller", &**controller.name()), ("target", ""), ("lun", ""), ("limit", limit.name())];
+                refused.sample(&labels, count);
+            }
+        }
+        families.extend([commands, bytes, errors, refused, in_flight, high_water, duration]);
+    }
+
+    fn responses(&self, families: &mut Families) {
+        let mut responses =
+            Family::new("ringside_scsi_responses_total", "Responses by virtio-scsi response code.", Kind::Counter);
+        let mut bare = Family::new(
+            "ringside_scsi_no_response_room_total",
+            "Requests whose buffers had no room for a response: they got a bare used entry.",
+            Kind::Counter,
+        );
+        for service in &self.services {
+            let controller = service.controller();
+            let blocks = controller.stats();
+            let name = ("controller", &**controller.name());
+            for code in 0..virtio_scsi::wire::response::COUNT {
+                let label = ("response", virtio_scsi::wire::response::name(code));
+                responses.sample(&[name, label], sum(&blocks, |block| &block.responses[code]));
+            }
+            bare.sample(&[name], sum(&blocks, |block| &block.no_response_room));
+        }
+        families.extend([responses, bare]);
+    }
+
+    fn task_management(&self, families: &mut Families) {
+        let mut functions = Family::new(
+            "ringside_scsi_tmf_total",
+            "Task management functions that were answered, by function and response.",
+            Kind::Counter,
+        );
+        let mut duration = Family::new(
+            "ringside_scsi_tmf_duration_seconds",
+            "From the fetch of a task management function to its completion.",
+            Kind::Histogram,
+        );
+        for service in &self.services {
+            let controller = service.controller();
+            let blocks = controller.stats();
+            let name = ("controller", &**controller.name());
+            for (function, label) in TMF_NAMES.into_iter().enumerate() {
+                for code in 0..virtio_scsi::wire::response::COUNT {
+                    let count = sum(&blocks, |block| &block.tmfs[function][code]);
+                    if count > 0.0 {
+                        let response = match code {
+                            0 => "function_complete",
+                            code => virtio_scsi::wire::response::name(code),
+                        };
+                        functions.sample(&[name, ("function", label), ("response", response)], count);
+                    }
+                }
+            }
+            duration.histogram(&[name], &merge(blocks.iter().map(|block| &block.tmf_duration)));
+        }
+        families.extend([functions, duration]);
+    }
+
+    fn virtqueues(&self, families: &mut Families) {
+        let mut counters = [
+            Family::new("ringside_virtqueue_chains_total", "Descriptor chains fetched.", Kind::Counter),
+            Family::new("ringside_virtqueue_batches_total", "Fetches that found at least one chain.", Kind::Counter),
+            Family::new(
+                "ringside_virtqueue_kicks_total",
+                "Kicks received; drivers are told not to kick while a queue is polled.",
+                Kind::Counter,
+            ),
+            Family::new("ringside_virtqueue_calls_total", "Calls sent to the driver.", Kind::Counter),
+            Family::new(
+                "ringside_virtqueue_calls_suppressed_total",
+                "Publishes after which the driver wanted no call.",
+                Kind::Counter,
+            ),
+        ];
+        let mut size = Family::new(
+            "ringside_virtqueue_size",
+            "Size of the ring in descriptors while it is started, otherwise 0.",
+            Kind::Gauge,
+        );
+        let mut broken =
+            Family::new("ringside_virtqueue_broken", "1 while the queue is halted by a fault.", Kind::Gauge);
+        let mut faults =
+            Family::new("ringside_virtqueue_faults_total", "Faults that halted the queue, by reason.", Kind::Counter);
+        for service in &self.services {
+            let controller = service.controller();
+            let blocks = controller.stats();
+            for index in 0..controller.queues() {
+                let rings: Vec<_> = blocks
+                    .iter()
+                    .flat_map(|block| block.rings.iter())
+                    .filter(|(ring, _)| *ring == index)
+                    .map(|(_, stats)| stats)
+                    .collect();
+                let queue = index.to_string();
+                let labels = [("controller", &**controller.name()), ("queue", queue.as_str())];
+                let values = [
+                    rings.iter().map(|ring| ring.chains.value()).sum::<u64>(),
+                    rings.iter().map(|ring| ring.batches.value()).sum(),
+                    rings.iter().map(|ring| ring.kicks.value()).sum(),
+                    rings.iter().map(|ring| ring.calls.value()).sum(),
+                    rings.iter().map(|ring| ring.calls_suppressed.value()).sum(),
+                ];
+                for (family, value) in counters.iter_mut().zip(values) {
+                    family.sample(&labels, value as f64);
+                }
+                size.sample(&labels, rings.iter().map(|ring| ring.size.value()).max().unwrap_or(0) as f64);
+                broken.sample(&labels, rings.iter().map(|ring| ring.broken.value()).max().unwrap_or(0) as f64);
+                for reason in FaultReason::ALL {
+                    let count: u64 = rings.iter().map(|ring| ring.faults[reason as usize].value()).sum();
+                    if count > 0 {
+                        faults.sample(&[labels[0], labels[1], ("reason", reason.as_str())], count as f64);
+                    }
+                }
+            }
+        }
+        families.extend(counters);
+        families.extend([size, broken, faults]);
+    }
+}
+
+/// Labels of a logical unit.
+struct Place<'a> {
+    controller: &'a str,
+    target: String,
+    lun: String,
+}
+
+impl<'a> Place<'a> {
+    fn new(controller: &'a Controller, unit: &Unit) -> Place<'a> {
+        Place { controller: controller.name(), target: unit.target.to_string(), lun: unit.lun.to_string() }
+    }
+
+    fn labels(&self) -> [(&'static str, &str); 3] {
+        [("controller", self.controller), ("target", &self.target), ("lun", &self.lun)]
+    }
+
+    fn with<'b>(&'b self, name: &'static str, value: &'b str) -> [(&'static str, &'b str); 4] {
+        let [controller, target, lun] = self.labels();
+        [controller, target, lun, (name, value)]
+    }
+}
+
+fn sum(blocks: &[Arc<ShardStats>], counter: impl Fn(&ShardStats) -> &Counter) -> f64 {
+    blocks.iter().map(|block| counter(block).value()).sum::<u64>() as f64
+}
+
+fn merge<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> HistogramSnapshot {
+    let mut all = HistogramSnapshot::empty();
+    histograms.for_each(|histogram| all.merge(&histogram.snapshot()));
+    all
+}

@@ -1,0 +1,292 @@
+//! One controller's socket: waits for front-ends and gives each connection shards on the pollers and a thread. What the
+//! messages on it mean is `vhost-user`'s.
+//!
+//! One front-end at a time: a controller is one I_T nexus (R08). A connection whose peer is gone may still wait for its
+//! last requests; the next front-end does not wait with it (R14).
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crossbeam::channel::{self, Receiver, Sender};
+use parking_lot::Mutex;
+use reactor::PollerHandle;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use vhost_user::connection::{self, Answer, Backend, Connector, EffectError, Listener, SocketError, Stop};
+use vhost_user::message::protocol;
+use vhost_user::session::{DeviceInfo, Effect, Refusal, Session};
+use vhost_user::{Endpoint, EndpointParts, QuiesceClock, RingReport, RingStats};
+use virtio_scsi::{Controller, Shard};
+
+use crate::config::Mode;
+
+/// Most memory regions of a front-end: what QEMU's ACPI memory hot-plug can ask for.
+const MEM_SLOTS_MAX: u64 = 509;
+
+/// A controller, its pollers, and what is counted about its connections.
+pub struct Service {
+    controller: Arc<Controller>,
+    pollers: Vec<PollerHandle>,
+    reports: Sender<RingReport>,
+    stats: ServiceStats,
+}
+
+/// Counters of a controller's connections. Written by control threads.
+#[derive(Debug, Default)]
+pub struct ServiceStats {
+    /// Connections that were accepted.
+    pub sessions: AtomicU64,
+    /// Front-ends that were turned away because one was connected.
+    pub turned_away: AtomicU64,
+    /// Messages that were refused.
+    pub refused_messages: AtomicU64,
+    /// Device resets.
+    pub resets: AtomicU64,
+    /// Memory tables that were put in force.
+    pub memory_tables: AtomicU64,
+    /// Connections there are now, those that only wait for their last requests included.
+    live: Mutex<Vec<Live>>,
+}
+
+/// What the exporter sees of a connection.
+#[derive(Clone, Debug)]
+struct Live {
+    connected: Arc<AtomicU64>,
+    quiesce: Arc<QuiesceClock>,
+    rings: Arc<[Arc<RingStats>]>,
+}
+
+/// How a socket is come by, made before anything runs so that errors end the start.
+pub enum Socket {
+    /// We listen.
+    Listener(Listener),
+    /// The front-end listens.
+    Connector(Connector),
+}
+
+impl Socket {
+    /// Binds, or prepares to connect.
+    ///
+    /// # Errors
+    /// What is wrong with the path.
+    pub fn open(path: &Path, mode: Mode) -> Result<Socket, SocketError> {
+        match mode {
+            Mode::Server => Listener::bind(path).map(Socket::Listener),
+            Mode::Client => Connector::new(path).map(Socket::Connector),
+        }
+    }
+}
+
+/// A connection that this controller's thread looks after.
+struct FrontEnd {
+    peer: UnixStream,
+    served: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Service {
+    /// A service that is not running.
+    #[must_use]
+    pub fn new(controller: Arc<Controller>, pollers: Vec<PollerHandle>, reports: Sender<RingReport>) -> Service {
+        Service { controller, pollers, reports, stats: ServiceStats::default() }
+    }
+
+    /// The controller.
+    #[must_use]
+    pub fn controller(&self) -> &Arc<Controller> {
+        &self.controller
+    }
+
+    /// Counters of its connections.
+    #[must_use]
+    pub fn stats(&self) -> &ServiceStats {
+        &self.stats
+    }
+
+    /// Serves front-ends until `stop` is requested, then waits for the last request of the last one.
+    pub fn run(self: &Arc<Self>, socket: Socket, stop: &Arc<Stop>) {
+        let mut sessions: Vec<FrontEnd> = Vec::new();
+        let result = match socket {
+            Socket::Listener(listener) => self.listen(&listener, stop, &mut sessions),
+            Socket::Connector(mut connector) => self.connect(&mut connector, stop, &mut sessions),
+        };
+        if let Err(error) = result {
+            tracing::error!(controller = %self.controller.name(), "no longer reachable: {error}");
+        }
+        for session in sessions {
+            let _ = session.thread.join();
+        }
+    }
+
+    fn listen(
+        self: &Arc<Self>,
+        listener: &Listener,
+        stop: &Arc<Stop>,
+        sessions: &mut Vec<FrontEnd>,
+    ) -> std::io::Result<()> {
+        while let Some(stream) = listener.accept(stop)? {
+            reap(sessions);
+            if sessions.iter().any(FrontEnd::connected) {
+                self.stats.turned_away.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    controller = %self.controller.name(),
+                    "a second front-end was turned away: one is connected, and a controller serves one at a time"
+                );
+                continue;
+            }
+            sessions.push(self.begin(stream, stop)?);
+        }
+        Ok(())
+    }
+
+    fn connect(
+        self: &Arc<Self>,
+        connector: &mut Connector,
+        stop: &Arc<Stop>,
+        sessions: &mut Vec<FrontEnd>,
+    ) -> std::io::Result<()> {
+        while let Some(stream) = connector.connect(stop) {
+            reap(sessions);
+            let session = self.begin(stream, stop)?;
+            // Until the front-end hangs up or we are to stop; its requests may last longer than that.
+            let _ = session.served.recv();
+            sessions.push(session);
+        }
+        Ok(())
+    }
+
+    fn begin(self: &Arc<Self>, stream: UnixStream, stop: &Arc<Stop>) -> std::io::Result<FrontEnd> {
+        let (done, served) = channel::bounded(1);
+        let (service, stop) = (Arc::clone(self), Arc::clone(stop));
+        let peer = stream.try_clone()?;
+        let name = format!("vhost-{}", self.controller.name());
+        let thread = thread::Builder::new().name(name).spawn(move || service.session(stream, &stop, done))?;
+        Ok(FrontEnd { peer, served, thread })
+    }
+
+    fn session(&self, stream: UnixStream, stop: &Stop, done: Sender<()>) {
+        let _span = tracing::info_span!("vhost", controller = %self.controller.name()).entered();
+        self.stats.sessions.fetch_add(1, Ordering::Relaxed);
+        let connection = self.controller.connect(&self.pollers, &self.reports);
+        let live = Live {
+            connected: Arc::new(AtomicU64::new(1)),
+            quiesce: Arc::default(),
+            rings: connection.ring_stats.clone().into(),
+        };
+        self.stats.live.lock().push(live.clone());
+        let shards = self.pollers.iter().zip(connection.shards).map(|(poller, shard)| poller.add(shard)).collect();
+        let controller = Arc::clone(&self.controller);
+        let endpoint = Endpoint::new(EndpointParts {
+            name: Arc::clone(self.controller.name()),
+            shards,
+            routes: connection.routes,
+            ring_stats: connection.ring_stats,
+            config: Box::new(move || controller.config_space().to_vec()),
+            quiesce: Arc::clone(&live.quiesce),
+        });
+        let mut backend = Counted { endpoint, stats: &self.stats };
+        connection::serve(stream, Session::new(self.device_info()), &mut backend, stop);
+        live.connected.store(0, Ordering::Relaxed);
+        drop(done); // the next front-end may come
+        backend.endpoint.close();
+        self.stats.live.lock().retain(|other| !Arc::ptr_eq(&other.quiesce, &live.quiesce));
+    }
+
+    fn device_info(&self) -> DeviceInfo {
+        DeviceInfo {
+            features: self.controller.features(),
+            tolerated_features: 0,
+            protocol_features: protocol::MQ
+                | protocol::REPLY_ACK
+                | protocol::CONFIG
+                | protocol::RESET_DEVICE
+                | protocol::CONFIGURE_MEM_SLOTS
+                | protocol::STATUS,
+            queues: self.controller.queues(),
+            queue_size_max: self.controller.queue_size_max(),
+            max_mem_slots: MEM_SLOTS_MAX,
+        }
+    }
+}
+
+impl ServiceStats {
+    /// Front-ends that are connected now: 0 or 1.
+    #[must_use]
+    pub fn connected(&self) -> u64 {
+        self.live.lock().iter().map(|live| live.connected.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Connections that have not ended, those included whose front-end is gone.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.lock().len()
+    }
+
+    /// How long, in seconds, the oldest waiter has waited for requests in flight to end.
+    #[must_use]
+    pub fn quiesce_wait_s(&self) -> f64 {
+        self.live.lock().iter().map(|live| live.quiesce.age().as_secs_f64()).fold(0.0, f64::max)
+    }
+
+    /// Descriptors of the request rings that the connected front-end has started.
+    #[must_use]
+    pub fn request_ring_capacity(&self) -> u64 {
+        let live = self.live.lock();
+        let connected = live.iter().filter(|live| live.connected.load(Ordering::Relaxed) == 1);
+        let rings = connected.flat_map(|live| &live.rings[usize::from(virtio_scsi::FIRST_REQUEST_QUEUE)..]);
+        rings.map(|ring| ring.size.value()).sum()
+    }
+}
+
+impl FrontEnd {
+    /// Whether its front-end is still there. One that was killed is gone at once, even before its thread has noticed.
+    fn connected(&self) -> bool {
+        let served = !matches!(self.served.try_recv(), Err(channel::TryRecvError::Empty));
+        let mut fds = [PollFd::new(&self.peer, PollFlags::RDHUP)];
+        let polled = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let hung_up = polled.is_ok()
+            && fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+        !served && !hung_up
+    }
+}
+
+fn reap(sessions: &mut Vec<FrontEnd>) {
+    for ended in sessions.extract_if(.., |session| session.thread.is_finished()) {
+        let _ = ended.thread.join();
+    }
+}
+
+/// The endpoint, with its messages counted.
+struct Counted<'a> {
+    endpoint: Endpoint<Shard>,
+    stats: &'a ServiceStats,
+}
+
+impl Backend for Counted<'_> {
+    fn perform(&mut self, effect: Effect) -> Result<Answer, EffectError> {
+        let counter = match &effect {
+            Effect::ResetDevice => Some(&self.stats.resets),
+            Effect::SetMemTable(_) | Effect::AddRegion(..) | Effect::RemoveRegion(_) => Some(&self.stats.memory_tables),
+            _ => None,
+        };
+        let answer = self.endpoint.perform(effect)?;
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(answer)
+    }
+
+    fn config(&self) -> Vec<u8> {
+        self.endpoint.config()
+    }
+
+    fn needs_reset(&self) -> bool {
+        self.endpoint.needs_reset()
+    }
+
+    fn refused(&mut self, _refusal: &Refusal) {
+        self.stats.refused_messages.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,110 @@
+//! The thread that says what pollers may not: faults of virtqueues, and limits that the rings cannot hold.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::select;
+use vhost_user::RingReport;
+
+use crate::service::Service;
+
+/// At most one line per ring in this time.
+const QUIET: Duration = Duration::from_secs(1);
+/// How often rings are compared with limits.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The running thread.
+pub struct Watch {
+    thread: JoinHandle<()>,
+    stop: Sender<()>,
+}
+
+impl Watch {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn start(faults: Receiver<RingReport>, services: Vec<Arc<Service>>) -> io::Result<Watch> {
+        let (stop, stopped) = bounded(0);
+        let thread = thread::Builder::new().name("ringside-watch".into()).spawn(move || {
+            let mut log = FaultLog::default();
+            let mut capacities = Capacities { seen: vec![0; services.len()], told: vec![0; services.len()] };
+            let mut next = Instant::now() + TICK;
+            loop {
+                select! {
+                    recv(faults) -> report => match report {
+                        Ok(report) => log.report(&report, Instant::now()),
+                        Err(_) => break,
+                    },
+                    recv(stopped) -> _ => break,
+                    default(next.saturating_duration_since(Instant::now())) => {
+                        capacities.look(&services);
+                        next = Instant::now() + TICK;
+                    }
+                }
+            }
+        })?;
+        Ok(Watch { thread, stop })
+    }
+
+    /// Ends it.
+    pub fn stop(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
+}
+
+/// Logs faults, one line a ring and second (R19).
+#[derive(Default)]
+struct FaultLog {
+    last: HashMap<(Arc<str>, u16), (Instant, u64)>,
+}
+
+impl FaultLog {
+    fn report(&mut self, report: &RingReport, now: Instant) {
+        let entry = self.last.entry((Arc::clone(&report.device), report.ring));
+        match entry {
+            std::collections::hash_map::Entry::Occupied(mut last) if now - last.get().0 < QUIET => {
+                last.get_mut().1 += 1;
+            }
+            entry => {
+                let (_, left_out) = entry.insert_entry((now, 0)).get().to_owned();
+                tracing::error!(
+                    controller = %report.device, queue = report.ring, reason = report.fault.reason.as_str(), left_out,
+                    "virtqueue halted: {}; the driver has to reset it", report.fault
+                );
+            }
+        }
+    }
+}
+
+/// R06: rings that hold fewer commands than `cmd_per_lun` make the limit smaller. Said once a change.
+struct Capacities {
+    seen: Vec<u64>,
+    told: Vec<u64>,
+}
+
+impl Capacities {
+    fn look(&mut self, services: &[Arc<Service>]) {
+        for (index, service) in services.iter().enumerate() {
+            let capacity = service.stats().request_ring_capacity();
+            let settled = std::mem::replace(&mut self.seen[index], capacity) == capacity;
+            let limit = u64::from(service.controller().limits().cmd_per_lun);
+            if !settled || capacity == self.told[index] {
+                continue;
+            }
+            self.told[index] = capacity;
+            if capacity > 0 && capacity < limit {
+                tracing::warn!(
+                    controller = %service.controller().name(),
+                    "cmd_per_lun {limit}: the rings that the front-end has set up hold {capacity} commands, \
+                     so {capacity} is the limit in effect"
+                );
+            }
+        }
+    }
+}

@@ -43,7 +43,8 @@ main() {
     "$HERE/guest/build.sh" "${build[@]}" "$IMAGE_DIR" >/dev/null
     WORK=$(mktemp -d)
     trap end_qemu EXIT
-    trap 'exit 130' INT TERM
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     make_initrd
     machine_arguments
     disk_arguments
@@ -201,7 +202,8 @@ run_guest() {
         exec 6<>"$WORK/monitor.in" 7<>"$WORK/monitor.out"
     fi
     exec 5<>"$WORK/to-guest"
-    qemu-system-x86_64 "${QEMU[@]}" <"$WORK/to-guest" >"$WORK/from-guest" &
+    # a script that is killed takes its QEMU with it
+    setpriv --pdeathsig TERM qemu-system-x86_64 "${QEMU[@]}" <"$WORK/to-guest" >"$WORK/from-guest" &
     QEMU_PID=$!
     follow_console "$started" <"$WORK/from-guest" && result=0 || result=$?
     end_qemu

@@ -14,8 +14,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/output.sh
 . scripts/lib/output.sh
 
-readonly RINGSIDE=.build/release/ringside
-SERVER='' LOG='' CONFIG='' SOCKET='' METRICS=''
+readonly RINGSIDE=.build/release/ringside LOG=.build/quickstart.log
+SERVER='' CONFIG='' SOCKET='' METRICS=''
 
 main() {
     local once=no setup=yes seconds=5
@@ -44,14 +44,13 @@ main() {
     show_next_steps
     [ $once = no ] || return 0
     say ''
-    say "Serving. Ctrl-C ends it."
+    say "Serving. Ctrl-C ends it. Its log: $LOG"
     wait $SERVER || die "ringside ended by itself with status $?; its last words:" "$(tail -n 5 "$LOG")"
 }
 
 # serve: in the background; goes on when the socket is there and the metrics answer.
 serve() {
     local tries=0
-    LOG=$(mktemp)
     CONFIG=$($RINGSIDE check)
     SOCKET=$(setting socket)
     METRICS=$(setting listen)
@@ -74,7 +73,7 @@ setting() { sed -n "s/^ *$1 = \"\(.*\)\".*/\1/p" <<<"$CONFIG" | head -n 1; }
 fetch_metrics() (
     exec 2>/dev/null 3<>"/dev/tcp/${METRICS%:*}/${METRICS##*:}" || exit 1
     printf 'GET /metrics HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$METRICS" >&3
-    sed '1,/^\r$/d' <&3
+    timeout 5 sed '1,/^\r$/d' <&3
 )
 
 measure() {
@@ -115,7 +114,6 @@ stop() {
     if [ -n "$SERVER" ] && kill -TERM "$SERVER" 2>/dev/null; then
         wait "$SERVER" || true
     fi
-    [ -z "$LOG" ] || rm -f "$LOG"
     exit $status
 }
 

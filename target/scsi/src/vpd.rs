@@ -75,7 +75,7 @@ const TYPE_NAA: u8 = 0x3;
 fn append_device_identification(unit: &LogicalUnit, out: &mut Vec<u8>) {
     let identity = unit.identity();
     append_designator(CODE_SET_BINARY, TYPE_NAA, out, |out| {
-        out.extend_from_slice(&identity.naa.as_bytes());
+        out.extend_from_slice(identity.naa.as_bytes());
     });
     append_designator(CODE_SET_ASCII, TYPE_T10_VENDOR, out, |out| {
         out.extend_from_slice(&identity.vendor.map(printable));

@@ -74,6 +74,8 @@ pub struct Credits {
     held: u32,
     /// Completed but not yet published: given back just before the used index is stored.
     retiring: u32,
+    /// The most in flight since the last release, over all shards.
+    peak: u32,
     shared: Option<Arc<CachePadded<AtomicU32>>>,
 }
 
@@ -81,19 +83,27 @@ impl Credits {
     /// No command in flight. `shared` is given if other shards serve the same LUN.
     #[must_use]
     pub fn new(limit: u32, shared: Option<Arc<CachePadded<AtomicU32>>>) -> Credits {
-        Credits { limit, held: 0, retiring: 0, shared }
+        Credits { limit, held: 0, retiring: 0, peak: 0, shared }
     }
 
-    /// Takes a share, unless the limit is reached. Also tells how many are in flight with it.
+    /// Takes a share, unless the limit is reached.
     #[inline]
-    pub fn take(&mut self) -> Option<(CommandSlot, u32)> {
+    pub fn take(&mut self) -> Option<CommandSlot> {
         let in_flight = match &self.shared {
             None if self.held < self.limit => self.held + 1,
             None => return None,
             Some(shared) => claim(shared, self.limit)?,
         };
         self.held += 1;
-        Some((CommandSlot(()), in_flight))
+        self.peak = self.peak.max(in_flight);
+        Some(CommandSlot(()))
+    }
+
+    /// The most commands that were in flight at once since the last release, over all shards.
+    #[must_use]
+    #[inline]
+    pub fn peak(&self) -> u32 {
+        self.peak
     }
 
     /// Takes the slot of a completed command. It counts as in flight until [`Credits::release`].
@@ -107,6 +117,7 @@ impl Credits {
     #[inline]
     pub fn release(&mut self) {
         self.held -= self.retiring;
+        self.peak = 0;
         if let Some(shared) = &self.shared {
             // Release: whoever claims next must not be seen in flight together with what ended here.
             shared.fetch_sub(self.retiring, Ordering::Release);
@@ -142,15 +153,15 @@ mod tests {
     #[test]
     fn r02_credits_refuse_at_the_limit_and_not_before() {
         let mut credits = Credits::new(2, None);
-        let (a, one) = credits.take().unwrap();
-        let (b, two) = credits.take().unwrap();
-        assert_eq!((one, two), (1, 2));
+        let a = credits.take().unwrap();
+        let b = credits.take().unwrap();
+        assert_eq!(credits.peak(), 2);
         assert!(credits.take().is_none());
         credits.retire(a);
         assert!(credits.take().is_none(), "in flight until just before the used entry is visible");
         credits.release();
-        let (c, again) = credits.take().unwrap();
-        assert_eq!(again, 2);
+        let c = credits.take().unwrap();
+        assert_eq!(credits.peak(), 2);
         credits.retire(b);
         credits.retire(c);
         credits.release();
@@ -161,13 +172,13 @@ mod tests {
     fn r02_credits_of_two_shards_share_one_exact_count() {
         let shared = Arc::new(CachePadded::new(AtomicU32::new(0)));
         let (mut a, mut b) = (Credits::new(3, Some(Arc::clone(&shared))), Credits::new(3, Some(Arc::clone(&shared))));
-        let slots = [a.take().unwrap().0, b.take().unwrap().0, a.take().unwrap().0];
+        let slots = [a.take().unwrap(), b.take().unwrap(), a.take().unwrap()];
         assert!(a.take().is_none() && b.take().is_none());
         let [first, second, third] = slots;
         b.retire(second);
         b.release();
-        let (fourth, in_flight) = b.take().unwrap();
-        assert_eq!(in_flight, 3);
+        let fourth = b.take().unwrap();
+        assert_eq!(b.peak(), 3);
         a.retire(first);
         a.retire(third);
         a.release();
@@ -189,10 +200,8 @@ mod tests {
                     for round in 0..20_000 {
                         let mut slots = Vec::new();
                         for _ in 0..=(round % 3) {
-                            if let Some((slot, in_flight)) = credits.take() {
-                                assert!(in_flight <= LIMIT);
-                                slots.push(slot);
-                            }
+                            slots.extend(credits.take());
+                            assert!(credits.peak() <= LIMIT);
                         }
                         taken += slots.len();
                         slots.into_iter().for_each(|slot| credits.retire(slot));

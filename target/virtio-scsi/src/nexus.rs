@@ -14,19 +14,22 @@ use crate::lun_map::LunMap;
 pub struct Nexus {
     /// Where task management functions meet the shards.
     pub fence: Fence,
-    units: Vec<UnitNexus>,
+    units: Vec<Arc<UnitNexus>>,
     pollers: Vec<PollerHandle>,
 }
 
-struct UnitNexus {
-    attentions: CachePadded<UnitAttentions>,
+/// Shared state of one logical unit.
+#[derive(Default)]
+pub(crate) struct UnitNexus {
+    /// What it has to report to the nexus.
+    pub(crate) attentions: CachePadded<UnitAttentions>,
     in_flight: Arc<CachePadded<AtomicU32>>,
 }
 
 impl Nexus {
     /// A new session: every unit has POWER ON to report.
     pub(crate) fn new(units: usize, shards: usize, pollers: Vec<PollerHandle>) -> Nexus {
-        let units = (0..units).map(|_| UnitNexus { attentions: CachePadded::default(), in_flight: Arc::default() });
+        let units = (0..units).map(|_| Arc::default());
         let nexus = Nexus { fence: Fence::new(shards as u32), units: units.collect(), pollers };
         nexus.begin_session();
         nexus
@@ -39,10 +42,9 @@ impl Nexus {
         }
     }
 
-    /// Unit attentions of a unit.
-    #[inline]
-    pub(crate) fn attentions(&self, unit: usize) -> &UnitAttentions {
-        &self.units[unit].attentions
+    /// What the shards share of a unit.
+    pub(crate) fn unit(&self, unit: usize) -> &Arc<UnitNexus> {
+        &self.units[unit]
     }
 
     /// The count that the shards of a spread unit share; `None` while there is one shard.

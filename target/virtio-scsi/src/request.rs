@@ -18,8 +18,8 @@ use crate::controller::default_seg_max;
 use crate::data;
 use crate::fence::{UnitIndex, Verdict};
 use crate::limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimit};
-use crate::lun_map::{Addressee, LunMap};
-use crate::nexus::Nexus;
+use crate::lun_map::{Addressee, LunMap, Unit};
+use crate::nexus::{Nexus, UnitNexus};
 use crate::pending::{Kind, Pending, PendingTable, ResponseArea};
 use crate::stats::{Limit, ShardStats};
 use crate::sweep::Sweeping;
@@ -31,8 +31,9 @@ use crate::wire::{
 /// The request side of a shard.
 pub(crate) struct Requests {
     map: Arc<LunMap>,
-    nexus: Arc<Nexus>,
     limits: Limits,
+    /// `limits.max_sectors` in bytes.
+    bytes_max: u64,
     units: Vec<UnitState>,
     pending: PendingTable,
     stats: Arc<ShardStats>,
@@ -52,7 +53,8 @@ pub(crate) struct Requests {
 
 /// A logical unit as one shard has it.
 struct UnitState {
-    target: u8,
+    unit: Arc<Unit>,
+    nexus: Arc<UnitNexus>,
     block_size: u32,
     channel: Channel,
     credits: Credits,
@@ -72,9 +74,9 @@ struct Tally {
     write_bytes: u64,
 }
 
-/// One popped chain, its parts measured.
+/// One popped chain.
+#[derive(Clone, Copy)]
 pub(crate) struct Request<'a> {
-    pub ticket: Ticket,
     pub readable: &'a [GuestSlice],
     pub writable: &'a [GuestSlice],
     pub chain: &'a Chain,
@@ -83,6 +85,7 @@ pub(crate) struct Request<'a> {
 }
 
 /// How a request ends.
+#[derive(Clone, Copy)]
 enum Reply {
     /// A transport response without SCSI status.
     Transport(u8),
@@ -94,19 +97,18 @@ enum Reply {
     Good { data_in: u64, residual: u64 },
 }
 
+/// How far a command has come.
+enum Progress {
+    Ended(Reply),
+    /// The backend has it; the bytes that move if it ends well.
+    Pending(u64),
+}
+
 /// A command that was accepted: it counts as in flight.
 struct Held {
     unit: UnitIndex,
     slot: CommandSlot,
-    tag: u64,
-}
-
-/// What a command moves if it ends well.
-struct Moves {
     kind: Kind,
-    bytes: u64,
-    /// Data bytes of the buffers that stay unused.
-    residual: u64,
 }
 
 /// Data bytes in either direction.
@@ -117,26 +119,23 @@ struct Data {
 }
 
 impl Requests {
-    pub(crate) fn new(map: &Arc<LunMap>, limits: Limits, nexus: Arc<Nexus>, stats: Arc<ShardStats>) -> Requests {
-        let units: Vec<UnitState> = map
-            .units()
-            .iter()
-            .enumerate()
-            .map(|(index, unit)| UnitState {
-                target: unit.target,
-                block_size: unit.logical_unit.block_size(),
-                channel: unit.bdev.open(),
-                credits: Credits::new(limits.cmd_per_lun, nexus.shared_count(index)),
-                outstanding: 0,
-                touched: false,
-                tally: Tally::default(),
-            })
-            .collect();
+    pub(crate) fn new(map: &Arc<LunMap>, limits: Limits, nexus: &Nexus, stats: Arc<ShardStats>) -> Requests {
+        let state = |(index, unit): (usize, &Arc<Unit>)| UnitState {
+            unit: Arc::clone(unit),
+            nexus: Arc::clone(nexus.unit(index)),
+            block_size: unit.logical_unit.block_size(),
+            channel: unit.bdev.open(),
+            credits: Credits::new(limits.cmd_per_lun, nexus.shared_count(index)),
+            outstanding: 0,
+            touched: false,
+            tally: Tally::default(),
+        };
+        let units: Vec<UnitState> = map.units().iter().enumerate().map(state).collect();
         let count = units.len();
         Requests {
             map: Arc::clone(map),
-            nexus,
             limits,
+            bytes_max: u64::from(limits.max_sectors) * SECTOR_LEN,
             units,
             pending: PendingTable::default(),
             stats,
@@ -151,6 +150,7 @@ impl Requests {
     }
 
     /// Commands at backends.
+    #[inline]
     pub(crate) fn outstanding(&self) -> usize {
         self.pending.len()
     }
@@ -165,106 +165,131 @@ impl Requests {
     }
 
     /// Deals with one chain of a request queue.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn submit(
         &mut self,
         rings: &mut RingSet,
-        request: Request<'_>,
+        ticket: Ticket,
+        request: &Request<'_>,
         sweeping: Option<&mut Sweeping>,
         now: Tsc,
     ) {
         // Response area (R12): without room for one there is nobody to answer.
         let room = request.chain.writable_bytes;
         if room < RESPONSE_LEN as u64 {
-            return self.answer_short(rings, request);
+            return self.answer_short(rings, ticket, request);
         }
         // Header length (R12).
         let Some(header) = data::gather::<REQUEST_LEN>(request.readable) else {
-            return self.answer(rings, request, &Reply::Transport(response::FAILURE), None);
+            return self.refuse(rings, ticket, request, response::FAILURE);
         };
-        let header = RequestHeader::parse(&header);
+        let header = RequestHeader::of(&header);
         let data = Data { out: request.chain.readable_bytes - REQUEST_LEN as u64, into: room - RESPONSE_LEN as u64 };
         // LUN format, target; both directions.
-        let Some(addressee) = self.resolve(&header.lun) else {
-            return self.answer(rings, request, &Reply::Transport(response::BAD_TARGET), None);
+        let Some(addressee) = self.resolve(header.lun()) else {
+            return self.refuse(rings, ticket, request, response::BAD_TARGET);
         };
         if data.out > 0 && data.into > 0 {
-            return self.answer(rings, request, &Reply::Transport(response::FAILURE), None);
+            return self.refuse(rings, ticket, request, response::FAILURE);
         }
-        match addressee {
-            Addressee::Unit(unit) => self.submit_to_unit(rings, request, &header, data, unit, sweeping, now),
-            Addressee::Absent { target } => {
-                let reply = match self.check_transfer(&request, data, None) {
-                    Some(refusal) => refusal,
-                    None => self.emulate(scsi::Addressee::Absent, &request, &header, data, target),
-                };
-                self.answer(rings, request, &reply, None);
-            }
-            Addressee::ReportLuns { target } => {
-                let reply = match header.task_attr {
-                    0..task_attr::ACA => {
-                        self.emulate(scsi::Addressee::ReportLunsWellKnown, &request, &header, data, target)
-                    }
-                    _ => Reply::Check(Sense::INVALID_MESSAGE_ATTRIBUTE),
-                };
-                self.answer(rings, request, &reply, None);
-            }
+        let Addressee::Unit(unit) = addressee else {
+            return self.submit_elsewhere(rings, ticket, request, header, data, addressee);
+        };
+        // A task management function that this command comes before (R07): no limit applies, nothing is dispatched.
+        if let Some(verdict) = sweeping.and_then(|sweeping| self.judge(sweeping, unit, header)) {
+            return self.refuse(rings, ticket, request, verdict_response(verdict));
+        }
+        if let Some(refusal) = self.check_transfer(request, data, Some(unit)) {
+            return self.answer(rings, ticket, request, &refusal, None);
+        }
+        let state = &mut self.units[usize::from(unit)];
+        let Some(slot) = state.credits.take() else {
+            return self.refuse_full(rings, ticket, request, unit);
+        };
+        if !state.touched {
+            state.touched = true;
+            self.touched.push(unit);
+        }
+        let mut held = Held { unit, slot, kind: Kind::Other };
+        match self.execute(request, header, data, &mut held, now) {
+            Progress::Ended(reply) => self.finish(rings, ticket, request, &reply, held),
+            Progress::Pending(bytes) => self.park(ticket, request, header, data, held, bytes, now),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, on the hot path")]
-    #[inline]
-    fn submit_to_unit(
+    #[cold]
+    fn judge(&self, sweeping: &mut Sweeping, unit: UnitIndex, header: RequestHeader<'_>) -> Option<Verdict> {
+        sweeping.judge(unit, self.units[usize::from(unit)].unit.target, header.tag())
+    }
+
+    /// Requests to something that is no logical unit of ours.
+    #[cold]
+    fn submit_elsewhere(
         &mut self,
         rings: &mut RingSet,
-        request: Request<'_>,
-        header: &RequestHeader,
+        ticket: Ticket,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
         data: Data,
-        unit: UnitIndex,
-        sweeping: Option<&mut Sweeping>,
-        now: Tsc,
+        addressee: Addressee,
     ) {
-        // A task management function that this command comes before (R07): no limit applies, nothing is dispatched.
-        if let Some(verdict) = sweeping.and_then(|s| s.judge(unit, self.units[usize::from(unit)].target, header.tag)) {
-            return self.answer(rings, request, &Reply::Transport(verdict_response(verdict)), None);
-        }
-        if let Some(refusal) = self.check_transfer(&request, data, Some(unit)) {
-            return self.answer(rings, request, &refusal, None);
-        }
-        let Some(slot) = self.take_slot(unit) else {
-            self.stats.units[usize::from(unit)].refused[Limit::CmdPerLun as usize].add(1);
-            let refusal = match self.limits.on_cmd_per_lun {
-                OnCommandLimit::Transport => Reply::Transport(response::BUSY),
-                OnCommandLimit::Failure => Reply::Transport(response::FAILURE),
-                OnCommandLimit::Scsi => Reply::Status(status::TASK_SET_FULL),
-            };
-            return self.answer(rings, request, &refusal, None);
+        let reply = match addressee {
+            Addressee::Unit(_) => unreachable!("the caller deals with logical units"),
+            Addressee::Absent { target } => match self.check_transfer(request, data, None) {
+                Some(refusal) => refusal,
+                None => self.emulate(scsi::Addressee::Absent, request, header, data, target),
+            },
+            Addressee::ReportLuns { .. } if header.task_attr() >= task_attr::ACA => {
+                Reply::Check(Sense::INVALID_MESSAGE_ATTRIBUTE)
+            }
+            Addressee::ReportLuns { target } => {
+                self.emulate(scsi::Addressee::ReportLunsWellKnown, request, header, data, target)
+            }
         };
-        self.touch(unit);
-        self.execute(rings, request, header, data, Held { unit, slot, tag: header.tag }, now);
+        self.answer(rings, ticket, request, &reply, None);
     }
 
     /// seg_max, then max_sectors (R01, R04): what the transport refuses before it looks at the CDB.
-    #[inline]
+    #[inline(always)]
     fn check_transfer(&mut self, request: &Request<'_>, data: Data, unit: Option<UnitIndex>) -> Option<Reply> {
         let seg_max = self.limits.seg_max.unwrap_or_else(|| default_seg_max(request.ring_size));
         let chain = request.chain;
         let descriptors = u32::from(chain.readable_descriptors.max(chain.writable_descriptors));
         if descriptors > seg_max && data_segments(request) > seg_max {
-            self.count_refusal(unit, Limit::SegMax);
-            return Some(Reply::Transport(response::FAILURE));
+            return Some(self.refuse_segments(unit));
         }
-        if data.out + data.into > u64::from(self.limits.max_sectors) * SECTOR_LEN {
-            self.count_refusal(unit, Limit::MaxSectors);
-            return Some(match self.limits.on_max_sectors {
-                OnTransferLimit::Transport => Reply::Transport(response::FAILURE),
-                OnTransferLimit::Scsi => Reply::Check(Sense::INVALID_FIELD_IN_CDB),
-            });
+        if data.out + data.into > self.bytes_max {
+            return Some(self.refuse_transfer(unit));
         }
         None
     }
 
     #[cold]
+    fn refuse_segments(&self, unit: Option<UnitIndex>) -> Reply {
+        self.count_refusal(unit, Limit::SegMax);
+        Reply::Transport(response::FAILURE)
+    }
+
+    #[cold]
+    fn refuse_transfer(&self, unit: Option<UnitIndex>) -> Reply {
+        self.count_refusal(unit, Limit::MaxSectors);
+        match self.limits.on_max_sectors {
+            OnTransferLimit::Transport => Reply::Transport(response::FAILURE),
+            OnTransferLimit::Scsi => Reply::Check(Sense::INVALID_FIELD_IN_CDB),
+        }
+    }
+
+    #[cold]
+    fn refuse_full(&mut self, rings: &mut RingSet, ticket: Ticket, request: &Request<'_>, unit: UnitIndex) {
+        self.count_refusal(Some(unit), Limit::CmdPerLun);
+        let refusal = match self.limits.on_cmd_per_lun {
+            OnCommandLimit::Transport => Reply::Transport(response::BUSY),
+            OnCommandLimit::Failure => Reply::Transport(response::FAILURE),
+            OnCommandLimit::Scsi => Reply::Status(status::TASK_SET_FULL),
+        };
+        self.answer(rings, ticket, request, &refusal, None);
+    }
+
     fn count_refusal(&self, unit: Option<UnitIndex>, limit: Limit) {
         match unit {
             Some(unit) => self.stats.units[usize::from(unit)].refused[limit as usize].add(1),
@@ -272,130 +297,116 @@ impl Requests {
         }
     }
 
-    #[inline]
-    fn take_slot(&mut self, unit: UnitIndex) -> Option<CommandSlot> {
-        let unit = usize::from(unit);
-        let (slot, in_flight) = self.units[unit].credits.take()?;
-        self.stats.units[unit].high_water.record(u64::from(in_flight));
-        Some(slot)
-    }
-
     /// From the task attribute on (steps 9 to 15).
-    #[inline]
+    #[inline(always)]
     fn execute(
         &mut self,
-        rings: &mut RingSet,
-        request: Request<'_>,
-        header: &RequestHeader,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
         data: Data,
-        held: Held,
+        held: &mut Held,
         now: Tsc,
-    ) {
-        let unit = usize::from(held.unit);
-        if header.task_attr >= task_attr::ACA {
-            return self.finish(rings, request, &Reply::Check(Sense::INVALID_MESSAGE_ATTRIBUTE), held, Kind::Other);
+    ) -> Progress {
+        if header.task_attr() >= task_attr::ACA {
+            return Progress::Ended(Reply::Check(Sense::INVALID_MESSAGE_ATTRIBUTE));
         }
-        if !self.nexus.attentions(unit).is_empty()
-            && scsi::reports_unit_attention(header.cdb[0])
-            && let Some(attention) = self.nexus.attentions(unit).take()
-        {
-            return self.finish(rings, request, &Reply::Check(attention.sense()), held, Kind::Other);
+        if let Some(sense) = self.unit_attention(held.unit, header) {
+            return Progress::Ended(Reply::Check(sense));
         }
-        match Command::parse(&header.cdb) {
-            Ok(Command::Read(transfer)) => self.block_io(rings, request, &transfer, data, held, Kind::Read, now),
-            Ok(Command::Write(transfer)) => self.block_io(rings, request, &transfer, data, held, Kind::Write, now),
-            Ok(command) => self.other(rings, request, &command, data, held, now),
-            Err(sense) => self.finish(rings, request, &Reply::Check(sense), held, Kind::Other),
+        match Command::parse(header.cdb()) {
+            Ok(Command::Read(transfer)) => {
+                held.kind = Kind::Read;
+                self.block_io(held, &transfer, Op::Read, request.writable, RESPONSE_LEN, data.into, data, now)
+            }
+            Ok(Command::Write(transfer)) => {
+                held.kind = Kind::Write;
+                let op = Op::Write { fua: transfer.fua };
+                self.block_io(held, &transfer, op, request.readable, REQUEST_LEN, data.out, data, now)
+            }
+            Ok(command) => self.other(request, &command, data, held.unit, now),
+            Err(sense) => Progress::Ended(Reply::Check(sense)),
         }
     }
 
-    /// READ and WRITE of any length of CDB.
+    #[inline(always)]
+    fn unit_attention(&self, unit: UnitIndex, header: RequestHeader<'_>) -> Option<Sense> {
+        let attentions = &self.units[usize::from(unit)].nexus.attentions;
+        if attentions.is_empty() || !scsi::reports_unit_attention(header.cdb()[0]) {
+            return None;
+        }
+        attentions.take().map(|attention| attention.sense())
+    }
+
+    /// READ and WRITE of any length of CDB. The data is in `slices` behind a header of `skip` bytes: `room` bytes.
     #[expect(clippy::too_many_arguments, reason = "the parts of one request, on the hot path")]
-    #[inline]
+    #[inline(always)]
     fn block_io(
         &mut self,
-        rings: &mut RingSet,
-        request: Request<'_>,
+        held: &Held,
         transfer: &Transfer,
+        op: Op,
+        slices: &[GuestSlice],
+        skip: usize,
+        room: u64,
         data: Data,
-        held: Held,
-        kind: Kind,
         now: Tsc,
-    ) {
-        let unit = usize::from(held.unit);
-        let bytes = u64::from(transfer.blocks) * u64::from(self.units[unit].block_size);
+    ) -> Progress {
+        let state = &mut self.units[usize::from(held.unit)];
         // What moves is what the CDB says (R21).
-        let (room, slices, header) = match kind {
-            Kind::Write => (data.out, request.readable, REQUEST_LEN),
-            _ => (data.into, request.writable, RESPONSE_LEN),
-        };
+        let bytes = transfer.bytes(state.block_size);
         if bytes > room {
-            return self.finish(rings, request, &Reply::Transport(response::OVERRUN), held, kind);
+            return Progress::Ended(Reply::Transport(response::OVERRUN));
         }
-        if let Err(sense) = self.map.units()[unit].logical_unit.check_transfer(transfer, kind == Kind::Write) {
-            return self.finish(rings, request, &Reply::Check(sense), held, kind);
+        let write = held.kind == Kind::Write;
+        if let Err(sense) = state.unit.logical_unit.check_transfer(transfer, write) {
+            return Progress::Ended(Reply::Check(sense));
         }
         let residual = data.out + data.into - bytes;
         if bytes == 0 {
-            return self.finish(rings, request, &Reply::Good { data_in: 0, residual }, held, kind);
+            return Progress::Ended(Reply::Good { data_in: 0, residual });
         }
-        let op = if kind == Kind::Write { Op::Write { fua: transfer.fua } } else { Op::Read };
-        let state = &mut self.units[unit];
-        let buffers = data::behind(slices, header, room, bytes, &mut self.cut);
+        let buffers = data::behind(slices, skip, room, bytes, &mut self.cut);
         let io = Io { op, lba: transfer.lba, blocks: transfer.blocks, buffers, token: self.pending.next_token() };
         match state.channel.submit(&io, now) {
-            Submitted::Done(Status::Good) => {
-                match kind {
-                    Kind::Write => state.tally.write_bytes += bytes,
-                    _ => state.tally.read_bytes += bytes,
-                }
-                let data_in = if kind == Kind::Write { 0 } else { bytes };
-                self.finish(rings, request, &Reply::Good { data_in, residual }, held, kind);
+            Submitted::Done(Status::Good) if write => {
+                state.tally.write_bytes += bytes;
+                Progress::Ended(Reply::Good { data_in: 0, residual })
             }
-            Submitted::Done(failed) => self.finish(rings, request, &Reply::Check(sense_of(failed, kind)), held, kind),
-            Submitted::Pending => self.park(request, held, Moves { kind, bytes, residual }, now),
+            Submitted::Done(Status::Good) => {
+                state.tally.read_bytes += bytes;
+                Progress::Ended(Reply::Good { data_in: bytes, residual })
+            }
+            Submitted::Done(failed) => Progress::Ended(Reply::Check(sense_of(failed, held.kind))),
+            Submitted::Pending => Progress::Pending(bytes),
         }
     }
 
     /// Everything that is not READ or WRITE.
-    fn other(
-        &mut self,
-        rings: &mut RingSet,
-        request: Request<'_>,
-        command: &Command,
-        data: Data,
-        held: Held,
-        now: Tsc,
-    ) {
-        let map = Arc::clone(&self.map);
-        let unit = &map.units()[usize::from(held.unit)];
-        let attentions = self.nexus.attentions(usize::from(held.unit));
-        let pending = attentions.pending();
-        let luns = map.luns(unit.target);
+    #[inline(never)]
+    fn other(&mut self, request: &Request<'_>, command: &Command, data: Data, index: UnitIndex, now: Tsc) -> Progress {
+        let state = &mut self.units[usize::from(index)];
+        let (unit, nexus) = (Arc::clone(&state.unit), Arc::clone(&state.nexus));
+        let pending = nexus.attentions.pending();
+        let luns = self.map.luns(unit.target);
         let action = scsi::execute(scsi::Addressee::Unit(&unit.logical_unit), command, luns, pending, &mut self.out);
         if let Action::Flush = action {
-            return self.flush(rings, request, data, held, now);
+            return self.flush(data, index, now);
         }
-        let reply = self.reply_of(action, &request, data);
+        let reply = self.reply_of(action, request, data);
         if let (Command::RequestSense { .. }, Reply::Good { .. }, Some(told)) = (command, &reply, pending) {
-            self.nexus.attentions(usize::from(held.unit)).clear(told);
+            nexus.attentions.clear(told);
         }
-        self.finish(rings, request, &reply, held, Kind::Other);
+        Progress::Ended(reply)
     }
 
-    fn flush(&mut self, rings: &mut RingSet, request: Request<'_>, data: Data, held: Held, now: Tsc) {
-        let residual = data.out + data.into;
+    fn flush(&mut self, data: Data, unit: UnitIndex, now: Tsc) -> Progress {
         let io = Io { op: Op::Flush, lba: 0, blocks: 0, buffers: &[], token: self.pending.next_token() };
-        match self.units[usize::from(held.unit)].channel.submit(&io, now) {
+        match self.units[usize::from(unit)].channel.submit(&io, now) {
             Submitted::Done(Status::Good) => {
-                self.finish(rings, request, &Reply::Good { data_in: 0, residual }, held, Kind::Other);
+                Progress::Ended(Reply::Good { data_in: 0, residual: data.out + data.into })
             }
-            Submitted::Done(failed) => {
-                self.finish(rings, request, &Reply::Check(sense_of(failed, Kind::Write)), held, Kind::Other);
-            }
-            Submitted::Pending => {
-                self.park(request, held, Moves { kind: Kind::Other, bytes: 0, residual }, now);
-            }
+            Submitted::Done(failed) => Progress::Ended(Reply::Check(sense_of(failed, Kind::Write))),
+            Submitted::Pending => Progress::Pending(0),
         }
     }
 
@@ -404,14 +415,13 @@ impl Requests {
         &mut self,
         to: scsi::Addressee<'_>,
         request: &Request<'_>,
-        header: &RequestHeader,
+        header: RequestHeader<'_>,
         data: Data,
         target: u8,
     ) -> Reply {
-        let map = Arc::clone(&self.map);
-        let command = to.admits(header.cdb[0]).and_then(|()| Command::parse(&header.cdb));
+        let command = to.admits(header.cdb()[0]).and_then(|()| Command::parse(header.cdb()));
         let action = match command {
-            Ok(command) => scsi::execute(to, &command, map.luns(target), None, &mut self.out),
+            Ok(command) => scsi::execute(to, &command, self.map.luns(target), None, &mut self.out),
             Err(sense) => Action::Check(sense),
         };
         self.reply_of(action, request, data)
@@ -437,33 +447,44 @@ impl Requests {
         Reply::Good { data_in: moved, residual: data.out + data.into - moved }
     }
 
-    fn park(&mut self, request: Request<'_>, held: Held, moves: Moves, now: Tsc) {
-        let Held { unit, slot, tag } = held;
+    /// The backend has the command: keeps what its end needs.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request")]
+    #[inline(never)]
+    fn park(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
+        data: Data,
+        held: Held,
+        bytes: u64,
+        now: Tsc,
+    ) {
+        let Held { unit, slot, kind } = held;
         let state = &mut self.units[usize::from(unit)];
         state.outstanding += 1;
         if state.outstanding == 1 {
             self.waiting.push(unit);
         }
-        let pending = Pending {
-            ticket: request.ticket,
+        self.pending.insert(Pending {
+            ticket,
             slot,
             unit,
-            target: state.target,
-            tag,
-            kind: moves.kind,
-            bytes: moves.bytes,
-            residual: saturate(moves.residual),
+            target: state.unit.target,
+            tag: header.tag(),
+            kind,
+            bytes,
+            residual: saturate(data.out + data.into - bytes),
             since: now,
             verdict: None,
             response: ResponseArea::of(request.writable),
-        };
-        self.pending.insert(pending);
+        });
     }
 
     /// Ends a command that holds a slot.
-    #[inline]
-    fn finish(&mut self, rings: &mut RingSet, request: Request<'_>, reply: &Reply, held: Held, kind: Kind) {
-        let Held { unit, slot, .. } = held;
+    #[inline(always)]
+    fn finish(&mut self, rings: &mut RingSet, ticket: Ticket, request: &Request<'_>, reply: &Reply, held: Held) {
+        let Held { unit, slot, kind } = held;
         let state = &mut self.units[usize::from(unit)];
         match kind {
             Kind::Read => state.tally.reads += 1,
@@ -471,26 +492,45 @@ impl Requests {
             Kind::Other => state.tally.others += 1,
         }
         state.credits.retire(slot);
-        self.answer(rings, request, reply, Some(unit));
+        match *reply {
+            Reply::Good { data_in, residual } => {
+                self.ok_responses += 1;
+                data::scatter(request.writable, &response_header(response::OK, status::GOOD, 0, saturate(residual)));
+                rings.complete(ticket, used_len(data_in));
+            }
+            _ => self.answer(rings, ticket, request, reply, Some(unit)),
+        }
+    }
+
+    /// A transport response without SCSI status.
+    #[cold]
+    fn refuse(&mut self, rings: &mut RingSet, ticket: Ticket, request: &Request<'_>, code: u8) {
+        self.answer(rings, ticket, request, &Reply::Transport(code), None);
     }
 
     /// Writes the response and completes the chain.
-    #[inline]
-    fn answer(&mut self, rings: &mut RingSet, request: Request<'_>, reply: &Reply, unit: Option<UnitIndex>) {
+    #[inline(never)]
+    fn answer(
+        &mut self,
+        rings: &mut RingSet,
+        ticket: Ticket,
+        request: &Request<'_>,
+        reply: &Reply,
+        unit: Option<UnitIndex>,
+    ) {
         let writable = request.writable;
-        let used = self.write_reply(reply, data_bytes(&request), unit, |bytes| data::scatter(writable, bytes));
-        rings.complete(request.ticket, used);
+        let used = self.write_reply(reply, data_bytes(request), unit, |bytes| data::scatter(writable, bytes));
+        rings.complete(ticket, used);
     }
 
     /// Puts the reply's bytes where `write` does and counts it. `data` is how many data bytes the buffers hold. Returns
     /// how many bytes of the chain count as written.
-    #[inline]
     fn write_reply(&mut self, reply: &Reply, data: u64, unit: Option<UnitIndex>, write: impl FnOnce(&[u8])) -> u32 {
         match *reply {
             Reply::Good { data_in, residual } => {
                 self.ok_responses += 1;
                 write(&response_header(response::OK, status::GOOD, 0, saturate(residual)));
-                if data_in == 0 { RESPONSE_HEADER_LEN as u32 } else { saturate(RESPONSE_LEN as u64 + data_in) }
+                used_len(data_in)
             }
             Reply::Transport(code) => {
                 self.stats.responses[usize::from(code)].add(1);
@@ -516,15 +556,15 @@ impl Requests {
 
     /// R12: less room than a whole response. A header still fits in 12 bytes; below that only a bare used entry is left.
     #[cold]
-    fn answer_short(&mut self, rings: &mut RingSet, request: Request<'_>) {
+    fn answer_short(&mut self, rings: &mut RingSet, ticket: Ticket, request: &Request<'_>) {
         if request.chain.writable_bytes < RESPONSE_HEADER_LEN as u64 {
             self.stats.no_response_room.add(1);
-            return rings.complete(request.ticket, 0);
+            return rings.complete(ticket, 0);
         }
-        self.answer(rings, request, &Reply::Transport(response::FAILURE), None);
+        self.refuse(rings, ticket, request, response::FAILURE);
     }
 
-    #[inline]
+    #[inline(always)]
     fn resolve(&mut self, lun: &[u8; 8]) -> Option<Addressee> {
         let key = u64::from_le_bytes(*lun);
         match self.last {
@@ -533,6 +573,7 @@ impl Requests {
         }
     }
 
+    #[inline(never)]
     fn resolve_anew(&mut self, lun: &[u8; 8], key: u64) -> Option<Addressee> {
         let found = self.map.find(Address::parse(lun)?)?;
         if let Addressee::Unit(unit) = found {
@@ -541,7 +582,6 @@ impl Requests {
         Some(found)
     }
 
-    #[inline]
     fn touch(&mut self, unit: UnitIndex) {
         let state = &mut self.units[usize::from(unit)];
         if !state.touched {
@@ -627,11 +667,12 @@ impl Requests {
             let unit = usize::from(unit);
             let state = &mut self.units[unit];
             state.touched = false;
+            let stats = &self.stats.units[unit];
+            stats.high_water.record(u64::from(state.credits.peak()));
             state.credits.release();
             if state.outstanding > 0 {
                 state.channel.flush_submissions();
             }
-            let stats = &self.stats.units[unit];
             stats.in_flight.set(u64::from(state.credits.held()));
             let tally = std::mem::take(&mut state.tally);
             if tally.reads > 0 {
@@ -658,6 +699,12 @@ impl Requests {
             self.ok_responses = 0;
         }
     }
+}
+
+/// Bytes of the chain that count as written when a command ended well.
+#[inline(always)]
+fn used_len(data_in: u64) -> u32 {
+    if data_in == 0 { RESPONSE_HEADER_LEN as u32 } else { saturate(RESPONSE_LEN as u64 + data_in) }
 }
 
 /// Segments that carry data in the direction that has more: descriptors without those that the header takes up whole.

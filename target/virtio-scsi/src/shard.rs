@@ -54,7 +54,7 @@ impl Shard {
             rings,
             first_request,
             batch: ChainBatch::new(BATCH, 32 * BATCH),
-            requests: Requests::new(map, limits, Arc::clone(&nexus), Arc::clone(&stats)),
+            requests: Requests::new(map, limits, &nexus, Arc::clone(&stats)),
             control,
             fence_seen: 0,
             nexus,
@@ -88,14 +88,14 @@ impl Shard {
         }
         let ring_size = self.rings.ring_size(slot);
         for chain in self.batch.chains() {
+            let ticket = self.rings.ticket(slot, chain);
             let request = Request {
-                ticket: self.rings.ticket(slot, chain),
                 readable: self.batch.readable(chain),
                 writable: self.batch.writable(chain),
                 chain,
                 ring_size,
             };
-            self.requests.submit(&mut self.rings, request, sweeping.as_deref_mut(), now);
+            self.requests.submit(&mut self.rings, ticket, &request, sweeping.as_deref_mut(), now);
         }
         self.requests.settle(now);
         self.rings.publish(slot);

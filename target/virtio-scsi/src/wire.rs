@@ -97,33 +97,44 @@ pub mod feature {
     pub const VERSION_1: u64 = 1 << 32;
 }
 
-/// A request header as it was read, once, from guest memory.
+/// A request header that was read, once, from guest memory.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestHeader {
-    /// The LUN field, not yet understood.
-    pub lun: [u8; 8],
-    /// The command's identifier, which task management refers to.
-    pub tag: u64,
-    /// Task attribute.
-    pub task_attr: u8,
-    /// Command descriptor block, padded with zeroes.
-    pub cdb: [u8; CDB_LEN],
-}
+pub struct RequestHeader<'a>(&'a [u8; REQUEST_LEN]);
 
-impl RequestHeader {
-    /// Takes the fields out of the bytes.
+impl<'a> RequestHeader<'a> {
+    /// The header in these bytes.
     #[must_use]
-    #[inline]
-    pub fn parse(bytes: &[u8; REQUEST_LEN]) -> RequestHeader {
-        let (lun, rest) = bytes.split_first_chunk::<8>().expect("51 bytes");
-        let (tag, rest) = rest.split_first_chunk::<8>().expect("43 bytes");
-        RequestHeader {
-            lun: *lun,
-            tag: u64::from_le_bytes(*tag),
-            task_attr: rest[0],
-            // rest[1] is the priority and rest[2] the CRN: both are ignored, as the specification allows.
-            cdb: *rest[3..].first_chunk::<CDB_LEN>().expect("32 bytes"),
-        }
+    #[inline(always)]
+    pub fn of(bytes: &'a [u8; REQUEST_LEN]) -> RequestHeader<'a> {
+        RequestHeader(bytes)
+    }
+
+    /// The LUN field, not yet understood.
+    #[must_use]
+    #[inline(always)]
+    pub fn lun(&self) -> &'a [u8; 8] {
+        self.0.first_chunk().expect("51 bytes")
+    }
+
+    /// The command's identifier, which task management refers to.
+    #[must_use]
+    #[inline(always)]
+    pub fn tag(&self) -> u64 {
+        u64::from_le_bytes(*self.0[8..].first_chunk().expect("43 bytes"))
+    }
+
+    /// Task attribute. The priority and the CRN behind it are ignored, as the specification allows.
+    #[must_use]
+    #[inline(always)]
+    pub fn task_attr(&self) -> u8 {
+        self.0[16]
+    }
+
+    /// Command descriptor block.
+    #[must_use]
+    #[inline(always)]
+    pub fn cdb(&self) -> &'a [u8; CDB_LEN] {
+        self.0.last_chunk().expect("51 bytes")
     }
 }
 
@@ -244,10 +255,10 @@ mod tests {
         for (index, byte) in bytes.iter_mut().enumerate() {
             *byte = index as u8;
         }
-        let header = RequestHeader::parse(&bytes);
-        assert_eq!(header.lun, [0, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(header.tag, 0x0f0e_0d0c_0b0a_0908);
-        assert_eq!(header.task_attr, 16);
-        assert_eq!((header.cdb[0], header.cdb[31]), (19, 50));
+        let header = RequestHeader::of(&bytes);
+        assert_eq!(*header.lun(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(header.tag(), 0x0f0e_0d0c_0b0a_0908);
+        assert_eq!(header.task_attr(), 16);
+        assert_eq!((header.cdb()[0], header.cdb()[31]), (19, 50));
     }
 }

@@ -49,6 +49,8 @@ pub struct Endpoint<S: Shard> {
     table: Arc<MemTable>,
     features: u64,
     started: BTreeMap<u16, RingConfig>,
+    /// Rings that should run but do not map: tried again when the memory changes or the ring is enabled (R16).
+    unmapped: BTreeMap<u16, (RingConfig, Option<OwnedFd>)>,
     quiesce: Arc<QuiesceClock>,
     resets: u64,
 }
@@ -95,6 +97,7 @@ impl<S: Shard> Endpoint<S> {
             table: Arc::default(),
             features: 0,
             started: BTreeMap::new(),
+            unmapped: BTreeMap::new(),
             quiesce,
             resets: 0,
         }
@@ -165,6 +168,7 @@ impl<S: Shard> Endpoint<S> {
         // All of them stop fetching before the first one is waited for.
         let mut waits = Vec::with_capacity(rings.len());
         for &index in rings {
+            self.unmapped.remove(&index);
             let (back, stopped) = channel::bounded(1);
             self.shard(index)?.run(move |shard| shard.rings().stop(index, back));
             waits.push((index, stopped));
@@ -183,6 +187,7 @@ impl<S: Shard> Endpoint<S> {
             Err(text) => {
                 // R16: not the message's fault; the ring does not start, and that is seen on its err descriptor.
                 tracing::error!(controller = %self.name, ring = index, "ring does not start: {text}");
+                self.unmapped.insert(index, (config, kick));
                 return self.on_ring(index, move |rings| rings.refuse_start(index));
             }
         };
@@ -197,6 +202,14 @@ impl<S: Shard> Endpoint<S> {
         tracing::debug!(controller = %self.name, ring = index, size = config.size, base = config.base, "ring started");
         self.started.insert(index, config);
         Ok(())
+    }
+
+    /// Starts a ring that did not map before, if it maps now.
+    fn retry(&mut self, index: u16) -> Result<(), EffectError> {
+        match self.unmapped.remove(&index) {
+            Some((config, kick)) => self.start_ring(index, config, kick),
+            None => Ok(()),
+        }
     }
 
     fn queue_for(&self, config: &RingConfig) -> Result<SplitDevice, String> {
@@ -243,7 +256,8 @@ impl<S: Shard> Endpoint<S> {
             drop(self.await_quiet("changing the memory table", &retired)?);
         }
         self.table = table;
-        Ok(())
+        let unmapped: Vec<u16> = self.unmapped.keys().copied().collect();
+        unmapped.into_iter().try_for_each(|index| self.retry(index))
     }
 
     fn map(&self, regions: &[(RegionConfig, OwnedFd)]) -> Result<Vec<Arc<Mapping>>, EffectError> {
@@ -279,8 +293,14 @@ impl<S: Shard> Backend for Endpoint<S> {
                 let stopped = self.stop_rings(&[index])?;
                 return Ok(stopped[0].base.map_or(Answer::Done, |base| Answer::Base(u32::from(base))));
             }
-            Effect::EnableRing { index, enabled: true } => self.on_ring(index, move |rings| rings.enable(index))?,
+            Effect::EnableRing { index, enabled: true } => {
+                self.retry(index)?;
+                self.on_ring(index, move |rings| rings.enable(index))?;
+            }
             Effect::EnableRing { index, enabled: false } => self.disable_ring(index)?,
+            Effect::SetKick { index, fd } if self.unmapped.contains_key(&index) => {
+                self.unmapped.entry(index).and_modify(|(_, kick)| *kick = fd);
+            }
             Effect::SetKick { index, fd } => {
                 let kick = fd.map(Notifier::new);
                 drop(self.on_ring(index, move |rings| rings.set_kick(index, kick))?);

@@ -38,7 +38,7 @@ main() {
     stage format cargo fmt --all --check
     stage clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
     stage documentation env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps
-    stage loom model_reactor
+    stage loom model
     stage doctests cargo test --quiet --profile ci --workspace --doc
     select_guests $fast
     report_skipped
@@ -90,9 +90,10 @@ check_scripts() {
     shellcheck -s dash scripts/guest/init
 }
 
-# model_reactor: every interleaving of going to sleep and being woken. Compiled differently, hence its own directory.
-model_reactor() {
-    env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=.build/loom cargo test --quiet --profile ci -p reactor --lib model
+# model: every interleaving of a poller's sleep with its wakers, and of a task management function's fence with its
+# shards. Compiled differently, hence its own directory.
+model() {
+    env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=.build/loom cargo test --quiet --profile ci -p reactor -p virtio-scsi --lib model
 }
 
 # select_guests FAST: whether tests boot guests; their absence is never silent.

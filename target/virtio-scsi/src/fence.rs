@@ -186,7 +186,7 @@ mod tests {
 }
 
 #[cfg(all(test, loom))]
-mod loom_tests {
+mod model {
     use super::*;
     use loom::sync::Arc;
     use loom::thread;

@@ -1,0 +1,121 @@
+//! Descriptor chains as the device side hands them over, in an arena that is used again and again. How they are fetched
+//! is the ring format's business.
+
+use guest_memory::GuestSlice;
+
+/// One popped descriptor chain. Its slices lie in the [`ChainBatch`] that it came in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Number of bytes in all readable buffers.
+    pub readable_bytes: u64,
+    /// Number of bytes in all writable buffers.
+    pub writable_bytes: u64,
+    /// Where the readable slices start in the arena. The writable ones follow, up to `end`.
+    pub(crate) start: u32,
+    pub(crate) writable_start: u32,
+    pub(crate) end: u32,
+    /// What the chain is completed by.
+    pub head: u16,
+    /// Number of readable descriptors, those without a byte not counted.
+    pub readable_descriptors: u16,
+    /// Number of writable descriptors, those without a byte not counted.
+    pub writable_descriptors: u16,
+}
+
+/// Popped chains and their slices: an arena that one `pop` after the other fills. It allocates when it is made, and when
+/// a driver builds a longer chain than it has met before; never otherwise.
+#[derive(Debug)]
+pub struct ChainBatch {
+    /// What is filled of it is `chains_len`.
+    pub(crate) chains: Box<[Chain]>,
+    pub(crate) chains_len: usize,
+    /// First a cell of [`CELL`] slices for each chain, then room for the slices of chains that do not fit into a cell.
+    pub(crate) slices: Box<[GuestSlice]>,
+}
+
+/// How many slices a usual chain has at most: the header, the response and two buffers. One cache line of slices.
+pub(crate) const CELL: usize = 4;
+
+impl ChainBatch {
+    /// An arena for up to `chains_max` chains a `pop`, with room for `slices_hint` slices of chains that have more than
+    /// four. A `pop` ends early when a further such chain does not fit; only a chain that does not fit alone makes the
+    /// arena grow.
+    ///
+    /// # Panics
+    /// If `chains_max` is 0: nothing could ever be popped.
+    #[must_use]
+    pub fn new(chains_max: usize, slices_hint: usize) -> ChainBatch {
+        assert!(chains_max > 0, "a batch of no chains");
+        ChainBatch {
+            chains: vec![Chain::default(); chains_max].into(),
+            chains_len: 0,
+            slices: vec![GuestSlice::EMPTY; CELL * chains_max + slices_hint].into(),
+        }
+    }
+
+    /// The chains of the last `pop`, in the order that the driver made them available in.
+    #[must_use]
+    #[inline]
+    pub fn chains(&self) -> &[Chain] {
+        &self.chains[..self.chains_len]
+    }
+
+    /// The readable bytes of a chain of this batch, in order. A buffer that lies across two memory regions is two slices.
+    #[must_use]
+    #[inline]
+    pub fn readable(&self, chain: &Chain) -> &[GuestSlice] {
+        &self.slices[chain.start as usize..chain.writable_start as usize]
+    }
+
+    /// The writable bytes of a chain of this batch, in order.
+    #[must_use]
+    #[inline]
+    pub fn writable(&self, chain: &Chain) -> &[GuestSlice] {
+        &self.slices[chain.writable_start as usize..chain.end as usize]
+    }
+
+    /// Forgets the chains.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.chains_len = 0;
+    }
+
+    /// More room for chains that do not fit into a cell. Forgets all slices.
+    #[cold]
+    pub(crate) fn grow(&mut self) {
+        let cells = CELL * self.chains.len();
+        let spill = self.slices.len() - cells;
+        self.slices = vec![GuestSlice::EMPTY; cells + 2 * spill.max(CELL)].into();
+    }
+}
+
+impl Chain {
+    pub(crate) fn slices(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// The same chain, its slices `by` further on in the arena.
+    pub(crate) fn shifted(self, by: u32) -> Chain {
+        Chain { start: self.start + by, writable_start: self.writable_start + by, end: self.end + by, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "a batch of no chains")]
+    fn batch_of_no_chains_is_refused() {
+        let _ = ChainBatch::new(0, 64);
+    }
+
+    #[test]
+    fn batch_grows_from_nothing() {
+        let mut batch = ChainBatch::new(2, 0);
+        batch.grow();
+        assert_eq!(batch.slices.len(), 2 * CELL + 8);
+        batch.grow();
+        assert_eq!(batch.slices.len(), 2 * CELL + 16);
+    }
+}

@@ -1,0 +1,78 @@
+//! What a virtqueue of either format is set up from. Checks nothing itself: each format knows its own sizes.
+
+use std::fmt;
+
+use guest_memory::GuestSlice;
+
+/// Where the three areas of a ring lie, translated. Each has exactly the length that its format demands
+/// ([`SplitLayout`](crate::SplitLayout) computes them for split rings).
+#[derive(Clone, Copy, Debug)]
+pub struct RingAddresses {
+    /// Descriptor area: the descriptor table of a split ring.
+    pub desc: GuestSlice,
+    /// Driver area: the available ring of a split ring.
+    pub avail: GuestSlice,
+    /// Device area: the used ring of a split ring.
+    pub used: GuestSlice,
+}
+
+/// What was negotiated that changes how a ring works. Indirect descriptors are always understood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// `VIRTIO_F_EVENT_IDX` (bit 29).
+    pub event_idx: bool,
+}
+
+/// An area of a ring, as error texts name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    /// Descriptor area.
+    Desc,
+    /// Driver area.
+    Avail,
+    /// Device area.
+    Used,
+}
+
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Area::Desc => "descriptor area",
+            Area::Avail => "available ring",
+            Area::Used => "used ring",
+        })
+    }
+}
+
+/// Why a ring cannot be set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// The size is not one that a ring can have.
+    #[error("queue size {size}: has to be a power of two, 1 to 32768")]
+    Size {
+        /// The size asked for.
+        size: u16,
+    },
+    /// An area does not start where it may.
+    #[error("{area} at {address:#x}: has to be a multiple of {align}")]
+    Alignment {
+        /// Which area.
+        area: Area,
+        /// Where it starts in our address space.
+        address: usize,
+        /// What the start has to be a multiple of, in bytes.
+        align: usize,
+    },
+    /// An area is not as long as the queue size makes it.
+    #[error("{area} of {len} bytes: a queue of size {size} has {wanted}")]
+    Length {
+        /// Which area.
+        area: Area,
+        /// Its length in bytes.
+        len: usize,
+        /// The length it has to have, in bytes.
+        wanted: usize,
+        /// The queue size.
+        size: u16,
+    },
+}

@@ -1,0 +1,363 @@
+//! The driver side of a split ring: what the load generator and tests put chains on. Buffers and their addresses are the
+//! caller's; kicks and calls themselves too.
+
+use std::sync::atomic::{Ordering, fence};
+
+use guest_memory::GuestSlice;
+
+use super::RawSplit;
+use super::rings::{DESCRIPTOR, Descriptor, INDIRECT, NEXT, NO_INTERRUPT, NO_NOTIFY, Rings, WRITE};
+use crate::{Features, Full, RingAddresses, Segment, SetupError, Used, UsedFault, event};
+
+/// The driver side of one split ring, which it zeroes when it takes it over.
+///
+/// Chains become visible to the device with [`SplitDriver::publish`]. Descriptors return to the driver when the chain
+/// comes back, and are taken again last in, first out, so that a shallow queue stays in few cache lines.
+#[derive(Debug)]
+pub struct SplitDriver {
+    rings: Rings,
+    /// Index of the next available entry to be written.
+    next_avail: u16,
+    /// The available index that the device sees.
+    published: u16,
+    /// Index of the next used entry to be taken.
+    next_used: u16,
+    /// The used index as it was seen last.
+    seen_used: u16,
+    event_idx: bool,
+    fault: Option<UsedFault>,
+    /// Free descriptors; the last is taken first.
+    free: Vec<u16>,
+    /// By descriptor.
+    slots: Box<[Slot]>,
+}
+
+/// A chain whose descriptors stay written: submitting it costs one available entry. Made by [`SplitDriver::prepare`],
+/// given back with [`SplitDriver::release`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct PreparedChain {
+    head: u16,
+}
+
+impl PreparedChain {
+    /// The chain's head.
+    #[must_use]
+    pub fn head(&self) -> u16 {
+        self.head
+    }
+}
+
+/// What the driver knows about the chain that a descriptor is head of. Our own memory: the device cannot reach it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    token: usize,
+    /// The descriptor that follows in the chain.
+    next: u16,
+    /// Number of ring descriptors in the chain.
+    descriptors: u16,
+    in_flight: bool,
+    /// The descriptors stay with the chain when it comes back.
+    prepared: bool,
+}
+
+impl SplitDriver {
+    /// Takes a ring of `size` descriptors over and zeroes it.
+    ///
+    /// # Errors
+    /// [`SetupError`]: size, length of an area, alignment of an area.
+    pub fn new(size: u16, rings: RingAddresses, features: Features) -> Result<SplitDriver, SetupError> {
+        let fields = Rings::new(size, rings)?;
+        for area in [rings.desc, rings.avail, rings.used] {
+            area.fill(0);
+        }
+        Ok(SplitDriver {
+            rings: fields,
+            next_avail: 0,
+            published: 0,
+            next_used: 0,
+            seen_used: 0,
+            event_idx: features.event_idx,
+            fault: None,
+            free: (0..size).rev().collect(),
+            slots: vec![Slot::default(); usize::from(size)].into_boxed_slice(),
+        })
+    }
+
+    /// Number of descriptors.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.rings.size()
+    }
+
+    /// Number of free descriptors.
+    #[must_use]
+    pub fn num_free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Chains that were added and did not come back.
+    #[must_use]
+    #[inline]
+    pub fn in_flight(&self) -> u16 {
+        self.next_avail.wrapping_sub(self.next_used)
+    }
+
+    /// What the device did wrong, if it did.
+    #[must_use]
+    pub fn fault(&self) -> Option<UsedFault> {
+        self.fault
+    }
+
+    /// Every field of the ring, for tests.
+    #[must_use]
+    pub fn raw(&self) -> RawSplit {
+        RawSplit { rings: self.rings }
+    }
+
+    // --- adding ---
+
+    /// Adds a chain of one descriptor a segment, readable ones first. `token` comes back with it. Returns its head.
+    ///
+    /// # Errors
+    /// [`Full`]: there are fewer free descriptors than segments.
+    ///
+    /// # Panics
+    /// If there is no segment.
+    pub fn add(&mut self, segments: &[Segment], token: usize) -> Result<u16, Full> {
+        let head = self.write_chain(segments)?;
+        self.own(head, segments.len(), token, false);
+        self.make_available(head);
+        Ok(head)
+    }
+
+    /// Adds a chain of one ring descriptor, which names an indirect table with one entry a segment. The table is written
+    /// to `table`, which the device knows as guest address `table_addr`, and belongs to the chain until that comes back.
+    ///
+    /// # Errors
+    /// [`Full`]: there is no free descriptor.
+    ///
+    /// # Panics
+    /// If there is no segment, or `table` has no room for 16 bytes a segment.
+    pub fn add_indirect(
+        &mut self,
+        segments: &[Segment],
+        table_addr: u64,
+        table: GuestSlice,
+        token: usize,
+    ) -> Result<u16, Full> {
+        let head = self.write_indirect(segments, table_addr, table)?;
+        self.own(head, 1, token, false);
+        self.make_available(head);
+        Ok(head)
+    }
+
+    /// Writes a chain as [`SplitDriver::add`] does, to be submitted any number of times.
+    ///
+    /// # Errors
+    /// [`Full`]: there are fewer free descriptors than segments.
+    ///
+    /// # Panics
+    /// If there is no segment.
+    pub fn prepare(&mut self, segments: &[Segment], token: usize) -> Result<PreparedChain, Full> {
+        let head = self.write_chain(segments)?;
+        self.own(head, segments.len(), token, true);
+        Ok(PreparedChain { head })
+    }
+
+    /// Writes a chain as [`SplitDriver::add_indirect`] does, to be submitted any number of times.
+    ///
+    /// # Errors
+    /// [`Full`]: there is no free descriptor.
+    ///
+    /// # Panics
+    /// If there is no segment, or `table` has no room for 16 bytes a segment.
+    pub fn prepare_indirect(
+        &mut self,
+        segments: &[Segment],
+        table_addr: u64,
+        table: GuestSlice,
+        token: usize,
+    ) -> Result<PreparedChain, Full> {
+        let head = self.write_indirect(segments, table_addr, table)?;
+        self.own(head, 1, token, true);
+        Ok(PreparedChain { head })
+    }
+
+    /// Adds a prepared chain. What its segments name may have changed since the last time, the segments have not.
+    ///
+    /// # Panics
+    /// If the chain is in flight, or was prepared by another driver.
+    #[inline]
+    pub fn submit(&mut self, chain: &PreparedChain) {
+        let slot = &mut self.slots[usize::from(chain.head)];
+        assert!(slot.prepared && !slot.in_flight, "head {} submitted while it is in flight", chain.head);
+        slot.in_flight = true;
+        self.make_available(chain.head);
+    }
+
+    /// Frees the descriptors of a prepared chain.
+    ///
+    /// # Panics
+    /// If the chain is in flight.
+    pub fn release(&mut self, chain: PreparedChain) {
+        let slot = &mut self.slots[usize::from(chain.head)];
+        assert!(slot.prepared && !slot.in_flight, "head {} released while it is in flight", chain.head);
+        slot.prepared = false;
+        self.free_chain(chain.head);
+    }
+
+    /// Makes added chains visible to the device. Returns whether it wants a kick for them (virtio 1.3 §2.7.10).
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        let old = self.published;
+        let new = self.next_avail;
+        if new == old {
+            return false;
+        }
+        self.rings.set_avail_index(new);
+        self.published = new;
+        // The index before the question, as in the device's `publish`.
+        fence(Ordering::SeqCst);
+        if self.event_idx {
+            event::passed(self.rings.avail_event(), new, old)
+        } else {
+            self.rings.used_flags() & NO_NOTIFY == 0
+        }
+    }
+
+    // --- taking back ---
+
+    /// Takes the next chain that came back; `None` if there is none, or the device broke the rules
+    /// ([`SplitDriver::fault`]). The used index is read again only when everything seen before was taken.
+    #[inline]
+    pub fn pop_used(&mut self) -> Option<Used> {
+        if self.seen_used == self.next_used && !self.look_for_used() {
+            return None;
+        }
+        let (id, written) = self.rings.used_element(self.next_used);
+        let in_flight = self.slots.get_mut(id as usize).filter(|slot| slot.in_flight);
+        let Some(slot) = in_flight else {
+            return self.broken_by(UsedFault::NotInFlight { head: id });
+        };
+        slot.in_flight = false;
+        let head = id as u16; // below the size
+        let Slot { token, prepared, .. } = *slot;
+        self.next_used = self.next_used.wrapping_add(1);
+        if !prepared {
+            self.free_chain(head);
+        }
+        Some(Used { token, head, written })
+    }
+
+    #[inline(always)]
+    fn look_for_used(&mut self) -> bool {
+        let index = self.rings.used_index();
+        let ahead = index.wrapping_sub(self.next_used);
+        if ahead == 0 || self.fault.is_some() {
+            return false;
+        }
+        let in_flight = self.in_flight();
+        if ahead > in_flight {
+            self.broken_by(UsedFault::IndexJump { index, ahead, in_flight });
+            return false;
+        }
+        self.seen_used = index;
+        true
+    }
+
+    #[cold]
+    fn broken_by(&mut self, fault: UsedFault) -> Option<Used> {
+        self.fault = Some(fault);
+        self.seen_used = self.next_used;
+        None
+    }
+
+    /// Asks the device for a call when the next chain comes back (virtio 1.3 §2.7.7), then looks once more. True if one
+    /// has come back already: there may be no call for it, so do not sleep.
+    #[must_use]
+    pub fn enable_calls(&mut self) -> bool {
+        if self.event_idx {
+            self.rings.set_used_event(self.next_used);
+        } else {
+            self.rings.set_avail_flags(0);
+        }
+        fence(Ordering::SeqCst);
+        self.fault.is_none() && self.rings.used_index() != self.next_used
+    }
+
+    /// Tells the device that calls are not needed. With event indices the event is left behind, as in
+    /// [`SplitDevice::disable_notifications`](super::SplitDevice::disable_notifications).
+    pub fn disable_calls(&mut self) {
+        if self.event_idx {
+            self.rings.set_used_event(self.next_used.wrapping_sub(1));
+        } else {
+            self.rings.set_avail_flags(NO_INTERRUPT);
+        }
+    }
+
+    // --- inside ---
+
+    fn write_chain(&mut self, segments: &[Segment]) -> Result<u16, Full> {
+        assert!(!segments.is_empty(), "a chain of no segments");
+        let free = self.free.len();
+        let rest = free.checked_sub(segments.len()).ok_or(Full { wanted: segments.len(), free })?;
+        let taken = &self.free[rest..];
+        let head = taken[taken.len() - 1];
+        for (at, segment) in segments.iter().enumerate() {
+            let index = taken[taken.len() - 1 - at];
+            let next = taken.len().checked_sub(2 + at).map(|at| taken[at]);
+            self.slots[usize::from(index)].next = next.unwrap_or(0);
+            self.rings.set_descriptor(usize::from(index), descriptor(segment, next));
+        }
+        self.free.truncate(rest);
+        Ok(head)
+    }
+
+    fn write_indirect(&mut self, segments: &[Segment], table_addr: u64, table: GuestSlice) -> Result<u16, Full> {
+        assert!(!segments.is_empty(), "a chain of no segments");
+        let len = DESCRIPTOR * segments.len();
+        assert!(table.len() >= len, "an indirect table of {} bytes for {} segments", table.len(), segments.len());
+        let head = self.free.pop().ok_or(Full { wanted: 1, free: 0 })?;
+        let mut at = table;
+        for (index, segment) in segments.iter().enumerate() {
+            let next = (index + 1 < segments.len()).then_some(index as u16 + 1);
+            let [addr, rest] = descriptor(segment, next).words();
+            let (entry, following) = at.split_at(DESCRIPTOR);
+            entry.write(&(u128::from(rest) << 64 | u128::from(addr)).to_le_bytes());
+            at = following;
+        }
+        self.rings.set_descriptor(usize::from(head), Descriptor::new(table_addr, len as u32, INDIRECT, 0));
+        Ok(head)
+    }
+
+    fn own(&mut self, head: u16, descriptors: usize, token: usize, prepared: bool) {
+        let slot = &mut self.slots[usize::from(head)];
+        slot.token = token;
+        slot.descriptors = descriptors as u16; // as many as were free
+        slot.in_flight = !prepared;
+        slot.prepared = prepared;
+    }
+
+    #[inline(always)]
+    fn make_available(&mut self, head: u16) {
+        self.rings.set_avail_entry(self.next_avail, head);
+        self.next_avail = self.next_avail.wrapping_add(1);
+    }
+
+    /// The head is freed last, so it is taken first.
+    fn free_chain(&mut self, head: u16) {
+        let rest = self.free.len();
+        let mut index = head;
+        for _ in 0..self.slots[usize::from(head)].descriptors {
+            self.free.push(index);
+            index = self.slots[usize::from(index)].next;
+        }
+        self.free[rest..].reverse();
+    }
+}
+
+fn descriptor(segment: &Segment, next: Option<u16>) -> Descriptor {
+    let write = if segment.writable { WRITE } else { 0 };
+    let more = if next.is_some() { NEXT } else { 0 };
+    Descriptor::new(segment.addr, segment.len, write | more, next.unwrap_or(0))
+}

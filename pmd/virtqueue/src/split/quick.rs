@@ -1,0 +1,150 @@
+//! Following the descriptor chains that drivers build most, in as few instructions as can be: up to four buffers of at
+//! least a byte, each within one region, directly in the ring or in one aligned indirect table.
+//!
+//! Gives up on everything else, faults included, without a reason: what it has done by then is forgotten, and `long.rs`
+//! or `walk.rs` follow the chain from its head anew. So nothing is ever decided from two reads of the same field. What
+//! is written here in a longer way than it could be was measured (`examples/ring_cost.rs`).
+
+use guest_memory::{GuestArray, GuestSlice};
+
+use super::rings::{Descriptor, Entries, INDIRECT, NEXT, WRITE};
+use super::view::View;
+use crate::Chain;
+use crate::chain::CELL;
+
+/// Walks the chain of `chain.head` in the descriptor table `ring`, which has at least four entries. Fills `cell`, which is the arena from `start` on, and
+/// the other fields of `chain`. `None` to give up, and then what it filled means nothing.
+#[inline(always)]
+pub(super) fn walk(
+    view: &View<'_>,
+    ring: GuestArray<u64>,
+    cell: &mut [GuestSlice; CELL],
+    start: usize,
+    chain: &mut Chain,
+) -> Option<()> {
+    let (entries, first) = view.begin(ring, chain.head)?;
+    chain.start = start as u32;
+    let mut path = Path { view, entries, at: first, seen: first, bytes: 0, start, chain };
+    // One copy of the code for each number of readable buffers: all that is counted is constant in each.
+    let [a, b, c, d] = cell;
+    if path.at.has(WRITE) {
+        return path.writable(0, [a, b, c, d]);
+    }
+    let next = path.readable(1, a)?;
+    a.prefetch_read(); // the request's header, which is read as soon as the batch has been popped
+    if next == Next::End {
+        return path.end(1);
+    }
+    if path.at.has(WRITE) {
+        return path.writable(1, [b, c, d]);
+    }
+    if path.readable(2, b)? == Next::End {
+        return path.end(2);
+    }
+    if path.at.has(WRITE) {
+        return path.writable(2, [c, d]);
+    }
+    if path.readable(3, c)? == Next::End {
+        return path.end(3);
+    }
+    if path.at.has(WRITE) {
+        return path.writable(3, [d]);
+    }
+    match path.readable(4, d)? {
+        Next::End => path.end(4),
+        Next::More => None,
+    }
+}
+
+/// A walk under way.
+struct Path<'a> {
+    view: &'a View<'a>,
+    /// Where the descriptors lie.
+    entries: GuestArray<u64>,
+    /// The descriptor that is looked at.
+    at: Descriptor,
+    /// All flags seen.
+    seen: Descriptor,
+    /// Bytes in this direction.
+    bytes: u64,
+    start: usize,
+    chain: &'a mut Chain,
+}
+
+#[derive(PartialEq, Eq)]
+enum Next {
+    More,
+    End,
+}
+
+impl Path<'_> {
+    /// Takes a readable buffer, the `count`th.
+    #[inline(always)]
+    fn readable(&mut self, count: u16, slot: &mut GuestSlice) -> Option<Next> {
+        self.take(slot)?;
+        if self.at.has(NEXT) {
+            self.step()?;
+            return Some(Next::More);
+        }
+        self.turn(count);
+        self.chain.writable_descriptors = 0;
+        self.chain.writable_bytes = 0;
+        Some(Next::End)
+    }
+
+    /// Takes all writable buffers, after `readable` readable ones. The first has been looked at.
+    #[inline(always)]
+    fn writable<const N: usize>(&mut self, readable: u16, slots: [&mut GuestSlice; N]) -> Option<()> {
+        self.turn(readable);
+        let mut count = 0;
+        for slot in slots {
+            if !self.at.has(WRITE) {
+                return None;
+            }
+            self.take(slot)?;
+            count += 1;
+            if !self.at.has(NEXT) {
+                self.chain.writable_descriptors = count;
+                self.chain.writable_bytes = self.bytes;
+                return self.end(readable + count);
+            }
+            self.step()?;
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn turn(&mut self, readable: u16) {
+        self.chain.readable_descriptors = readable;
+        self.chain.readable_bytes = self.bytes;
+        self.chain.writable_start = (self.start + usize::from(readable)) as u32;
+        self.bytes = 0;
+    }
+
+    /// The end of the chain. An INDIRECT descriptor may have been taken for a buffer until here.
+    #[inline(always)]
+    fn end(&mut self, count: u16) -> Option<()> {
+        if self.seen.has(INDIRECT) {
+            return None;
+        }
+        self.chain.end = (self.start + usize::from(count)) as u32;
+        Some(())
+    }
+
+    #[inline(always)]
+    fn step(&mut self) -> Option<()> {
+        self.at = self.entries.entry(self.at.next())?;
+        self.seen.add_flags(self.at);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn take(&mut self, slot: &mut GuestSlice) -> Option<()> {
+        if self.at.len == 0 {
+            return None;
+        }
+        *slot = self.view.slice(self.at)?;
+        self.bytes += u64::from(self.at.len);
+        Some(())
+    }
+}

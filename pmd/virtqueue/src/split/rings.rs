@@ -1,0 +1,265 @@
+//! The three areas of a split ring as typed fields: where each field lies, and how it is accessed. No protocol in here.
+
+use std::sync::atomic::Ordering;
+
+use guest_memory::{GuestArray, GuestSlice};
+
+use crate::chain::CELL;
+use crate::{Area, RingAddresses, SetupError};
+
+/// `VIRTQ_DESC_F_NEXT`: the chain goes on at the descriptor's `next`.
+pub(super) const NEXT: u16 = 1;
+/// `VIRTQ_DESC_F_WRITE`: the device writes the buffer.
+pub(super) const WRITE: u16 = 2;
+/// `VIRTQ_DESC_F_INDIRECT`: the buffer is a table of descriptors.
+pub(super) const INDIRECT: u16 = 4;
+/// `VIRTQ_AVAIL_F_NO_INTERRUPT`, the driver's flag.
+pub(super) const NO_INTERRUPT: u16 = 1;
+/// `VIRTQ_USED_F_NO_NOTIFY`, the device's flag.
+pub(super) const NO_NOTIFY: u16 = 1;
+/// Size of a descriptor in bytes.
+pub(super) const DESCRIPTOR: usize = 16;
+
+/// How long the areas of a split ring are, in bytes (virtio 1.3 §2.7).
+#[derive(Clone, Copy, Debug)]
+pub struct SplitLayout;
+
+impl SplitLayout {
+    /// Length of the descriptor table.
+    #[must_use]
+    pub const fn desc_len(size: u16) -> usize {
+        DESCRIPTOR * size as usize
+    }
+
+    /// Length of the available ring, `used_event` included.
+    #[must_use]
+    pub const fn avail_len(size: u16) -> usize {
+        6 + 2 * size as usize
+    }
+
+    /// Length of the used ring, `avail_event` included.
+    #[must_use]
+    pub const fn used_len(size: u16) -> usize {
+        6 + 8 * size as usize
+    }
+}
+
+/// A descriptor in our own memory: read once, in two loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Descriptor {
+    pub(super) addr: u64,
+    pub(super) len: u32,
+    /// Flags below, next above: as they lie in memory.
+    tail: u32,
+}
+
+impl Descriptor {
+    pub(super) const fn new(addr: u64, len: u32, flags: u16, next: u16) -> Descriptor {
+        let tail = flags as u32 | (next as u32) << 16;
+        Descriptor { addr, len, tail }
+    }
+
+    #[inline(always)]
+    pub(super) const fn from_words([addr, rest]: [u64; 2]) -> Descriptor {
+        Descriptor { addr, len: rest as u32, tail: (rest >> 32) as u32 }
+    }
+
+    pub(super) const fn words(self) -> [u64; 2] {
+        [self.addr, self.len as u64 | (self.tail as u64) << 32]
+    }
+
+    /// Whether any of the flags is set.
+    #[inline(always)]
+    pub(super) const fn has(self, flags: u16) -> bool {
+        self.tail & flags as u32 != 0
+    }
+
+    /// Whether exactly `set` of these flags are set.
+    #[inline(always)]
+    pub(super) const fn has_of(self, flags: u16, set: u16) -> bool {
+        self.tail & flags as u32 == set as u32
+    }
+
+    /// Takes the flags of another over, beside its own.
+    #[inline(always)]
+    pub(super) const fn add_flags(&mut self, other: Descriptor) {
+        self.tail |= other.tail;
+    }
+
+    #[inline(always)]
+    pub(super) const fn next(self) -> u16 {
+        (self.tail >> 16) as u16
+    }
+}
+
+/// Where descriptors are read from.
+pub(super) trait Entries {
+    /// Reads entry `index`, once; `None` if there is none.
+    fn entry(&self, index: u16) -> Option<Descriptor>;
+}
+
+impl Entries for GuestArray<u64> {
+    #[inline(always)]
+    fn entry(&self, index: u16) -> Option<Descriptor> {
+        let at = 2 * usize::from(index);
+        if at + 1 >= self.len() {
+            return None;
+        }
+        Some(Descriptor::from_words([self.load(at, Ordering::Relaxed), self.load(at + 1, Ordering::Relaxed)]))
+    }
+}
+
+/// The fields of one ring. Free-running indices are reduced to slots in here, by the size.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rings {
+    /// Two words a descriptor.
+    pub(super) desc: GuestArray<u64>,
+    /// The same; nothing in a ring so small that a usual chain could be longer than it. What `quick.rs` walks in.
+    pub(super) usual_desc: GuestArray<u64>,
+    /// flags, idx, ring[size], used_event.
+    avail: GuestArray<u16>,
+    /// flags, idx, (elements), avail_event.
+    used: GuestArray<u16>,
+    /// (flags and idx), then id and len of each element.
+    elements: GuestArray<u32>,
+    /// Size minus one.
+    mask: u16,
+}
+
+impl Rings {
+    pub(super) fn new(size: u16, at: RingAddresses) -> Result<Rings, SetupError> {
+        if !size.is_power_of_two() {
+            return Err(SetupError::Size { size });
+        }
+        check(Area::Desc, at.desc, size, SplitLayout::desc_len(size), 16)?;
+        check(Area::Avail, at.avail, size, SplitLayout::avail_len(size), 2)?;
+        check(Area::Used, at.used, size, SplitLayout::used_len(size), 4)?;
+        Ok(Rings {
+            desc: array(Area::Desc, at.desc)?,
+            usual_desc: array(Area::Desc, if usize::from(size) < CELL { at.desc.split_at(0).0 } else { at.desc })?,
+            avail: array(Area::Avail, at.avail)?,
+            used: array(Area::Used, at.used)?,
+            elements: array(Area::Used, at.used)?,
+            mask: size - 1,
+        })
+    }
+
+    #[inline(always)]
+    pub(super) fn size(&self) -> u16 {
+        self.mask + 1
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u16) -> usize {
+        usize::from(index & self.mask)
+    }
+
+    // --- descriptor table ---
+
+    #[inline(always)]
+    pub(super) fn prefetch_descriptor(&self, index: u16) {
+        self.desc.prefetch(2 * usize::from(index));
+    }
+
+    pub(super) fn set_descriptor(&self, index: usize, descriptor: Descriptor) {
+        let [addr, rest] = descriptor.words();
+        self.desc.store(2 * index, addr, Ordering::Relaxed);
+        self.desc.store(2 * index + 1, rest, Ordering::Relaxed);
+    }
+
+    // --- available ring: written by the driver ---
+
+    pub(super) fn avail_flags(&self) -> u16 {
+        self.avail.load(0, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_avail_flags(&self, flags: u16) {
+        self.avail.store(0, flags, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub(super) fn avail_index(&self) -> u16 {
+        self.avail.load(1, Ordering::Acquire)
+    }
+
+    #[inline(always)]
+    pub(super) fn set_avail_index(&self, index: u16) {
+        self.avail.store(1, index, Ordering::Release);
+    }
+
+    #[inline(always)]
+    pub(super) fn avail_entry(&self, index: u16) -> u16 {
+        self.avail.load(2 + self.slot(index), Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn set_avail_entry(&self, index: u16, head: u16) {
+        self.avail.store(2 + self.slot(index), head, Ordering::Relaxed);
+    }
+
+    pub(super) fn used_event(&self) -> u16 {
+        self.avail.load(2 + usize::from(self.size()), Ordering::Relaxed)
+    }
+
+    pub(super) fn set_used_event(&self, index: u16) {
+        self.avail.store(2 + usize::from(self.size()), index, Ordering::Relaxed);
+    }
+
+    // --- used ring: written by the device ---
+
+    pub(super) fn used_flags(&self) -> u16 {
+        self.used.load(0, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_used_flags(&self, flags: u16) {
+        self.used.store(0, flags, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub(super) fn used_index(&self) -> u16 {
+        self.used.load(1, Ordering::Acquire)
+    }
+
+    #[inline(always)]
+    pub(super) fn set_used_index(&self, index: u16) {
+        self.used.store(1, index, Ordering::Release);
+    }
+
+    /// Head and bytes written.
+    #[inline(always)]
+    pub(super) fn used_element(&self, index: u16) -> (u32, u32) {
+        let at = 1 + 2 * self.slot(index);
+        (self.elements.load(at, Ordering::Relaxed), self.elements.load(at + 1, Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    pub(super) fn set_used_element(&self, index: u16, head: u32, written: u32) {
+        let at = 1 + 2 * self.slot(index);
+        self.elements.store(at + 1, written, Ordering::Relaxed);
+        self.elements.store(at, head, Ordering::Relaxed);
+    }
+
+    pub(super) fn avail_event(&self) -> u16 {
+        self.used.load(2 + 4 * usize::from(self.size()), Ordering::Relaxed)
+    }
+
+    pub(super) fn set_avail_event(&self, index: u16) {
+        self.used.store(2 + 4 * usize::from(self.size()), index, Ordering::Relaxed);
+    }
+}
+
+fn check(area: Area, slice: GuestSlice, size: u16, wanted: usize, align: usize) -> Result<(), SetupError> {
+    if slice.len() != wanted {
+        let len = slice.len();
+        return Err(SetupError::Length { area, len, wanted, size });
+    }
+    let address = slice.as_ptr().addr();
+    if !address.is_multiple_of(align) {
+        return Err(SetupError::Alignment { area, address, align });
+    }
+    Ok(())
+}
+
+fn array<T: guest_memory::Scalar>(area: Area, slice: GuestSlice) -> Result<GuestArray<T>, SetupError> {
+    GuestArray::new(slice).ok_or(SetupError::Alignment { area, address: slice.as_ptr().addr(), align: size_of::<T>() })
+}

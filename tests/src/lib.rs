@@ -1,1 +1,6 @@
-//! Placeholder.
+//! What tests that cross crates stand on, and in `tests/` the tests themselves. Tests of one crate are in that crate.
+//!
+//! [`device`] is a virtio-scsi device that a test polls by hand, with the driver side of its rings.
+#![forbid(unsafe_code)]
+
+pub mod device;

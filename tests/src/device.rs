@@ -1,0 +1,372 @@
+//! A virtio-scsi device without socket and without threads: a controller of the test's choice, its shards, which the test
+//! polls by hand, and the driver side of every ring in real shared memory. What happens between two polls is up to the
+//! test, so every interleaving can be had, and nothing depends on time.
+//!
+//! Guest memory is two neighbouring regions of a MiB. The rings are in the lower one, from guest address 0 on, buffers
+//! in the upper one: [`BUFFERS`] is the border.
+
+mod disks;
+mod driver;
+mod guest;
+mod message;
+mod noise;
+mod rings;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bdev::Gate;
+use crossbeam::channel::{self, Receiver};
+use guest_memory::MemTable;
+use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig, Source, Tsc};
+use rustix::event::{EventfdFlags, eventfd};
+use vhost_user::{Notifier, RingReport, RingSet, RingStats, Shard as _, Stopped};
+use virtio_scsi::{Controller, ControllerConfig, Limit, Limits, Shard, ShardStats, Unit};
+use virtqueue::split::{SplitDevice, SplitDriver};
+use virtqueue::{Features, Segment};
+
+use self::rings::{addresses_in, device_addresses, driver_addresses};
+
+pub use disks::{fill, medium, unit, unit_with};
+pub use guest::{Guest, Snapshot, USER_BASE};
+pub use message::{
+    Message, RESPONSE_LEN, Reply, Request, TEST_UNIT_READY, UNWRITTEN, lun, read_10, task_management, write_10,
+};
+pub use noise::Noise;
+
+/// Index of the control queue.
+pub const CONTROL: u16 = 0;
+/// Index of the first request queue.
+pub const FIRST: u16 = 2;
+/// Guest address of the first buffer, and of the border between the two regions.
+pub const BUFFERS: u64 = MIB;
+/// Where guest memory ends.
+pub const END: u64 = 2 * MIB;
+
+const MIB: u64 = 1 << 20;
+/// How often a device is polled until something must have happened. No request takes more than a few polls.
+const POLLS_MAX: usize = 10_000;
+
+/// What a device is made of. Change what the test is about.
+pub struct Setup {
+    /// Transport limits.
+    pub limits: Limits,
+    /// Number of request queues.
+    pub request_queues: u16,
+    /// Size of every ring in descriptors.
+    pub ring_size: u16,
+    /// Number of shards.
+    pub shards: usize,
+    /// Whether event indices were negotiated.
+    pub event_idx: bool,
+    /// Logical units.
+    pub units: Vec<Arc<Unit>>,
+    /// Where bdevs hold requests, if the test lets them. The device opens it when it is dropped.
+    pub gate: Gate,
+}
+
+impl Setup {
+    /// One request queue of 128 descriptors on one shard, default limits, a gate that nobody waits at.
+    #[must_use]
+    pub fn of(units: impl Into<Vec<Arc<Unit>>>) -> Setup {
+        Setup {
+            limits: Limits::default(),
+            request_queues: 1,
+            ring_size: 128,
+            shards: 1,
+            event_idx: false,
+            units: units.into(),
+            gate: Gate::closed(),
+        }
+    }
+}
+
+/// The device, and its driver.
+///
+/// When it is dropped, everything in flight is let go and must come to its end: no test leaves a request behind.
+pub struct Device {
+    /// The controller.
+    pub controller: Controller,
+    /// The guest's memory.
+    pub guest: Guest,
+    /// Its shards.
+    pub shards: Vec<Shard>,
+    /// Where its bdevs hold requests.
+    pub gate: Gate,
+    /// Faults that were reported.
+    pub reports: Receiver<RingReport>,
+    /// Counters of each ring, by ring index.
+    pub ring_stats: Vec<Arc<RingStats>>,
+    routes: Vec<usize>,
+    queues: Vec<Queue>,
+    features: Features,
+    /// Where the next buffer goes, unless something lives there.
+    next_buffer: u64,
+    /// Buffers in use: first address, and the address behind the last.
+    live: BTreeMap<u64, u64>,
+    /// Those of them that no chain has been made of yet.
+    loose: Vec<u64>,
+    next_token: usize,
+    /// Only for the handles that two shards wake each other by.
+    _reactor: Option<Reactor>,
+}
+
+struct Queue {
+    driver: SplitDriver,
+    /// Chains that have not come back, by token.
+    out: BTreeMap<usize, Out>,
+}
+
+struct Out {
+    segments: Vec<Segment>,
+    buffers: Vec<u64>,
+}
+
+impl Device {
+    /// A new session: every ring is started and enabled, POWER ON is still to be reported by every unit.
+    ///
+    /// # Panics
+    /// If the setup makes no sense, or the machine has no room for it.
+    #[must_use]
+    pub fn new(setup: Setup) -> Device {
+        let Setup { limits, request_queues, ring_size, shards, event_idx, units, gate } = setup;
+        let config = ControllerConfig { name: "test".into(), request_queues, queue_size_max: 1024, limits, units };
+        let controller = Controller::new(config);
+        let reactor = (shards > 1).then(start_reactor);
+        let handles: Vec<PollerHandle> = match &reactor {
+            Some(reactor) => vec![reactor.pollers()[0].clone(); shards],
+            None => Vec::new(),
+        };
+        let (sender, reports) = channel::bounded(64);
+        let connection = controller.connect(&handles, &sender);
+        let guest = Guest::new(&[(0, MIB as usize), (BUFFERS, (END - BUFFERS) as usize)]);
+        let features = Features { event_idx };
+        let queues = (0..controller.queues())
+            .map(|index| Queue {
+                driver: SplitDriver::new(ring_size, driver_addresses(&guest, index, ring_size), features)
+                    .expect("a ring that can be"),
+                out: BTreeMap::new(),
+            })
+            .collect();
+        let mut device = Device {
+            controller,
+            guest,
+            shards: connection.shards,
+            gate,
+            reports,
+            ring_stats: connection.ring_stats,
+            routes: connection.routes,
+            queues,
+            features,
+            next_buffer: BUFFERS,
+            live: BTreeMap::new(),
+            loose: Vec::new(),
+            next_token: 0,
+            _reactor: reactor,
+        };
+        let table = device.guest.table();
+        let retired = device.swap_table(table);
+        assert!(retired.iter().all(|old| old.try_recv().is_ok()), "nothing is in flight yet");
+        for index in 0..device.controller.queues() {
+            device.start(index, 0);
+            device.rings(index).enable(index);
+        }
+        device
+    }
+
+    /// As [`Device::new`], and every unit has reported its unit attention.
+    ///
+    /// # Panics
+    /// As [`Device::new`].
+    #[must_use]
+    pub fn ready(setup: Setup) -> Device {
+        let units = setup.units.clone();
+        let mut device = Device::new(setup);
+        for unit in units {
+            let reply = device.answer(FIRST, Request::new(lun(unit.target, unit.lun), &TEST_UNIT_READY));
+            assert_eq!(reply.sense(), Some((0x06, 0x29, 0x01)));
+        }
+        device
+    }
+
+    // --- what the connection's control half would do ---
+
+    /// The rings of the shard that owns ring `index`.
+    pub fn rings(&mut self, index: u16) -> &mut RingSet {
+        self.shards[self.routes[usize::from(index)]].rings()
+    }
+
+    /// Starts a ring at an available index. What the ring holds stays.
+    pub fn start(&mut self, index: u16, base: u16) {
+        let size = self.queues[usize::from(index)].driver.size();
+        let table = Arc::clone(self.rings(index).table());
+        let addresses = device_addresses(&table, index, size);
+        let queue = SplitDevice::new(size, addresses, base, self.features).expect("a ring that can be");
+        drop(self.rings(index).start(index, queue, None));
+    }
+
+    /// Asks a ring to stop; the answer comes when it has.
+    pub fn stop(&mut self, index: u16) -> Receiver<Stopped> {
+        let (back, stopped) = channel::bounded(1);
+        self.rings(index).stop(index, back);
+        stopped
+    }
+
+    /// Asks a ring to fetch no more; the answer comes when nothing is in flight.
+    pub fn disable(&mut self, index: u16) -> Receiver<()> {
+        let (back, disabled) = channel::bounded(1);
+        self.rings(index).disable(index, back);
+        disabled
+    }
+
+    /// Stops a ring, lets the driver make a new one in its place, and starts that: what a driver does after an error.
+    ///
+    /// # Panics
+    /// If requests are in flight that do not end.
+    pub fn restart(&mut self, index: u16) {
+        let stopped = self.stop(index);
+        self.run();
+        let _ = stopped.try_recv().expect("a ring that has stopped");
+        let size = self.queues[usize::from(index)].driver.size();
+        self.renew(index, size);
+        self.start(index, 0);
+    }
+
+    /// The driver makes a new ring, of a size of its choice, where the old one was. The ring must be stopped.
+    ///
+    /// # Panics
+    /// If there cannot be such a ring.
+    pub fn renew(&mut self, index: u16, size: u16) {
+        let driver = SplitDriver::new(size, driver_addresses(&self.guest, index, size), self.features);
+        self.queues[usize::from(index)] = Queue { driver: driver.expect("a ring that can be"), out: BTreeMap::new() };
+    }
+
+    /// Gives every shard a new memory table. Each old one comes back when nothing uses it any more.
+    pub fn swap_table(&mut self, table: MemTable) -> Vec<Receiver<Arc<MemTable>>> {
+        let table = Arc::new(table);
+        let mut rings = Vec::new();
+        for (index, queue) in self.queues.iter().enumerate() {
+            let index = index as u16;
+            if let Some(addresses) = addresses_in(&table, index, queue.driver.size()) {
+                rings.push((index, addresses));
+            }
+        }
+        let swap = |shard: &mut Shard| {
+            let (back, old) = channel::bounded(1);
+            shard.rings().swap_table(Arc::clone(&table), &rings, back);
+            old
+        };
+        self.shards.iter_mut().map(swap).collect()
+    }
+
+    /// Gives the ring a new err descriptor; the other end is returned.
+    pub fn err(&mut self, index: u16) -> Notifier {
+        let (theirs, ours) = event_pair();
+        drop(self.rings(index).set_err(index, Some(theirs)));
+        ours
+    }
+
+    /// Gives the ring a new call descriptor; the other end is returned.
+    pub fn call(&mut self, index: u16) -> Notifier {
+        let (theirs, ours) = event_pair();
+        drop(self.rings(index).set_call(index, Some(theirs)));
+        ours
+    }
+
+    // --- polling ---
+
+    /// Polls every shard once. Returns the work done.
+    pub fn poll(&mut self) -> usize {
+        self.shards.iter_mut().map(|shard| shard.poll(Tsc::now())).sum()
+    }
+
+    /// Polls one shard once.
+    pub fn poll_shard(&mut self, shard: usize) -> usize {
+        self.shards[shard].poll(Tsc::now())
+    }
+
+    /// Polls until nothing happens any more.
+    ///
+    /// # Panics
+    /// If that takes for ever.
+    pub fn run(&mut self) {
+        // A task management function goes from shard to shard and back; each step may take a poll without work.
+        const QUIET: usize = 4;
+        let mut quiet = 0;
+        for _ in 0..POLLS_MAX {
+            quiet = if self.poll() == 0 { quiet + 1 } else { 0 };
+            if quiet == QUIET {
+                return;
+            }
+        }
+        panic!("the device is still busy after {POLLS_MAX} polls");
+    }
+
+    // --- what the operator sees ---
+
+    /// Counters of a shard.
+    #[must_use]
+    pub fn stats(&self, shard: usize) -> Arc<ShardStats> {
+        Arc::clone(&self.controller.stats()[shard])
+    }
+
+    /// Sum of a counter over all shards.
+    pub fn count(&self, counter: impl Fn(&ShardStats) -> u64) -> u64 {
+        self.controller.stats().iter().map(|stats| counter(stats)).sum()
+    }
+
+    /// Refusals of a unit's commands by a limit.
+    #[must_use]
+    pub fn refused(&self, unit: usize, limit: Limit) -> u64 {
+        self.count(|stats| stats.units[unit].refused[limit as usize].value())
+    }
+
+    /// Responses with this code.
+    #[must_use]
+    pub fn responses(&self, code: u8) -> u64 {
+        self.count(|stats| stats.responses[usize::from(code)].value())
+    }
+
+    /// Commands in flight of a unit.
+    #[must_use]
+    pub fn in_flight(&self, unit: usize) -> u64 {
+        self.count(|stats| stats.units[unit].in_flight.value())
+    }
+
+    /// Whether the gauge says that the ring is halted.
+    #[must_use]
+    pub fn broken(&self, index: u16) -> bool {
+        self.ring_stats[usize::from(index)].broken.value() == 1
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.gate.open();
+        self.run();
+        for shard in &mut self.shards {
+            assert_eq!(shard.rings().in_flight(), 0, "requests that never ended");
+        }
+        for unit in 0..self.controller.map().units().len() {
+            assert_eq!(self.in_flight(unit), 0, "commands in flight of unit {unit} in the end");
+        }
+    }
+}
+
+/// Pollers that are only there to be woken: shards of a test are polled by the test.
+fn start_reactor() -> Reactor {
+    let cores = reactor::affinity::allowed().expect("the cores of this process");
+    let config = ReactorConfig { cores: vec![cores[0]], idle: IdlePolicy::Adaptive };
+    Reactor::start(&config).expect("a poller")
+}
+
+/// Two ends of one eventfd.
+fn event_pair() -> (Notifier, Notifier) {
+    let fd: OwnedFd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
+    let other = fd.try_clone().expect("a descriptor more");
+    (Notifier::new(fd), Notifier::new(other))
+}

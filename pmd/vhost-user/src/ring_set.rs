@@ -52,6 +52,15 @@ pub struct Ticket {
     generation: u32,
 }
 
+impl Ticket {
+    /// Slot of the chain's ring in its set.
+    #[must_use]
+    #[inline]
+    pub fn slot(&self) -> usize {
+        usize::from(self.ring)
+    }
+}
+
 /// What happened to a ring that its operator should hear of. The poller does not log; the receiver does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingReport {
@@ -332,10 +341,18 @@ impl RingSet {
         self.wait(slot, Waiter::Disable(back));
     }
 
-    /// Replaces the call descriptor; the old one comes back to be closed off the poller.
+    /// Replaces the call descriptor; the old one comes back to be closed off the poller. A started ring signals the new
+    /// one at once: the last call may have gone to the old one when the front-end had already looked away from it. QEMU
+    /// swaps them whenever the guest masks or unmasks an interrupt, without waiting for us, and a guest waits for ever
+    /// for a call that it missed; one too many is nothing to it.
     pub fn set_call(&mut self, index: u16, call: Option<Notifier>) -> Option<Notifier> {
         let slot = self.slot(index);
-        mem::replace(&mut self.rings[slot].call, call)
+        let ring = &mut self.rings[slot];
+        let old = mem::replace(&mut ring.call, call);
+        if ring.queue.is_some() {
+            ring.call();
+        }
+        old
     }
 
     /// Replaces the kick descriptor of a running ring.

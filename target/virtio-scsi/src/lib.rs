@@ -17,6 +17,7 @@ mod fence;
 mod limits;
 mod lun_map;
 mod nexus;
+mod order;
 mod pending;
 mod request;
 mod shard;

@@ -32,6 +32,8 @@ pub(crate) struct Pending {
     /// Data bytes of the buffers that stay unused if it ends well.
     pub residual: u32,
     pub since: Tsc,
+    /// Whether younger commands wait for it (R10).
+    pub barrier: bool,
     /// What a task management function has said of it.
     pub verdict: Option<Verdict>,
     pub response: ResponseArea,
@@ -87,12 +89,26 @@ impl PendingTable {
         }
     }
 
+    /// Says of the command with this token whether younger ones wait for it, and since when it has been in the task set.
+    pub(crate) fn set_order(&mut self, token: Token, barrier: bool, since: Tsc) {
+        if let Some(Some(pending)) = self.entries.get_mut(token.0 as usize) {
+            pending.barrier = barrier;
+            pending.since = since;
+        }
+    }
+
     /// The command with this token; `None` if there is none, which would be the backend's mistake.
     pub(crate) fn remove(&mut self, token: Token) -> Option<Pending> {
         let index = usize::try_from(token.0).ok()?;
         let pending = self.entries.get_mut(index)?.take()?;
         self.free.push(index as u32);
         Some(pending)
+    }
+
+    /// Commands of one unit and queue.
+    pub(crate) fn count(&self, unit: UnitIndex, ring: usize) -> u32 {
+        let of = |pending: &&Pending| pending.unit == unit && pending.ticket.slot() == ring;
+        self.entries.iter().flatten().filter(of).count() as u32
     }
 
     pub(crate) fn len(&self) -> usize {

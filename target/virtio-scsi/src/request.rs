@@ -16,10 +16,11 @@ use virtqueue::Chain;
 use crate::address::Address;
 use crate::controller::default_seg_max;
 use crate::data;
-use crate::fence::{UnitIndex, Verdict};
+use crate::fence::{Sweep, UnitIndex, Verdict};
 use crate::limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimit};
 use crate::lun_map::{Addressee, LunMap, Unit};
 use crate::nexus::{Nexus, UnitNexus};
+use crate::order::{Attribute, Blocked, TaskSets};
 use crate::pending::{Kind, Pending, PendingTable, ResponseArea};
 use crate::stats::{Limit, ShardStats};
 use crate::sweep::Sweeping;
@@ -60,6 +61,7 @@ struct UnitState {
     credits: Credits,
     /// Commands at the backend.
     outstanding: u32,
+    tasks: TaskSets,
     touched: bool,
     tally: Tally,
 }
@@ -118,6 +120,14 @@ struct Data {
     into: u64,
 }
 
+impl Data {
+    /// What is behind the headers, whose presence has been checked.
+    #[inline(always)]
+    fn of(chain: &Chain) -> Data {
+        Data { out: chain.readable_bytes - REQUEST_LEN as u64, into: chain.writable_bytes - RESPONSE_LEN as u64 }
+    }
+}
+
 impl Requests {
     pub(crate) fn new(map: &Arc<LunMap>, limits: Limits, nexus: &Nexus, stats: Arc<ShardStats>) -> Requests {
         let state = |(index, unit): (usize, &Arc<Unit>)| UnitState {
@@ -127,6 +137,7 @@ impl Requests {
             channel: unit.bdev.open(),
             credits: Credits::new(limits.cmd_per_lun, nexus.shared_count(index)),
             outstanding: 0,
+            tasks: TaskSets::default(),
             touched: false,
             tally: Tally::default(),
         };
@@ -184,7 +195,7 @@ impl Requests {
             return self.refuse(rings, ticket, request, response::FAILURE);
         };
         let header = RequestHeader::of(&header);
-        let data = Data { out: request.chain.readable_bytes - REQUEST_LEN as u64, into: room - RESPONSE_LEN as u64 };
+        let data = Data::of(request.chain);
         // LUN format, target; both directions.
         let Some(addressee) = self.resolve(header.lun()) else {
             return self.refuse(rings, ticket, request, response::BAD_TARGET);
@@ -211,10 +222,120 @@ impl Requests {
             self.touched.push(unit);
         }
         let mut held = Held { unit, slot, kind: Kind::Other };
+        if header.task_attr() != task_attr::SIMPLE || !state.tasks.is_trivial() {
+            return self.submit_in_order(rings, ticket, request, header, data, held, now);
+        }
         match self.execute(request, header, data, &mut held, now) {
             Progress::Ended(reply) => self.finish(rings, ticket, request, &reply, held),
             Progress::Pending(bytes) => self.park(ticket, request, header, data, held, bytes, now),
         }
+    }
+
+    /// A command whose attribute, or whose unit's task sets, may make it wait (R10).
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request")]
+    #[cold]
+    fn submit_in_order(
+        &mut self,
+        rings: &mut RingSet,
+        ticket: Ticket,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
+        data: Data,
+        held: Held,
+        now: Tsc,
+    ) {
+        if header.task_attr() >= task_attr::ACA {
+            let refusal = Reply::Check(Sense::INVALID_MESSAGE_ATTRIBUTE);
+            return self.finish(rings, ticket, request, &refusal, held);
+        }
+        let attribute = Attribute::of(header.task_attr(), header.cdb()[0]);
+        let (unit, ring) = (held.unit, ticket.slot());
+        let Requests { units, pending, .. } = self;
+        let tasks = &mut units[usize::from(unit)].tasks;
+        if tasks.admits(ring, attribute, || pending.count(unit, ring)) {
+            return self.run_in_order(rings, ticket, request, header, data, held, attribute, (now, now));
+        }
+        let blocked = Blocked {
+            ticket,
+            slot: held.slot,
+            header: *header.bytes(),
+            attribute,
+            tag: header.tag(),
+            readable: request.readable.to_vec(),
+            writable: request.writable.to_vec(),
+            chain: *request.chain,
+            ring_size: request.ring_size,
+            since: now,
+        };
+        tasks.block(ring, blocked, || pending.count(unit, ring));
+    }
+
+    /// Carries out a command that need not wait, and remembers it if others may have to wait for it. `since` is when it
+    /// came into the task set.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request")]
+    fn run_in_order(
+        &mut self,
+        rings: &mut RingSet,
+        ticket: Ticket,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
+        data: Data,
+        mut held: Held,
+        attribute: Attribute,
+        (since, now): (Tsc, Tsc),
+    ) {
+        match self.execute(request, header, data, &mut held, now) {
+            Progress::Ended(reply) => self.finish(rings, ticket, request, &reply, held),
+            Progress::Pending(bytes) => {
+                let (unit, ring) = (held.unit, ticket.slot());
+                let token = self.pending.next_token();
+                let Requests { units, pending, .. } = self;
+                let tasks = &mut units[usize::from(unit)].tasks;
+                let barrier = tasks.started(ring, attribute, || pending.count(unit, ring));
+                self.park(ticket, request, header, data, held, bytes, now);
+                self.pending.set_order(token, barrier, since);
+            }
+        }
+    }
+
+    /// A command at the backend has ended: those that waited for it go on.
+    #[cold]
+    fn unblock(&mut self, rings: &mut RingSet, unit: UnitIndex, ring: usize, barrier: bool, now: Tsc) {
+        self.units[usize::from(unit)].tasks.ended(ring, barrier);
+        while let Some(blocked) = self.units[usize::from(unit)].tasks.next(ring) {
+            let Blocked { ticket, slot, header, attribute, readable, writable, chain, ring_size, since, .. } = blocked;
+            let request = Request { readable: &readable, writable: &writable, chain: &chain, ring_size };
+            let data = Data::of(&chain);
+            let held = Held { unit, slot, kind: Kind::Other };
+            self.touch(unit);
+            self.run_in_order(rings, ticket, &request, RequestHeader::of(&header), data, held, attribute, (since, now));
+        }
+    }
+
+    /// Passes a task management function's verdict on commands that wait for others: those that are to end do so at
+    /// once, without having been dispatched. True if there was one in its scope.
+    pub(crate) fn judge_blocked(&mut self, rings: &mut RingSet, sweep: Sweep) -> bool {
+        let mut found = false;
+        for index in 0..self.units.len() {
+            let unit = index as UnitIndex;
+            let state = &mut self.units[index];
+            if state.tasks.is_trivial() {
+                continue;
+            }
+            if sweep.verdict == Verdict::Query {
+                found |= state.tasks.holds(sweep.scope, unit, state.unit.target);
+                continue;
+            }
+            for blocked in state.tasks.take(sweep.scope, unit, state.unit.target) {
+                found = true;
+                self.touch(unit);
+                let Blocked { ticket, slot, readable, writable, chain, ring_size, .. } = blocked;
+                self.units[index].credits.retire(slot);
+                let request = Request { readable: &readable, writable: &writable, chain: &chain, ring_size };
+                self.refuse(rings, ticket, &request, verdict_response(sweep.verdict));
+            }
+        }
+        found
     }
 
     #[cold]
@@ -297,7 +418,7 @@ impl Requests {
         }
     }
 
-    /// From the task attribute on (steps 9 to 15).
+    /// From the unit attention on (steps 10 to 15).
     #[inline(always)]
     fn execute(
         &mut self,
@@ -307,9 +428,6 @@ impl Requests {
         held: &mut Held,
         now: Tsc,
     ) -> Progress {
-        if header.task_attr() >= task_attr::ACA {
-            return Progress::Ended(Reply::Check(Sense::INVALID_MESSAGE_ATTRIBUTE));
-        }
         if let Some(sense) = self.unit_attention(held.unit, header) {
             return Progress::Ended(Reply::Check(sense));
         }
@@ -476,6 +594,7 @@ impl Requests {
             bytes,
             residual: saturate(data.out + data.into - bytes),
             since: now,
+            barrier: false,
             verdict: None,
             response: ResponseArea::of(request.writable),
         });
@@ -649,10 +768,14 @@ impl Requests {
             },
             None => Reply::Check(sense_of(completion.status, pending.kind)),
         };
+        let (ring, barrier, judged) = (pending.ticket.slot(), pending.barrier, pending.verdict.is_some());
         let area = pending.response;
         let used = self.write_reply(&reply, data, Some(unit), |bytes| area.write(bytes));
         rings.complete(pending.ticket, used);
-        pending.verdict.is_some()
+        if !self.units[usize::from(unit)].tasks.is_trivial() {
+            self.unblock(rings, unit, ring, barrier, now);
+        }
+        judged
     }
 
     /// The batch has ended: slots go back, counters are written. To be called just before used entries are published.

@@ -105,10 +105,7 @@ impl Shard {
     fn poll_backends(&mut self, now: Tsc) -> usize {
         let (ended, judged) = self.requests.poll_backends(&mut self.rings, now);
         if ended > 0 {
-            self.requests.settle(now);
-            for slot in self.first_request..self.rings.len() {
-                self.rings.publish(slot);
-            }
+            self.publish_requests(now);
             if let Some(sweeping) = &mut self.sweeping {
                 sweeping.ended(judged);
             }
@@ -116,11 +113,20 @@ impl Shard {
         ended
     }
 
+    fn publish_requests(&mut self, now: Tsc) {
+        self.requests.settle(now);
+        for slot in self.first_request..self.rings.len() {
+            self.rings.publish(slot);
+        }
+    }
+
     #[cold]
-    fn begin_sweep(&mut self) {
+    fn begin_sweep(&mut self, now: Tsc) {
         if let Some(sweep) = self.nexus.fence.look(&mut self.fence_seen) {
             self.targets.snapshot(&self.rings, self.first_request..self.rings.len());
-            self.sweeping = Some(Sweeping::begin(sweep, self.requests.pending_mut()));
+            let found = self.requests.judge_blocked(&mut self.rings, sweep);
+            self.sweeping = Some(Sweeping::begin(sweep, self.requests.pending_mut(), found));
+            self.publish_requests(now);
         }
     }
 
@@ -138,7 +144,7 @@ impl Shard {
 impl Source for Shard {
     fn poll(&mut self, now: Tsc) -> usize {
         if self.sweeping.is_none() && self.nexus.fence.raised_since(self.fence_seen) {
-            self.begin_sweep();
+            self.begin_sweep(now);
         }
         let mut work = 0;
         if self.requests.outstanding() > 0 {

@@ -48,11 +48,11 @@ impl SweepTargets {
 }
 
 impl Sweeping {
-    /// Begins: commands at backends get their verdict at once.
-    pub(crate) fn begin(sweep: Sweep, pending: &mut PendingTable) -> Sweeping {
+    /// Begins: commands at backends get their verdict at once, and those that waited for others have got it.
+    pub(crate) fn begin(sweep: Sweep, pending: &mut PendingTable, found_blocked: bool) -> Sweeping {
         let count = pending.judge(sweep.scope, sweep.verdict);
         let waiting = if sweep.verdict == Verdict::Query { 0 } else { count };
-        Sweeping { sweep, waiting, found: count > 0 }
+        Sweeping { sweep, waiting, found: found_blocked || count > 0 }
     }
 
     /// A command that comes before the function: the verdict on it, if it is in scope and is to end.

@@ -75,6 +75,10 @@ pub mod status {
 
 /// Task attributes (§5.6.6.1). Values above [`task_attr::ACA`] are reserved.
 pub mod task_attr {
+    /// No order.
+    pub const SIMPLE: u8 = 0;
+    /// After everything older.
+    pub const ORDERED: u8 = 1;
     /// Head of queue.
     pub const HEAD_OF_QUEUE: u8 = 2;
     /// ACA: needs an auto contingent allegiance, which is not implemented (NORMACA 0).
@@ -107,6 +111,12 @@ impl<'a> RequestHeader<'a> {
     #[inline(always)]
     pub fn of(bytes: &'a [u8; REQUEST_LEN]) -> RequestHeader<'a> {
         RequestHeader(bytes)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8; REQUEST_LEN] {
+        self.0
     }
 
     /// The LUN field, not yet understood.

@@ -9,7 +9,7 @@ use vhost_user::{RingSet, Shard as VhostShard};
 use virtqueue::ChainBatch;
 
 use crate::control::ControlQueue;
-use crate::controller::{CONTROL_QUEUE, FIRST_REQUEST_QUEUE};
+use crate::controller::{CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE};
 use crate::limits::Limits;
 use crate::lun_map::LunMap;
 use crate::nexus::Nexus;
@@ -37,7 +37,7 @@ pub struct Shard {
 
 impl Shard {
     pub(crate) fn new(
-        rings: RingSet,
+        mut rings: RingSet,
         owns_control: bool,
         map: &Arc<LunMap>,
         limits: Limits,
@@ -46,6 +46,9 @@ impl Shard {
     ) -> Shard {
         let slots = rings.len();
         let first_request = (0..slots).position(|slot| rings.index(slot) >= FIRST_REQUEST_QUEUE).unwrap_or(slots);
+        if let Some(slot) = (0..slots).find(|slot| rings.index(*slot) == EVENT_QUEUE) {
+            rings.set_passive(slot);
+        }
         let control = owns_control.then(|| {
             let slot = (0..slots).position(|slot| rings.index(slot) == CONTROL_QUEUE).expect("the first shard owns it");
             ControlQueue::new(slot, Arc::clone(map), Arc::clone(&nexus), Arc::clone(&stats))

@@ -1,0 +1,162 @@
+//! Commands at their backend, and the end of a batch.
+
+use bdev::{Completion, Status};
+use reactor::Tsc;
+use vhost_user::{RingSet, Ticket};
+
+use super::execute::sense_of;
+use super::reply::{saturate, verdict_response};
+use super::{Data, Held, Reply, Request, Requests};
+use crate::pending::{Kind, Pending, ResponseArea};
+use crate::wire::{RequestHeader, response};
+
+impl Requests {
+    /// The backend has the command: keeps what its end needs.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request")]
+    #[inline(never)]
+    pub(super) fn park(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
+        data: Data,
+        held: Held,
+        bytes: u64,
+        now: Tsc,
+    ) {
+        let Held { unit, slot, kind } = held;
+        let state = &mut self.units[usize::from(unit)];
+        state.outstanding += 1;
+        if state.outstanding == 1 {
+            self.waiting.push(unit);
+        }
+        self.pending.insert(Pending {
+            ticket,
+            slot,
+            unit,
+            target: state.unit.target,
+            tag: header.tag(),
+            kind,
+            bytes,
+            residual: saturate(data.out + data.into - bytes),
+            since: now,
+            barrier: false,
+            verdict: None,
+            response: ResponseArea::of(request.writable),
+        });
+    }
+
+    /// Takes what backends have completed. Returns how many commands ended, and how many of them a task management
+    /// function waited for.
+    pub(crate) fn poll_backends(&mut self, rings: &mut RingSet, now: Tsc) -> (usize, u32) {
+        let (mut ended, mut judged) = (0, 0);
+        let mut at = 0;
+        while let Some(&unit) = self.waiting.get(at) {
+            let mut completions = std::mem::take(&mut self.completions);
+            self.units[usize::from(unit)].channel.poll(now, &mut completions);
+            ended += completions.len();
+            for completion in completions.drain(..) {
+                judged += u32::from(self.complete(rings, &completion, now));
+            }
+            self.completions = completions;
+            if self.units[usize::from(unit)].outstanding == 0 {
+                self.waiting.swap_remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        (ended, judged)
+    }
+
+    /// Ends a command that was at its backend. True if a task management function waits for it.
+    pub(super) fn complete(&mut self, rings: &mut RingSet, completion: &Completion, now: Tsc) -> bool {
+        let Some(pending) = self.pending.remove(completion.token) else {
+            debug_assert!(false, "a bdev completed {:?}, which is not in flight", completion.token);
+            return false;
+        };
+        let unit = pending.unit;
+        self.touch(unit);
+        let state = &mut self.units[usize::from(unit)];
+        state.outstanding -= 1;
+        state.credits.retire(pending.slot);
+        let good = completion.status == Status::Good;
+        let moved = if good { pending.bytes } else { 0 };
+        let stats = &self.stats.units[usize::from(unit)];
+        let ticks = now.0.saturating_sub(pending.since.0);
+        match pending.kind {
+            Kind::Read => {
+                stats.reads.add(1);
+                stats.read_bytes.add(moved);
+                stats.read_latency.record(ticks);
+            }
+            Kind::Write => {
+                stats.writes.add(1);
+                stats.write_bytes.add(moved);
+                stats.write_latency.record(ticks);
+            }
+            Kind::Other => stats.others.add(1),
+        }
+        let data = pending.bytes + u64::from(pending.residual);
+        let reply = match pending.verdict {
+            Some(verdict) => Reply::Transport(verdict_response(verdict)),
+            None if good => Reply::Good {
+                data_in: if pending.kind == Kind::Read { pending.bytes } else { 0 },
+                residual: u64::from(pending.residual),
+            },
+            None => Reply::Check(sense_of(completion.status, pending.kind)),
+        };
+        let (ring, barrier, judged) = (pending.ticket.slot(), pending.barrier, pending.verdict.is_some());
+        let area = pending.response;
+        let used = self.write_reply(&reply, data, Some(unit), |bytes| area.write(bytes));
+        rings.complete(pending.ticket, used);
+        if !self.units[usize::from(unit)].tasks.is_trivial() {
+            self.unblock(rings, unit, ring, barrier, now);
+        }
+        judged
+    }
+
+    /// The batch has ended: slots go back, counters are written. To be called just before used entries are published.
+    #[inline]
+    pub(crate) fn settle(&mut self, started: Tsc) {
+        if self.touched.is_empty() {
+            self.count_ok();
+            return;
+        }
+        let ticks = Tsc::now().0.saturating_sub(started.0);
+        for unit in self.touched.drain(..) {
+            let unit = usize::from(unit);
+            let state = &mut self.units[unit];
+            state.touched = false;
+            let stats = &self.stats.units[unit];
+            stats.high_water.record(u64::from(state.credits.peak()));
+            state.credits.release();
+            if state.outstanding > 0 {
+                state.channel.flush_submissions();
+            }
+            stats.in_flight.set(u64::from(state.credits.held()));
+            let tally = std::mem::take(&mut state.tally);
+            if tally.reads > 0 {
+                stats.reads.add(u64::from(tally.reads));
+                stats.read_bytes.add(tally.read_bytes);
+                stats.read_latency.record_n(ticks, u64::from(tally.reads));
+            }
+            if tally.writes > 0 {
+                stats.writes.add(u64::from(tally.writes));
+                stats.write_bytes.add(tally.write_bytes);
+                stats.write_latency.record_n(ticks, u64::from(tally.writes));
+            }
+            if tally.others > 0 {
+                stats.others.add(u64::from(tally.others));
+            }
+        }
+        self.count_ok();
+    }
+
+    #[inline]
+    pub(super) fn count_ok(&mut self) {
+        if self.ok_responses > 0 {
+            self.stats.responses[usize::from(response::OK)].add(self.ok_responses);
+            self.ok_responses = 0;
+        }
+    }
+}

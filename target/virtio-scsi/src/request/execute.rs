@@ -1,0 +1,186 @@
+//! Carrying a command out: from the unit attention on (steps 10 to 15 of the order of checks).
+
+use std::sync::Arc;
+
+use bdev::{Io, Op, Status, Submitted};
+use guest_memory::GuestSlice;
+use reactor::Tsc;
+use scsi::{Action, Command, Sense, Transfer};
+
+use super::{Data, Held, Progress, Reply, Request, Requests};
+use crate::data;
+use crate::fence::UnitIndex;
+use crate::pending::Kind;
+use crate::wire::{REQUEST_LEN, RESPONSE_LEN, RequestHeader, response};
+
+impl Requests {
+    /// From the unit attention on (steps 10 to 15).
+    #[inline(always)]
+    pub(super) fn execute(
+        &mut self,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
+        data: Data,
+        held: &mut Held,
+        now: Tsc,
+    ) -> Progress {
+        if let Some(sense) = self.unit_attention(held.unit, header) {
+            return Progress::Ended(Reply::Check(sense));
+        }
+        match Command::parse(header.cdb()) {
+            Ok(Command::Read(transfer)) => {
+                held.kind = Kind::Read;
+                self.block_io(held, &transfer, Op::Read, request.writable, RESPONSE_LEN, data.into, data, now)
+            }
+            Ok(Command::Write(transfer)) => {
+                held.kind = Kind::Write;
+                let op = Op::Write { fua: transfer.fua };
+                self.block_io(held, &transfer, op, request.readable, REQUEST_LEN, data.out, data, now)
+            }
+            Ok(command) => self.other(request, &command, data, held.unit, now),
+            Err(sense) => Progress::Ended(Reply::Check(sense)),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn unit_attention(&self, unit: UnitIndex, header: RequestHeader<'_>) -> Option<Sense> {
+        let attentions = &self.units[usize::from(unit)].nexus.attentions;
+        if attentions.is_empty() || !scsi::reports_unit_attention(header.cdb()[0]) {
+            return None;
+        }
+        attentions.take().map(|attention| attention.sense())
+    }
+
+    /// READ and WRITE of any length of CDB. The data is in `slices` behind a header of `skip` bytes: `room` bytes.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, on the hot path")]
+    #[inline(always)]
+    pub(super) fn block_io(
+        &mut self,
+        held: &Held,
+        transfer: &Transfer,
+        op: Op,
+        slices: &[GuestSlice],
+        skip: usize,
+        room: u64,
+        data: Data,
+        now: Tsc,
+    ) -> Progress {
+        let state = &mut self.units[usize::from(held.unit)];
+        // What moves is what the CDB says (R21).
+        let bytes = transfer.bytes(state.block_size);
+        if bytes > room {
+            return Progress::Ended(Reply::Transport(response::OVERRUN));
+        }
+        let write = held.kind == Kind::Write;
+        if let Err(sense) = state.unit.logical_unit.check_transfer(transfer, write) {
+            return Progress::Ended(Reply::Check(sense));
+        }
+        let residual = data.out + data.into - bytes;
+        if bytes == 0 {
+            return Progress::Ended(Reply::Good { data_in: 0, residual });
+        }
+        let buffers = data::behind(slices, skip, room, bytes, &mut self.cut);
+        let io = Io { op, lba: transfer.lba, blocks: transfer.blocks, buffers, token: self.pending.next_token() };
+        match state.channel.submit(&io, now) {
+            Submitted::Done(Status::Good) if write => {
+                state.tally.write_bytes += bytes;
+                Progress::Ended(Reply::Good { data_in: 0, residual })
+            }
+            Submitted::Done(Status::Good) => {
+                state.tally.read_bytes += bytes;
+                Progress::Ended(Reply::Good { data_in: bytes, residual })
+            }
+            Submitted::Done(failed) => Progress::Ended(Reply::Check(sense_of(failed, held.kind))),
+            Submitted::Pending => Progress::Pending(bytes),
+        }
+    }
+
+    /// Everything that is not READ or WRITE.
+    #[inline(never)]
+    pub(super) fn other(
+        &mut self,
+        request: &Request<'_>,
+        command: &Command,
+        data: Data,
+        index: UnitIndex,
+        now: Tsc,
+    ) -> Progress {
+        let state = &mut self.units[usize::from(index)];
+        let (unit, nexus) = (Arc::clone(&state.unit), Arc::clone(&state.nexus));
+        let pending = nexus.attentions.pending();
+        let luns = self.map.luns(unit.target);
+        let action = scsi::execute(scsi::Addressee::Unit(&unit.logical_unit), command, luns, pending, &mut self.out);
+        if let Action::Flush = action {
+            return self.flush(data, index, now);
+        }
+        let reply = self.reply_of(action, request, data);
+        if let (Command::RequestSense { .. }, Reply::Good { .. }, Some(told)) = (command, &reply, pending) {
+            nexus.attentions.clear(told);
+        }
+        Progress::Ended(reply)
+    }
+
+    pub(super) fn flush(&mut self, data: Data, unit: UnitIndex, now: Tsc) -> Progress {
+        let io = Io { op: Op::Flush, lba: 0, blocks: 0, buffers: &[], token: self.pending.next_token() };
+        match self.units[usize::from(unit)].channel.submit(&io, now) {
+            Submitted::Done(Status::Good) => {
+                Progress::Ended(Reply::Good { data_in: 0, residual: data.out + data.into })
+            }
+            Submitted::Done(failed) => Progress::Ended(Reply::Check(sense_of(failed, Kind::Write))),
+            Submitted::Pending => Progress::Pending(0),
+        }
+    }
+
+    /// Commands to something that is no logical unit of ours.
+    pub(super) fn emulate(
+        &mut self,
+        to: scsi::Addressee<'_>,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
+        data: Data,
+        target: u8,
+    ) -> Reply {
+        let command = to.admits(header.cdb()[0]).and_then(|()| Command::parse(header.cdb()));
+        let action = match command {
+            Ok(command) => scsi::execute(to, &command, self.map.luns(target), None, &mut self.out),
+            Err(sense) => Action::Check(sense),
+        };
+        self.reply_of(action, request, data)
+    }
+
+    /// Moves the parameter data of an emulated command.
+    pub(super) fn reply_of(&mut self, action: Action, request: &Request<'_>, data: Data) -> Reply {
+        let moved = match action {
+            Action::DataIn => self.out.len() as u64,
+            Action::Good => 0,
+            Action::Check(sense) => return Reply::Check(sense),
+            Action::Read(_) | Action::Write(_) | Action::Flush => {
+                unreachable!("only a logical unit's own commands reach its backend")
+            }
+        };
+        if moved > data.into {
+            return Reply::Transport(response::OVERRUN);
+        }
+        if moved > 0 {
+            let buffers = data::behind(request.writable, RESPONSE_LEN, data.into, moved, &mut self.cut);
+            data::scatter(buffers, &self.out);
+        }
+        Reply::Good { data_in: moved, residual: data.out + data.into - moved }
+    }
+}
+
+/// What a backend's failure is in SCSI: the one place that says so.
+pub(super) fn sense_of(status: Status, kind: Kind) -> Sense {
+    match status {
+        Status::ReadError => Sense::UNRECOVERED_READ_ERROR,
+        Status::WriteError => Sense::WRITE_ERROR,
+        Status::NoSpace => Sense::new(0x07, 0x27, 0x07), // SPACE ALLOCATION FAILED WRITE PROTECT,
+        Status::WriteProtected => Sense::WRITE_PROTECTED,
+        Status::OutOfRange => Sense::LBA_OUT_OF_RANGE,
+        Status::Unsupported => Sense::INVALID_OPCODE,
+        Status::Gone => Sense::LU_NOT_SUPPORTED,
+        Status::Busy | Status::Aborted => Sense::ABORTED_COMMAND,
+        Status::Good | Status::Failed if kind == Kind::Read => Sense::UNRECOVERED_READ_ERROR,
+        Status::Good | Status::Failed => Sense::WRITE_ERROR,
+    }
+}

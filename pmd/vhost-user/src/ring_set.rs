@@ -88,6 +88,8 @@ struct Ring {
     index: u16,
     queue: Option<SplitDevice>,
     enabled: bool,
+    /// See [`RingSet::set_passive`].
+    passive: bool,
     fault_told: bool,
     /// Its memory is not in the current table: it is never fetched from or armed again until it is stopped.
     lost: bool,
@@ -128,6 +130,12 @@ impl RingSet {
             kicks_generation: 0,
             reporter: Reporter { device, reports },
         }
+    }
+
+    /// Chains of the ring in `slot` wait for the device to have something for them, as event buffers do: they are no work,
+    /// and no reason to stay awake.
+    pub fn set_passive(&mut self, slot: usize) {
+        self.rings[slot].passive = true;
     }
 
     // --- the data path: `slot` counts the rings of this set from 0 ---
@@ -255,10 +263,12 @@ impl RingSet {
     // --- the idle protocol ---
 
     /// Asks every driver to kick, then looks again: true if a chain is there already, so that the poller must not sleep.
+    /// Passive rings are left alone.
     pub fn enable_notifications(&mut self) -> bool {
         let mut available = false;
         for ring in &mut self.rings {
             if ring.fetches()
+                && !ring.passive
                 && let Some(queue) = &mut ring.queue
             {
                 available |= queue.enable_notifications();
@@ -304,17 +314,22 @@ impl RingSet {
 
     // --- what the control half asks for, through the inbox ---
 
-    /// Starts the ring with a queue that the control half set up.
+    /// Starts the ring with a queue that the control half set up. A driver that has used it before is called: the
+    /// back-end that it had then may have gone between the used index and the call.
     pub fn start(&mut self, index: u16, mut queue: SplitDevice, kick: Option<Notifier>) -> Option<Notifier> {
         let slot = self.slot(index);
         self.kicks_generation += 1;
         queue.disable_notifications();
+        let used_before = queue.next_avail() != 0;
         let ring = &mut self.rings[slot];
         ring.stats.size.set(u64::from(queue.size()));
         ring.queue = Some(queue);
         ring.lost = false;
         ring.fault_told = false;
         ring.stats.broken.set(0);
+        if used_before {
+            ring.call();
+        }
         mem::replace(&mut ring.kick, kick)
     }
 
@@ -462,6 +477,7 @@ impl Ring {
             index,
             queue: None,
             enabled: false,
+            passive: false,
             fault_told: false,
             lost: false,
             waiter: None,
@@ -546,3 +562,6 @@ impl Drop for Ticket {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

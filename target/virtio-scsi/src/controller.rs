@@ -14,8 +14,10 @@ use crate::shard::Shard;
 use crate::stats::ShardStats;
 use crate::wire::{CONFIG_LEN, ConfigSpace, feature};
 
-/// Index of the control queue; the event queue follows, then the request queues (virtio 1.3 §5.6.2).
+/// Index of the control queue (virtio 1.3 §5.6.2).
 pub const CONTROL_QUEUE: u16 = 0;
+/// Index of the event queue. Its buffers lie there until there is an event.
+pub const EVENT_QUEUE: u16 = 1;
 /// Index of the first request queue.
 pub const FIRST_REQUEST_QUEUE: u16 = 2;
 

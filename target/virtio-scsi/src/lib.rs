@@ -26,7 +26,9 @@ mod sweep;
 pub mod wire;
 
 pub use address::{Address, LUN_MAX};
-pub use controller::{CONTROL_QUEUE, Connection, Controller, ControllerConfig, FIRST_REQUEST_QUEUE, default_seg_max};
+pub use controller::{
+    CONTROL_QUEUE, Connection, Controller, ControllerConfig, EVENT_QUEUE, FIRST_REQUEST_QUEUE, default_seg_max,
+};
 pub use limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimit};
 pub use lun_map::{Addressee, LunMap, Unit};
 pub use shard::Shard;

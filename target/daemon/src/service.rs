@@ -4,16 +4,19 @@
 //! One front-end at a time: a controller is one I_T nexus (R08). A connection whose peer is gone may still wait for its
 //! last requests; the next front-end does not wait with it (R14).
 
+use std::io;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crossbeam::channel::{self, Receiver, Sender};
+use crossbeam::channel::Sender;
 use parking_lot::Mutex;
 use reactor::PollerHandle;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use vhost_user::connection::{self, Answer, Backend, Connector, EffectError, Listener, SocketError, Stop};
 use vhost_user::message::protocol;
 use vhost_user::session::{DeviceInfo, Effect, Refusal, Session};
@@ -82,9 +85,12 @@ impl Socket {
 /// A connection that this controller's thread looks after.
 struct FrontEnd {
     peer: UnixStream,
-    served: Receiver<()>,
+    connected: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
+
+/// Hangs up when it is dropped: however serving ends, whoever looks at the socket sees it.
+struct HangUp(UnixStream);
 
 impl Service {
     /// A service that is not running.
@@ -120,12 +126,7 @@ impl Service {
         }
     }
 
-    fn listen(
-        self: &Arc<Self>,
-        listener: &Listener,
-        stop: &Arc<Stop>,
-        sessions: &mut Vec<FrontEnd>,
-    ) -> std::io::Result<()> {
+    fn listen(self: &Arc<Self>, listener: &Listener, stop: &Arc<Stop>, sessions: &mut Vec<FrontEnd>) -> io::Result<()> {
         while let Some(stream) = listener.accept(stop)? {
             reap(sessions);
             if sessions.iter().any(FrontEnd::connected) {
@@ -146,35 +147,33 @@ impl Service {
         connector: &mut Connector,
         stop: &Arc<Stop>,
         sessions: &mut Vec<FrontEnd>,
-    ) -> std::io::Result<()> {
+    ) -> io::Result<()> {
         while let Some(stream) = connector.connect(stop) {
             reap(sessions);
             let session = self.begin(stream, stop)?;
-            // Until the front-end hangs up or we are to stop; its requests may last longer than that.
-            let _ = session.served.recv();
+            // Until the front-end hangs up or we do; its requests, and a stop that waits for them, may last longer (R14).
+            session.wait_gone()?;
             sessions.push(session);
         }
         Ok(())
     }
 
-    fn begin(self: &Arc<Self>, stream: UnixStream, stop: &Arc<Stop>) -> std::io::Result<FrontEnd> {
-        let (done, served) = channel::bounded(1);
+    fn begin(self: &Arc<Self>, stream: UnixStream, stop: &Arc<Stop>) -> io::Result<FrontEnd> {
         let (service, stop) = (Arc::clone(self), Arc::clone(stop));
-        let peer = stream.try_clone()?;
+        let (peer, hang_up) = (stream.try_clone()?, HangUp(stream.try_clone()?));
+        let connected = Arc::new(AtomicU64::new(1));
+        let its = Arc::clone(&connected);
         let name = format!("vhost-{}", self.controller.name());
-        let thread = thread::Builder::new().name(name).spawn(move || service.session(stream, &stop, done))?;
-        Ok(FrontEnd { peer, served, thread })
+        let session = move || service.session(stream, &stop, its, hang_up);
+        let thread = thread::Builder::new().name(name).spawn(session)?;
+        Ok(FrontEnd { peer, connected, thread })
     }
 
-    fn session(&self, stream: UnixStream, stop: &Stop, done: Sender<()>) {
+    fn session(&self, stream: UnixStream, stop: &Stop, connected: Arc<AtomicU64>, hang_up: HangUp) {
         let _span = tracing::info_span!("vhost", controller = %self.controller.name()).entered();
         self.stats.sessions.fetch_add(1, Ordering::Relaxed);
         let connection = self.controller.connect(&self.pollers, &self.reports);
-        let live = Live {
-            connected: Arc::new(AtomicU64::new(1)),
-            quiesce: Arc::default(),
-            rings: connection.ring_stats.clone().into(),
-        };
+        let live = Live { connected, quiesce: Arc::default(), rings: connection.ring_stats.clone().into() };
         self.stats.live.lock().push(live.clone());
         let shards = self.pollers.iter().zip(connection.shards).map(|(poller, shard)| poller.add(shard)).collect();
         let controller = Arc::clone(&self.controller);
@@ -189,7 +188,7 @@ impl Service {
         let mut backend = Counted { endpoint, stats: &self.stats };
         connection::serve(stream, Session::new(self.device_info()), &mut backend, stop);
         live.connected.store(0, Ordering::Relaxed);
-        drop(done); // the next front-end may come
+        drop(hang_up); // the next front-end may come
         backend.endpoint.close();
         self.stats.live.lock().retain(|other| !Arc::ptr_eq(&other.quiesce, &live.quiesce));
     }
@@ -243,12 +242,34 @@ impl ServiceStats {
 impl FrontEnd {
     /// Whether its front-end is still there. One that was killed is gone at once, even before its thread has noticed.
     fn connected(&self) -> bool {
-        let served = !matches!(self.served.try_recv(), Err(channel::TryRecvError::Empty));
+        let hung_up = self.hung_up(Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap_or(false);
+        if hung_up {
+            self.connected.store(0, Ordering::Relaxed);
+        }
+        !hung_up
+    }
+
+    /// Waits until one side or the other has hung up.
+    fn wait_gone(&self) -> io::Result<()> {
+        while !self.hung_up(None)? {}
+        self.connected.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn hung_up(&self, patience: Option<&Timespec>) -> io::Result<bool> {
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
         let mut fds = [PollFd::new(&self.peer, PollFlags::RDHUP)];
-        let polled = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-        let hung_up = polled.is_ok()
-            && fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
-        !served && !hung_up
+        match rustix::event::poll(&mut fds, patience) {
+            Ok(_) => Ok(fds[0].revents().intersects(gone)),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both); // fails where it was hung up already
     }
 }
 

@@ -2,6 +2,7 @@
 //! Checks nothing; used by tests and by nothing else.
 
 use super::rings::{Descriptor, Rings};
+use crate::{RingAddresses, SetupError};
 
 /// The fields of a split ring, to be read and written one by one. Slots and descriptors outside of the ring panic.
 #[derive(Clone, Copy, Debug)]
@@ -10,6 +11,15 @@ pub struct RawSplit {
 }
 
 impl RawSplit {
+    /// Lays the fields of a ring open, without touching it. A driver's own are at
+    /// [`SplitDriver::raw`](super::SplitDriver::raw).
+    ///
+    /// # Errors
+    /// [`SetupError`]: size, length of an area, alignment of an area.
+    pub fn new(size: u16, rings: RingAddresses) -> Result<RawSplit, SetupError> {
+        Ok(RawSplit { rings: Rings::new(size, rings)? })
+    }
+
     /// Writes descriptor `index` of the table. Flags: NEXT 1, WRITE 2, INDIRECT 4.
     pub fn set_descriptor(&self, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
         self.rings.set_descriptor(usize::from(index), Descriptor::new(addr, len, flags, next));

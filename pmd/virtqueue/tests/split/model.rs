@@ -1,0 +1,244 @@
+//! Driver and device against a model that is nothing but queues of what has to come next. Any sequence of operations,
+//! at any place of the index, over the wrap.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use virtqueue::split::{SplitDevice, SplitDriver};
+use virtqueue::{ChainBatch, Features, Segment};
+
+use crate::fixture::{BUFFERS, Guest, HIGH, MIB, NEIGHBOUR};
+
+const SIZE: u16 = 16;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Lengths of the readable and of the writable buffers; whether in an indirect table.
+    Add {
+        readable: Vec<u32>,
+        writable: Vec<u32>,
+        indirect: bool,
+    },
+    DriverPublish,
+    Pop {
+        limit: usize,
+    },
+    /// Completes one of the chains in flight.
+    Complete {
+        which: usize,
+        written: u32,
+    },
+    DevicePublish,
+    TakeUsed,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let lengths = |most| prop::collection::vec(1u32..5000, 0..=most);
+    prop_oneof![
+        4 => (lengths(5), lengths(5), any::<bool>())
+            .prop_filter("a chain has a buffer", |(readable, writable, _)| readable.len() + writable.len() > 0)
+            .prop_map(|(readable, writable, indirect)| Op::Add { readable, writable, indirect }),
+        3 => Just(Op::DriverPublish),
+        3 => (1usize..6).prop_map(|limit| Op::Pop { limit }),
+        4 => (any::<usize>(), any::<u32>()).prop_map(|(which, written)| Op::Complete { which, written }),
+        3 => Just(Op::DevicePublish),
+        3 => Just(Op::TakeUsed),
+    ]
+}
+
+struct World {
+    guest: Guest,
+    driver: SplitDriver,
+    device: SplitDevice,
+    batch: ChainBatch,
+    tokens: usize,
+    /// Chains by stage, oldest first: (token, head, segments).
+    added: VecDeque<Added>,
+    available: VecDeque<Added>,
+    /// In flight: (token, head).
+    popped: Vec<(usize, u16)>,
+    /// (token, head, written)
+    completed: VecDeque<(usize, u16, u32)>,
+    used: VecDeque<(usize, u16, u32)>,
+    /// Ring descriptors by head.
+    descriptors: [usize; SIZE as usize],
+}
+
+#[derive(Debug)]
+struct Added {
+    token: usize,
+    head: u16,
+    segments: Vec<Segment>,
+}
+
+impl World {
+    /// `turns` chains have gone round before.
+    fn new(event_idx: bool, turns: usize) -> World {
+        let guest = Guest::with(SIZE, Features { event_idx });
+        let (driver, device) = (guest.driver(), guest.device());
+        let batch = ChainBatch::new(4, 8);
+        let mut world = World {
+            guest,
+            driver,
+            device,
+            batch,
+            tokens: 0,
+            added: VecDeque::new(),
+            available: VecDeque::new(),
+            popped: Vec::new(),
+            completed: VecDeque::new(),
+            used: VecDeque::new(),
+            descriptors: [0; SIZE as usize],
+        };
+        let prepared = world.driver.prepare(&[Segment::readable(BUFFERS, 1)], 0).unwrap();
+        for _ in 0..turns {
+            world.driver.submit(&prepared);
+            world.driver.publish();
+            assert_eq!(world.device.pop(&world.guest.table, 1, &mut world.batch), 1);
+            world.device.complete(prepared.head(), 0);
+            world.device.publish();
+            world.driver.pop_used().unwrap();
+        }
+        world.driver.release(prepared);
+        world
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Add { readable, writable, indirect } => self.add(&readable, &writable, indirect),
+            Op::DriverPublish => {
+                self.driver.publish();
+                self.available.append(&mut self.added);
+            }
+            Op::Pop { limit } => self.pop(limit),
+            Op::Complete { which, written } => {
+                if !self.popped.is_empty() {
+                    let (token, head) = self.popped.swap_remove(which % self.popped.len());
+                    self.device.complete(head, written);
+                    self.completed.push_back((token, head, written));
+                }
+            }
+            Op::DevicePublish => {
+                self.device.publish();
+                self.used.append(&mut self.completed);
+            }
+            Op::TakeUsed => {
+                let used = self.driver.pop_used().map(|used| (used.token, used.head, used.written));
+                assert_eq!(used, self.used.pop_front());
+            }
+        }
+        self.check();
+    }
+
+    fn add(&mut self, readable: &[u32], writable: &[u32], indirect: bool) {
+        // All over memory, some across the border of two regions.
+        let place = |index: usize| match (self.tokens + index) % 3 {
+            0 => NEIGHBOUR - 100 * index as u64,
+            1 => HIGH + 5000 * index as u64,
+            _ => BUFFERS + 16 * index as u64,
+        };
+        let segments: Vec<_> = readable
+            .iter()
+            .map(|len| (*len, false))
+            .chain(writable.iter().map(|len| (*len, true)))
+            .enumerate()
+            .map(|(index, (len, writable))| Segment { addr: place(index), len, writable })
+            .collect();
+        let needed = if indirect { 1 } else { segments.len() };
+        let free = self.free();
+        let result = if indirect {
+            // A table for each head there can be; which one it will be is not known before.
+            let table_addr = HIGH + MIB / 2 + 256 * (self.tokens as u64 % 512);
+            let table = self.guest.bytes(table_addr, 256);
+            self.driver.add_indirect(&segments, table_addr, table, self.tokens)
+        } else {
+            self.driver.add(&segments, self.tokens)
+        };
+        assert_eq!(result.is_ok(), needed <= free);
+        if let Ok(head) = result {
+            self.descriptors[usize::from(head)] = needed;
+            self.added.push_back(Added { token: self.tokens, head, segments });
+            self.tokens += 1;
+        }
+    }
+
+    fn pop(&mut self, limit: usize) {
+        let count = self.device.pop(&self.guest.table, limit, &mut self.batch);
+        assert_eq!(count, self.batch.chains().len());
+        assert!(count <= limit.min(4));
+        // A batch may end early, but not before it has begun.
+        assert_eq!(count == 0, self.available.is_empty());
+        for chain in self.batch.chains() {
+            let Added { token, head, segments } = self.available.pop_front().expect("no more than were available");
+            assert_eq!(chain.head, head);
+            let of = |writable| segments.iter().filter(move |segment| segment.writable == writable);
+            let bytes = |writable| of(writable).map(|segment| u64::from(segment.len)).sum::<u64>();
+            assert_eq!([chain.readable_bytes, chain.writable_bytes], [bytes(false), bytes(true)]);
+            let descriptors = [chain.readable_descriptors, chain.writable_descriptors].map(usize::from);
+            assert_eq!(descriptors, [of(false).count(), of(true).count()]);
+            let expected = [false, true].map(|writable| of(writable).flat_map(cut).collect::<Vec<_>>());
+            assert_eq!(self.guest.shape(&self.batch, chain), expected);
+            self.popped.push((token, head));
+        }
+    }
+
+    fn free(&self) -> usize {
+        let heads = self.added.iter().chain(&self.available).map(|added| added.head);
+        let heads = heads.chain(self.popped.iter().map(|(_, head)| *head));
+        let heads = heads.chain(self.completed.iter().chain(&self.used).map(|(_, head, _)| *head));
+        usize::from(SIZE) - heads.map(|head| self.descriptors[usize::from(head)]).sum::<usize>()
+    }
+
+    fn check(&self) {
+        assert_eq!(self.device.fault(), None);
+        assert_eq!(self.driver.fault(), None);
+        assert_eq!(usize::from(self.device.in_flight()), self.popped.len());
+        assert_eq!(usize::from(self.device.unpublished()), self.completed.len());
+        assert_eq!(self.device.has_available(), !self.available.is_empty());
+        assert_eq!(self.driver.num_free(), self.free());
+        let out = [self.added.len(), self.available.len(), self.popped.len(), self.completed.len(), self.used.len()];
+        assert_eq!(usize::from(self.driver.in_flight()), out.iter().sum::<usize>());
+    }
+}
+
+/// A segment as slices: cut where the first region ends and the second begins.
+fn cut(segment: &Segment) -> Vec<(u64, usize)> {
+    let (addr, len) = (segment.addr, segment.len as usize);
+    match NEIGHBOUR.checked_sub(addr) {
+        Some(before) if before > 0 && len as u64 > before => {
+            vec![(addr, before as usize), (NEIGHBOUR, len - before as usize)]
+        }
+        _ => vec![(addr, len)],
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_operations_does_what_the_model_says(
+        event_idx in any::<bool>(),
+        // At the beginning of the index, at its half, just before its end.
+        turns in prop::sample::select(vec![0usize, 0, 0, 32_760, 65_520]),
+        ops in prop::collection::vec(op(), 1..200),
+    ) {
+        let mut world = World::new(event_idx, turns);
+        for op in ops {
+            world.apply(op);
+        }
+    }
+}
+
+#[test]
+fn index_that_wraps_twice_loses_nothing() {
+    let mut world = World::new(true, 65_530);
+    for round in 0..70_000 {
+        world.apply(Op::Add { readable: vec![51], writable: vec![108, 4096], indirect: round % 2 == 0 });
+        world.apply(Op::DriverPublish);
+        world.apply(Op::Pop { limit: 4 });
+        world.apply(Op::Complete { which: 0, written: round });
+        world.apply(Op::DevicePublish);
+        world.apply(Op::TakeUsed);
+    }
+    assert_eq!((world.tokens, world.free()), (70_000, 16));
+}

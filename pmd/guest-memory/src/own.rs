@@ -161,9 +161,13 @@ impl HugeRegion {
     /// If there is not that much memory of either kind.
     pub fn allocate(size: usize) -> io::Result<HugeRegion> {
         let len = size.max(1);
-        if let Some(region) = HugeRegion::huge(len)? {
-            return Ok(region);
+        match HugeRegion::huge(len)? {
+            Some(region) => Ok(region),
+            None => HugeRegion::plain(len),
         }
+    }
+
+    fn plain(len: usize) -> io::Result<HugeRegion> {
         let length = len.checked_next_multiple_of(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a fresh anonymous mapping at an address that the kernel picks.
         let base = unsafe {
@@ -211,6 +215,27 @@ impl HugeRegion {
         unsafe { GuestSlice::from_raw(base, self.len) }
     }
 
+    /// Sets a range to zero, as far as it is inside. Ordinary memory is given back to the system in whole small pages,
+    /// to come again, zeroed, when it is touched next. Huge pages are kept: the pool might have none left when this one
+    /// is touched again, which would kill the process.
+    pub fn clear(&self, offset: usize, len: usize) {
+        let len = len.min(self.len.saturating_sub(offset));
+        let Some(range) = self.slice().subslice(offset, len) else { return };
+        let (front, back) = (offset.next_multiple_of(SMALL_PAGE), (offset + len) / SMALL_PAGE * SMALL_PAGE);
+        if matches!(self.memory, Memory::Huge { .. }) || front >= back {
+            return range.fill(0);
+        }
+        let (head, rest) = range.split_at(front - offset);
+        let (pages, tail) = rest.split_at(back - front);
+        head.fill(0);
+        tail.fill(0);
+        // SAFETY: whole pages inside our own private anonymous mapping. Nobody holds a reference into it; copies that
+        // race with this see old bytes or zeroes.
+        if unsafe { rustix::mm::madvise(pages.as_ptr().cast(), pages.len(), Advice::LinuxDontNeed) }.is_err() {
+            pages.fill(0); // locked memory cannot be given back
+        }
+    }
+
     /// What it is made of.
     #[must_use]
     pub fn backing(&self) -> Backing {
@@ -243,6 +268,48 @@ mod tests {
         assert!(bytes.iter().all(|byte| *byte == 0));
         region.slice().fill(7);
         assert_eq!(region.slice().subslice((3 << 20) - 1, 1).unwrap().read_array::<1>(), Some([7]));
+    }
+
+    #[test]
+    fn huge_region_cleared_is_zero_there_and_only_there() {
+        const SIZE: usize = 64 << 10;
+        let region = HugeRegion::allocate(SIZE).unwrap();
+        for (offset, len) in [(0, SIZE), (1, 1), (0, 4096), (4095, 2), (100, 12_000), (8192, 8192), (SIZE - 512, 512)] {
+            region.slice().fill(7);
+            region.clear(offset, len);
+            let mut bytes = vec![1u8; SIZE];
+            region.slice().read(&mut bytes);
+            let cleared = |at: &usize| (offset..offset + len).contains(at);
+            assert!((0..SIZE).all(|at| bytes[at] == if cleared(&at) { 0 } else { 7 }), "{offset} + {len}");
+        }
+        region.slice().fill(7);
+        region.clear(SIZE, 1);
+        region.clear(SIZE - 1, usize::MAX);
+        assert_eq!(region.slice().subslice(SIZE - 2, 2).unwrap().read_array::<2>(), Some([7, 0]));
+    }
+
+    #[test]
+    fn plain_memory_cleared_is_given_back() {
+        let region = HugeRegion::plain(8 << 20).unwrap();
+        let resident = || {
+            let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let start = region.slice().as_ptr() as usize;
+            let mut rss = 0;
+            let mut inside = false;
+            for line in smaps.lines() {
+                if let Some((from, to)) = line.split(' ').next().and_then(|range| range.split_once('-')) {
+                    let (from, to) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16));
+                    inside = from.unwrap_or(0) <= start && start < to.unwrap_or(0);
+                } else if inside && line.starts_with("Rss:") {
+                    rss = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0);
+                }
+            }
+            rss
+        };
+        let before: usize = resident();
+        region.clear(0, 8 << 20);
+        let after: usize = resident();
+        assert!(before >= 8 << 10 && after + (8 << 10) <= before, "{before} KiB, then {after} KiB");
     }
 
     #[test]

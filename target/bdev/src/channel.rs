@@ -13,7 +13,7 @@ use crate::{Completion, Io, IoChannel, Op, Submitted};
 /// One poller's way into a device of any kind; see [`IoChannel`], whose methods these are.
 ///
 /// A command on the null device is a few hundred instructions end to end: a virtual call per request would show there,
-/// and it would keep the compiler from seeing that these devices never leave anything pending.
+/// and it would keep the compiler from seeing that these devices (nearly) never leave anything pending.
 pub struct Channel(Kind);
 
 enum Kind {
@@ -55,7 +55,8 @@ impl Channel {
     #[inline]
     pub fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
         match &mut self.0 {
-            Kind::Null(_) | Kind::Malloc(_) => 0,
+            Kind::Null(_) => 0,
+            Kind::Malloc(channel) => channel.poll(done),
             Kind::Other(channel) => channel.poll(now, done),
         }
     }
@@ -65,7 +66,8 @@ impl Channel {
     #[inline]
     pub fn next_deadline(&self) -> Option<Tsc> {
         match &self.0 {
-            Kind::Null(_) | Kind::Malloc(_) => None,
+            Kind::Null(_) => None,
+            Kind::Malloc(channel) => channel.next_deadline(),
             Kind::Other(channel) => channel.next_deadline(),
         }
     }

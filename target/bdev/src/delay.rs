@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use reactor::clock::Tsc;
 
+use crate::parked::{self, Parked, Slot};
 use crate::{Bdev, BdevInfo, Channel, Completion, Io, IoChannel, Submitted};
 
 mod gate;
-mod parked;
 
 pub use gate::Gate;
-use parked::{Parked, Slot};
 
 /// A device that answers later than the one below.
 ///

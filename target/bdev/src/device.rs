@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use reactor::clock::Tsc;
 
-use crate::{Channel, Completion, Geometry, Io, Submitted};
+use crate::{Channel, Completion, Geometry, Io, Op, Submitted};
 
 /// A block device: opened and dropped on control threads, used through channels on pollers.
 ///
@@ -32,12 +32,79 @@ pub struct BdevInfo {
     pub physical_block_exponent: u8,
     /// Whether writes are refused.
     pub read_only: bool,
-    /// Whether completed writes may sit in a volatile cache until [`Op::Flush`](crate::Op::Flush).
+    /// Whether completed writes may sit in a volatile cache until [`Op::Flush`].
     pub write_cache: bool,
     /// Whether seeks cost time.
     pub rotational: bool,
     /// Transfer length in blocks that the device likes best; 0 for none.
     pub optimal_transfer_blocks: u32,
+    /// What it can do beside reading, writing and flushing.
+    pub can: Abilities,
+    /// What stands behind its blocks.
+    pub provisioning: Provisioning,
+    /// Whether blocks that were given back read as zeroes (SBC-4, LBPRZ).
+    pub unmapped_reads_zeroes: bool,
+    /// Blocks that are given back together: an [`Op::Unmap`] of less may do nothing. At least 1.
+    pub unmap_granularity_blocks: u32,
+    /// Most extents of one [`Op::Unmap`]. The caller splits, or refuses, what is more.
+    pub unmap_extents_max: u32,
+    /// Most blocks of one [`Op::Unmap`] over all its extents, and of one [`Op::WriteZeroes`] or [`Op::WriteSame`], so
+    /// that none of them keeps a poller for long. The caller splits, or refuses, what is more.
+    pub bulk_blocks_max: u32,
+}
+
+/// The operations that a device may have or not. None, unless it says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// [`Op::Unmap`].
+    pub unmap: bool,
+    /// [`Op::WriteZeroes`].
+    pub write_zeroes: bool,
+    /// [`Op::WriteSame`].
+    pub write_same: bool,
+    /// [`Op::Compare`].
+    pub compare: bool,
+    /// [`Op::CompareAndWrite`].
+    pub compare_and_write: bool,
+    /// [`Op::Verify`].
+    pub verify: bool,
+}
+
+impl Abilities {
+    /// Every operation there is.
+    pub const ALL: Abilities = Abilities {
+        unmap: true,
+        write_zeroes: true,
+        write_same: true,
+        compare: true,
+        compare_and_write: true,
+        verify: true,
+    };
+
+    /// Whether a device with these abilities knows the operation.
+    #[must_use]
+    pub const fn include(self, op: Op) -> bool {
+        match op {
+            Op::Read | Op::Write { .. } | Op::Flush => true,
+            Op::Unmap => self.unmap,
+            Op::WriteZeroes { .. } => self.write_zeroes,
+            Op::WriteSame => self.write_same,
+            Op::Compare => self.compare,
+            Op::CompareAndWrite { .. } => self.compare_and_write,
+            Op::Verify => self.verify,
+        }
+    }
+}
+
+/// What stands behind the blocks of a device (SBC-4 §4.7, and the PROVISIONING TYPE of VPD page B2h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provisioning {
+    /// Every block has its place for ever. An [`Op::Unmap`] is at most a way to write zeroes.
+    Full,
+    /// Blocks can be given back, and there is always room for them to come again.
+    Resource,
+    /// Blocks get their room when they are written, which may fail with [`Status::NoSpace`](crate::Status::NoSpace).
+    Thin,
 }
 
 impl BdevInfo {
@@ -54,6 +121,12 @@ impl BdevInfo {
             write_cache: false,
             rotational: false,
             optimal_transfer_blocks: 0,
+            can: Abilities::default(),
+            provisioning: Provisioning::Full,
+            unmapped_reads_zeroes: false,
+            unmap_granularity_blocks: 1,
+            unmap_extents_max: UNMAP_EXTENTS_MAX,
+            bulk_blocks_max: BULK_BYTES_MAX / geometry.block_size(),
         }
     }
 
@@ -104,3 +177,8 @@ pub trait IoChannel: Send {
     /// The poller is awake: the file descriptor need not be signalled any more.
     fn disarm(&mut self) {}
 }
+
+/// Extents of one unmap, where a device does not care: a parameter list of 4 KiB.
+const UNMAP_EXTENTS_MAX: u32 = 255;
+/// Bytes of one bulk operation, where a device does not care: milliseconds at the speed of memory.
+const BULK_BYTES_MAX: u32 = 32 << 20;

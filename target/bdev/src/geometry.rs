@@ -1,6 +1,6 @@
 //! Block size and count of a device, and the check of a request against them. The only arithmetic on block addresses.
 
-use crate::{Io, Status};
+use crate::{Extent, Io, Status};
 
 /// The logical blocks of a device. Its bytes can be counted in an `i64`, as file offsets are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +90,30 @@ impl Geometry {
     #[must_use]
     #[inline]
     pub fn holds(self, io: &Io<'_>) -> bool {
-        io.lba.checked_add(u64::from(io.blocks)).is_some_and(|end| end <= self.block_count)
+        self.holds_blocks(io.lba, io.blocks)
     }
 
-    /// Offset and length in bytes of the blocks that a read or a write moves.
+    /// Whether all blocks of all extents are there.
+    #[must_use]
+    pub fn holds_extents(self, extents: &[Extent]) -> bool {
+        extents.iter().all(|extent| self.holds_blocks(extent.lba, extent.blocks))
+    }
+
+    #[inline]
+    fn holds_blocks(self, lba: u64, blocks: u32) -> bool {
+        lba.checked_add(u64::from(blocks)).is_some_and(|end| end <= self.block_count)
+    }
+
+    /// Offset and length in bytes of an extent that is held.
+    #[must_use]
+    #[inline]
+    pub fn bytes_of(self, extent: Extent) -> (u64, u64) {
+        let block_size = u64::from(self.block_size);
+        (extent.lba * block_size, u64::from(extent.blocks) * block_size)
+    }
+
+    /// Offset and length in bytes of the blocks that a request names by `lba` and `blocks`: of every one but
+    /// [`Op::Unmap`](crate::Op::Unmap) and [`Op::Flush`](crate::Op::Flush).
     ///
     /// # Errors
     /// [`Status::OutOfRange`] if not all blocks are there, [`Status::Failed`] if the buffers have another length.
@@ -104,7 +124,7 @@ impl Geometry {
         }
         let length = u64::from(io.blocks) * u64::from(self.block_size);
         let buffers = io.buffers.iter().fold(0u64, |sum, buffer| sum.saturating_add(buffer.len() as u64));
-        if buffers != length {
+        if buffers != io.op.data_bytes(io.blocks, self.block_size) {
             return Err(Status::Failed);
         }
         Ok((io.lba * u64::from(self.block_size), length))
@@ -121,7 +141,7 @@ mod tests {
     use crate::{Op, Token};
 
     fn read(lba: u64, blocks: u32) -> Io<'static> {
-        Io { op: Op::Read, lba, blocks, buffers: &[], token: Token(0) }
+        Io::new(Op::Read, lba, blocks, &[], Token(0))
     }
 
     #[test]
@@ -134,6 +154,30 @@ mod tests {
         assert!(!geometry.holds(&read(11, 0)));
         assert!(!geometry.holds(&read(u64::MAX, 1)));
         assert!(!geometry.holds(&read(u64::MAX, u32::MAX)));
+    }
+
+    #[test]
+    fn geometry_holds_extents_only_if_all_are_inside() {
+        let geometry = Geometry::new(10, 512).unwrap();
+        let extents = [(9, 1), (10, 0), (0, 10)].map(|(lba, blocks)| Extent { lba, blocks });
+        assert!(geometry.holds_extents(&extents) && geometry.holds_extents(&[]));
+        for (lba, blocks) in [(10, 1), (11, 0), (u64::MAX, 1), (0, 11)] {
+            assert!(!geometry.holds_extents(&[extents[0], Extent { lba, blocks }]), "{lba} + {blocks}");
+        }
+    }
+
+    #[test]
+    fn geometry_span_wants_the_bytes_of_the_operation() {
+        let geometry = Geometry::new(10, 512).unwrap();
+        for op in [Op::Flush, Op::Verify, Op::WriteZeroes { unmap: true }] {
+            assert_eq!(geometry.span(&Io::new(op, 3, 2, &[], Token(0))), Ok((1536, 1024)), "{op:?}");
+        }
+        for op in [Op::Read, Op::WriteSame, Op::Compare, Op::CompareAndWrite { fua: false }] {
+            assert_eq!(geometry.span(&Io::new(op, 3, 2, &[], Token(0))), Err(Status::Failed), "{op:?}");
+        }
+        assert_eq!(Op::CompareAndWrite { fua: true }.data_bytes(2, 512), 2048);
+        assert_eq!(Op::WriteSame.data_bytes(7, 4096), 4096);
+        assert_eq!(Op::Write { fua: true }.data_bytes(u32::MAX, 4096), 0xffff_ffff * 4096);
     }
 
     #[test]

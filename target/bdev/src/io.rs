@@ -7,18 +7,45 @@ use guest_memory::GuestSlice;
 pub struct Io<'a> {
     /// What to do.
     pub op: Op,
-    /// First block.
+    /// First block; 0 for [`Op::Unmap`].
     pub lba: u64,
-    /// Number of blocks. 0 moves nothing and succeeds.
+    /// Number of blocks. 0 moves nothing and succeeds; [`Op::Unmap`] has 0.
     pub blocks: u32,
-    /// Where the data goes to or comes from, in order. For [`Op::Read`] and [`Op::Write`] exactly
-    /// `blocks * block_size` bytes in total, cut anywhere; otherwise empty.
+    /// Where the data goes to or comes from, in order, cut anywhere: exactly [`Op::data_bytes`] in total.
     pub buffers: &'a [GuestSlice],
+    /// What [`Op::Unmap`] gives back; empty for everything else.
+    pub extents: &'a [Extent],
     /// Comes back in the [`Completion`].
     pub token: Token,
 }
 
-/// What a request does. More will come: a device answers [`Status::Unsupported`] to what it does not know.
+/// A run of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First block.
+    pub lba: u64,
+    /// Number of blocks; 0 is no block, and fine.
+    pub blocks: u32,
+}
+
+impl<'a> Io<'a> {
+    /// A request on one run of blocks: every operation but [`Op::Unmap`].
+    #[must_use]
+    #[inline]
+    pub const fn new(op: Op, lba: u64, blocks: u32, buffers: &'a [GuestSlice], token: Token) -> Io<'a> {
+        Io { op, lba, blocks, buffers, extents: &[], token }
+    }
+
+    /// An [`Op::Unmap`] of these extents.
+    #[must_use]
+    #[inline]
+    pub const fn unmap(extents: &'a [Extent], token: Token) -> Io<'a> {
+        Io { op: Op::Unmap, lba: 0, blocks: 0, buffers: &[], extents, token }
+    }
+}
+
+/// What a request does. More will come: a device answers [`Status::Unsupported`] to what it does not know, and says in
+/// [`BdevInfo::can`](crate::BdevInfo::can) beforehand what it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Op {
@@ -32,6 +59,52 @@ pub enum Op {
     /// Brings what earlier, *completed* writes have left in a volatile cache to stable storage. `lba` and `blocks` are
     /// a hint that a device may ignore (0 blocks: up to the end).
     Flush,
+    /// Gives the blocks of [`Io::extents`] back, those that are not there in none of them (all extents are checked
+    /// first). Extents may overlap. What the blocks read afterwards says
+    /// [`BdevInfo::unmapped_reads_zeroes`](crate::BdevInfo::unmapped_reads_zeroes).
+    Unmap,
+    /// The blocks read as zeroes from now on.
+    WriteZeroes {
+        /// They may be given back for it, where given back blocks read as zeroes.
+        unmap: bool,
+    },
+    /// Writes the one block in the buffers to each of the blocks.
+    WriteSame,
+    /// Compares the buffers with the medium: [`Status::Good`] or [`Status::Miscompare`].
+    Compare,
+    /// Compares the first half of the buffers with the medium and, if all of it is equal, writes the second half.
+    /// Nothing that changes the device, on whichever channel, happens in between.
+    CompareAndWrite {
+        /// As for [`Op::Write`].
+        fua: bool,
+    },
+    /// Reads the blocks and moves none of them: can they be read?
+    Verify,
+}
+
+impl Op {
+    /// Whether it changes the medium.
+    #[must_use]
+    #[inline]
+    pub const fn writes(self) -> bool {
+        match self {
+            Op::Write { .. } | Op::Unmap | Op::WriteZeroes { .. } | Op::WriteSame | Op::CompareAndWrite { .. } => true,
+            Op::Read | Op::Flush | Op::Compare | Op::Verify => false,
+        }
+    }
+
+    /// How many bytes the buffers of a request of so many blocks hold in total.
+    #[must_use]
+    #[inline]
+    pub const fn data_bytes(self, blocks: u32, block_size: u32) -> u64 {
+        let bytes = blocks as u64 * block_size as u64;
+        match self {
+            Op::Read | Op::Write { .. } | Op::Compare => bytes,
+            Op::CompareAndWrite { .. } => 2 * bytes,
+            Op::WriteSame => block_size as u64,
+            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } | Op::Verify => 0,
+        }
+    }
 }
 
 /// The submitter's name for a request: whatever finds it again. Devices do not interpret it; the submitter keeps it
@@ -75,6 +148,11 @@ pub enum Status {
     WriteProtected,
     /// Blocks beyond the end. Nothing was moved.
     OutOfRange,
+    /// The data is not what the medium holds. Nothing was written.
+    Miscompare {
+        /// Offset in the compared data of the first byte that differs.
+        offset: u32,
+    },
     /// No resources at the moment: the same request may succeed if it is tried again. Nothing was moved.
     Busy,
     /// The device knows no such operation. Nothing was moved.

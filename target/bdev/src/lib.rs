@@ -23,16 +23,20 @@
 mod channel;
 mod delay;
 mod device;
+mod exclusion;
 mod geometry;
 mod io;
 mod malloc;
 mod null;
+mod parked;
+pub mod scatter;
 pub mod testing;
 
 pub use channel::Channel;
 pub use delay::{Delay, DelayConfig, DelayError, Gate};
-pub use device::{Bdev, BdevInfo, IoChannel};
+pub use device::{Abilities, Bdev, BdevInfo, IoChannel, Provisioning};
+pub use exclusion::{Exclusion, Turn};
 pub use geometry::{Geometry, GeometryError};
-pub use io::{Completion, Io, Op, Status, Submitted, Token};
+pub use io::{Completion, Extent, Io, Op, Status, Submitted, Token};
 pub use malloc::{Malloc, MallocError};
 pub use null::Null;

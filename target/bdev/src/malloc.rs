@@ -1,21 +1,33 @@
 //! The device whose medium is memory. One copy per request, none of it through a buffer. No persistence.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use guest_memory::{Backing, GuestSlice, HugeRegion};
+use reactor::clock::Tsc;
 
 use crate::channel::Channel;
-use crate::{Bdev, BdevInfo, Geometry, GeometryError, Io, Op, Status, Submitted};
+use crate::parked::{Parked, Slot};
+use crate::scatter::{first_difference, part};
+use crate::{
+    Abilities, Bdev, BdevInfo, Completion, Exclusion, Extent, Geometry, GeometryError, Io, Op, Provisioning, Status,
+    Submitted, Turn,
+};
 
 /// A device in memory, zeroed when it is made and gone with its last channel.
 ///
 /// Any number of channels work on the same memory at once, without a lock. Requests that overlap and are in flight
-/// together leave blocks whose content is a mixture of theirs, as on any disk.
+/// together leave blocks whose content is a mixture of theirs, as on any disk; only a compare-and-write is atomic.
+///
+/// Blocks that are given back read as zeroes. Ordinary memory goes back to the system, whole pages of it, and comes
+/// again when it is written. Huge pages stay (they were taken out of the pool for this device: a page that went back
+/// could be gone when the guest wants it again) and are cleared.
 #[derive(Debug)]
 pub struct Malloc {
     info: BdevInfo,
     geometry: Geometry,
     region: Arc<HugeRegion>,
+    exclusion: Exclusion,
 }
 
 /// Why there is no such device.
@@ -40,7 +52,11 @@ pub(crate) struct MallocChannel {
     geometry: Geometry,
     medium: GuestSlice,
     /// Keeps `medium` mapped.
-    _region: Arc<HugeRegion>,
+    region: Arc<HugeRegion>,
+    turn: Turn,
+    /// Requests that found the device taken by a compare-and-write of another channel: nearly always none.
+    waiting: VecDeque<Slot>,
+    parked: Parked,
 }
 
 impl Malloc {
@@ -55,7 +71,18 @@ impl Malloc {
             .map_err(|_| std::io::ErrorKind::OutOfMemory.into())
             .and_then(HugeRegion::allocate)
             .map_err(|source| MallocError::Memory { size_bytes, source })?;
-        Ok(Malloc { info: BdevInfo::new(name, "malloc", geometry), geometry, region: Arc::new(region) })
+        let (provisioning, granularity) = match region.backing() {
+            Backing::Plain => (Provisioning::Thin, PAGE_BYTES / block_size),
+            Backing::Huge => (Provisioning::Resource, 1),
+        };
+        let info = BdevInfo {
+            can: Abilities::ALL,
+            provisioning,
+            unmapped_reads_zeroes: true,
+            unmap_granularity_blocks: granularity,
+            ..BdevInfo::new(name, "malloc", geometry)
+        };
+        Ok(Malloc { info, geometry, region: Arc::new(region), exclusion: Exclusion::default() })
     }
 
     /// What the memory is made of. [`Backing::Plain`] is slower, and worth a warning to the operator.
@@ -74,7 +101,10 @@ impl Bdev for Malloc {
         Channel::from(MallocChannel {
             geometry: self.geometry,
             medium: self.region.slice(),
-            _region: Arc::clone(&self.region),
+            region: Arc::clone(&self.region),
+            turn: self.exclusion.join(),
+            waiting: VecDeque::new(),
+            parked: Parked::empty(),
         })
     }
 }
@@ -90,29 +120,179 @@ impl MallocChannel {
         match op {
             Op::Read => block.prefetch_read(),
             Op::Write { .. } => block.prefetch_write(),
-            Op::Flush => {}
+            _ => {}
         }
     }
 
     #[inline]
     pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
-        Submitted::Done(match io.op {
-            Op::Read => self.each_buffer(io, |blocks, buffer| blocks.copy_to(buffer)),
+        match io.op {
+            Op::Read => Submitted::Done(self.each_buffer(io, |blocks, buffer| blocks.copy_to(buffer))),
+            Op::Write { .. } => {
+                if !self.turn.enter() {
+                    return self.park(io);
+                }
+                let status = self.each_buffer(io, |blocks, buffer| buffer.copy_to(blocks));
+                self.turn.leave();
+                Submitted::Done(status)
+            }
+            Op::Flush => Submitted::Done(Status::Good), // what is written is as stable as it gets
+            _ => self.submit_rare(io),
+        }
+    }
+
+    /// Tries again what found the device taken.
+    #[inline]
+    pub(crate) fn poll(&mut self, done: &mut Vec<Completion>) -> usize {
+        if self.waiting.is_empty() { 0 } else { self.poll_waiting(done) }
+    }
+
+    /// A past moment while something waits: nobody tells when the device is free.
+    #[inline]
+    pub(crate) fn next_deadline(&self) -> Option<Tsc> {
+        (!self.waiting.is_empty()).then_some(Tsc(0))
+    }
+
+    #[inline(never)]
+    fn submit_rare(&mut self, io: &Io<'_>) -> Submitted {
+        match self.attempt(io) {
+            Some(status) => Submitted::Done(status),
+            None => self.park(io),
+        }
+    }
+
+    #[cold]
+    fn park(&mut self, io: &Io<'_>) -> Submitted {
+        self.waiting.push_back(self.parked.park(io));
+        Submitted::Pending
+    }
+
+    #[cold]
+    fn poll_waiting(&mut self, done: &mut Vec<Completion>) -> usize {
+        let before = done.len();
+        // Taken out while it is read, so that `self` is free: an empty one costs nothing.
+        let parked = std::mem::replace(&mut self.parked, Parked::empty());
+        while let Some(&slot) = self.waiting.front() {
+            let io = parked.io(slot);
+            let Some(status) = self.attempt(&io) else { break };
+            done.push(Completion { token: io.token, status });
+            self.waiting.pop_front();
+        }
+        self.parked = parked;
+        if self.waiting.is_empty() {
+            self.parked.release_all();
+        }
+        done.len() - before
+    }
+
+    /// Does the request, unless the device is taken: then `None`.
+    fn attempt(&mut self, io: &Io<'_>) -> Option<Status> {
+        if let Op::CompareAndWrite { .. } = io.op {
+            return self.compare_and_write(io);
+        }
+        if !io.op.writes() {
+            return Some(self.read_only(io));
+        }
+        if !self.turn.enter() {
+            return None;
+        }
+        let status = self.change(io);
+        self.turn.leave();
+        Some(status)
+    }
+
+    fn read_only(&self, io: &Io<'_>) -> Status {
+        match io.op {
+            Op::Compare => self.blocks(io).map_or_else(|status| status, |blocks| compare(blocks, io)),
+            Op::Verify => self.blocks(io).map_or_else(|status| status, |_| Status::Good),
+            Op::Flush => Status::Good,
+            _ => Status::Unsupported,
+        }
+    }
+
+    fn change(&self, io: &Io<'_>) -> Status {
+        match io.op {
             Op::Write { .. } => self.each_buffer(io, |blocks, buffer| buffer.copy_to(blocks)),
-            Op::Flush => Status::Good, // what is written is as stable as it gets
-        })
+            Op::Unmap => self.unmap(io.extents),
+            Op::WriteZeroes { unmap } => match self.blocks(io) {
+                Ok(_) if unmap => self.unmap(&[Extent { lba: io.lba, blocks: io.blocks }]),
+                Ok(blocks) => {
+                    blocks.fill(0);
+                    Status::Good
+                }
+                Err(status) => status,
+            },
+            Op::WriteSame => self.blocks(io).map_or_else(|status| status, |blocks| self.write_same(blocks, io)),
+            _ => Status::Unsupported,
+        }
+    }
+
+    fn unmap(&self, extents: &[Extent]) -> Status {
+        if !self.geometry.holds_extents(extents) {
+            return Status::OutOfRange;
+        }
+        for extent in extents {
+            let (offset, length) = self.geometry.bytes_of(*extent);
+            self.region.clear(offset as usize, length as usize);
+        }
+        Status::Good
+    }
+
+    /// Writes the block once, then copies what is there behind itself, twice as much each time.
+    fn write_same(&self, blocks: GuestSlice, io: &Io<'_>) -> Status {
+        if blocks.is_empty() {
+            return Status::Good;
+        }
+        let mut filled = self.geometry.block_size() as usize;
+        let mut to = blocks;
+        for buffer in io.buffers {
+            buffer.copy_to(to);
+            to = to.split_at(buffer.len()).1;
+        }
+        while filled < blocks.len() {
+            let (from, to) = blocks.split_at(filled);
+            filled += from.copy_to(to);
+        }
+        Status::Good
+    }
+
+    /// A compare-and-write is done within a call, if no change of another channel is under way at this very moment.
+    fn compare_and_write(&mut self, io: &Io<'_>) -> Option<Status> {
+        let blocks = match self.blocks(io) {
+            Ok(blocks) => blocks,
+            Err(status) => return Some(status),
+        };
+        let alone = self.turn.claim() && self.turn.alone();
+        let status = alone.then(|| {
+            let equal = compare(blocks, io);
+            if equal == Status::Good {
+                let mut rest = blocks;
+                for piece in part(io.buffers, blocks.len() as u64, blocks.len() as u64) {
+                    let (to, tail) = rest.split_at(piece.len());
+                    piece.copy_to(to);
+                    rest = tail;
+                }
+            }
+            equal
+        });
+        self.turn.release();
+        status
+    }
+
+    /// The part of the medium that a request names, its buffers being as long as they have to be.
+    #[inline]
+    fn blocks(&self, io: &Io<'_>) -> Result<GuestSlice, Status> {
+        let (offset, length) = self.geometry.span(io)?;
+        // 64-bit only (guest-memory says so): both fit, and lie inside the medium.
+        self.medium.subslice(offset as usize, length as usize).ok_or(Status::OutOfRange)
     }
 
     /// Copies between each buffer and the part of the medium that belongs to it.
     #[inline]
     fn each_buffer(&self, io: &Io<'_>, copy: impl Fn(GuestSlice, GuestSlice) -> usize) -> Status {
-        let (offset, length) = match self.geometry.span(io) {
-            Ok(span) => span,
+        let mut rest = match self.blocks(io) {
+            Ok(blocks) => blocks,
             Err(status) => return status,
-        };
-        // 64-bit only (guest-memory says so): both fit, and lie inside the medium.
-        let Some(mut rest) = self.medium.subslice(offset as usize, length as usize) else {
-            return Status::OutOfRange;
         };
         for &buffer in io.buffers {
             let (blocks, tail) = rest.split_at(buffer.len()); // cannot panic: the lengths add up to `length`
@@ -122,6 +302,17 @@ impl MallocChannel {
         Status::Good
     }
 }
+
+/// Whether the blocks hold what the front of the buffers does.
+fn compare(blocks: GuestSlice, io: &Io<'_>) -> Status {
+    match first_difference(blocks, part(io.buffers, 0, blocks.len() as u64)) {
+        None => Status::Good,
+        Some(offset) => Status::Miscompare { offset },
+    }
+}
+
+/// What ordinary memory is given back in.
+const PAGE_BYTES: u32 = 4096;
 
 #[cfg(test)]
 mod tests;

@@ -2,13 +2,14 @@
 //! the medium costs nothing.
 
 use crate::channel::Channel;
-use crate::{Bdev, BdevInfo, Geometry, GeometryError, Io, Op, Status, Submitted};
+use crate::{Abilities, Bdev, BdevInfo, Geometry, GeometryError, Io, Op, Provisioning, Status, Submitted};
 
 /// A device of any size without a medium.
 ///
 /// Writes are forgotten. Reads leave the buffers as they are, which is what SPDK's null bdev does with buffers that its
 /// caller brings, a guest's among them (its zeroes are only for callers that ask the bdev layer for a buffer): the
-/// guest sees what it had there itself. Flush succeeds, having nothing to do (SPDK's does not support it).
+/// guest sees what it had there itself. Flush succeeds, having nothing to do (SPDK's does not support it), and so does
+/// everything else within the range: compared data is always equal, there being nothing else to compare it with.
 #[derive(Debug)]
 pub struct Null {
     info: BdevInfo,
@@ -28,7 +29,13 @@ impl Null {
     /// If there cannot be a device of that size.
     pub fn new(name: impl Into<String>, block_count: u64, block_size: u32) -> Result<Null, GeometryError> {
         let geometry = Geometry::new(block_count, block_size)?;
-        Ok(Null { info: BdevInfo::new(name, "null", geometry), geometry })
+        let info = BdevInfo {
+            can: Abilities::ALL,
+            provisioning: Provisioning::Resource,
+            bulk_blocks_max: u32::MAX, // however many, they cost nothing
+            ..BdevInfo::new(name, "null", geometry)
+        };
+        Ok(Null { info, geometry })
     }
 }
 
@@ -47,8 +54,8 @@ impl NullChannel {
     pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
         Submitted::Done(match io.op {
             Op::Flush => Status::Good,
-            Op::Read | Op::Write { .. } if self.geometry.holds(io) => Status::Good,
-            Op::Read | Op::Write { .. } => Status::OutOfRange,
+            _ if self.geometry.holds(io) && self.geometry.holds_extents(io.extents) => Status::Good,
+            _ => Status::OutOfRange,
         })
     }
 }
@@ -59,7 +66,7 @@ mod tests {
     use reactor::clock::Tsc;
 
     use super::*;
-    use crate::Token;
+    use crate::{Extent, Token};
 
     const NOW: Tsc = Tsc(1);
 
@@ -69,7 +76,8 @@ mod tests {
         memory.slice().fill(0x5a);
         let mut channel = Null::new("n", 8, 512).unwrap().open();
         for op in [Op::Read, Op::Write { fua: true }] {
-            let io = Io { op, lba: 0, blocks: 8, buffers: &[memory.slice()], token: Token(1) };
+            let buffers = [memory.slice()];
+            let io = Io::new(op, 0, 8, &buffers, Token(1));
             assert_eq!(channel.submit(&io, NOW), Submitted::Done(Status::Good));
         }
         assert_eq!(memory.slice().read_array::<4096>(), Some([0x5a; 4096]));
@@ -82,7 +90,7 @@ mod tests {
         assert_eq!((null.info().block_count, null.info().bytes()), (last + 1, (1 << 63) - 512));
         let mut channel = null.open();
         let mut read = |lba, blocks| {
-            let io = Io { op: Op::Read, lba, blocks, buffers: &[], token: Token(1) };
+            let io = Io::new(Op::Read, lba, blocks, &[], Token(1));
             channel.submit(&io, NOW)
         };
         assert_eq!(read(last, 1), Submitted::Done(Status::Good));
@@ -93,7 +101,29 @@ mod tests {
     #[test]
     fn null_flush_succeeds() {
         let mut channel = Null::new("n", 8, 4096).unwrap().open();
-        let io = Io { op: Op::Flush, lba: 0, blocks: 0, buffers: &[], token: Token(1) };
+        let io = Io::new(Op::Flush, 0, 0, &[], Token(1));
         assert_eq!(channel.submit(&io, NOW), Submitted::Done(Status::Good));
+    }
+
+    #[test]
+    fn null_does_everything_within_its_range_and_nothing_beyond() {
+        let null = Null::new("n", 8, 512).unwrap();
+        let mut channel = null.open();
+        let ops = [
+            Op::WriteZeroes { unmap: true },
+            Op::WriteSame,
+            Op::Compare,
+            Op::CompareAndWrite { fua: true },
+            Op::Verify,
+        ];
+        for op in ops {
+            assert!(null.info().can.include(op));
+            assert_eq!(channel.submit(&Io::new(op, 7, 1, &[], Token(1)), NOW), Submitted::Done(Status::Good));
+            assert_eq!(channel.submit(&Io::new(op, 7, 2, &[], Token(1)), NOW), Submitted::Done(Status::OutOfRange));
+        }
+        let extents = [(0, 8), (8, 1)].map(|(lba, blocks)| Extent { lba, blocks });
+        let mut unmap = |extents| channel.submit(&Io::unmap(extents, Token(1)), NOW);
+        assert_eq!(unmap(&extents[..1]), Submitted::Done(Status::Good));
+        assert_eq!(unmap(&extents), Submitted::Done(Status::OutOfRange));
     }
 }

@@ -16,7 +16,7 @@ fn run(channel: &mut Channel, buffers: &[GuestSlice], done: &mut Vec<Completion>
         let now = Tsc(batch * 1000);
         for n in 0..BATCH {
             let op = [Op::Read, Op::Write { fua: n % 4 == 1 }][n as usize % 2];
-            match channel.submit(&Io { op, lba: n, blocks: 8, buffers, token: Token(n) }, now) {
+            match channel.submit(&Io::new(op, n, 8, buffers, Token(n)), now) {
                 Submitted::Done(Status::Good) => ended += 1,
                 Submitted::Done(status) => panic!("{op:?} failed: {status:?}"),
                 Submitted::Pending => {}
@@ -87,7 +87,7 @@ fn delay_at_a_gate_with_more_than_the_reserve_allocates_nothing_once_warm() {
     let mut round = || {
         gate.close();
         for n in 0..DEPTH {
-            let io = Io { op: Op::Read, lba: n, blocks: 1, buffers: &[], token: Token(n) };
+            let io = Io::new(Op::Read, n, 1, &[], Token(n));
             assert_eq!(channel.submit(&io, Tsc(n)), Submitted::Pending);
         }
         gate.open();

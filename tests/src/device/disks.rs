@@ -63,6 +63,6 @@ pub fn fill(bdev: &dyn Bdev) -> Vec<u8> {
 
 fn access(bdev: &dyn Bdev, op: Op, buffers: &[GuestSlice]) {
     let blocks = bdev.info().block_count as u32;
-    let io = Io { op, lba: 0, blocks, buffers, token: Token(0) };
+    let io = Io::new(op, 0, blocks, buffers, Token(0));
     assert_eq!(bdev.open().submit(&io, Tsc::now()), Submitted::Done(Status::Good));
 }

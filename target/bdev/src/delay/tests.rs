@@ -15,7 +15,7 @@ fn null() -> Arc<dyn Bdev> {
 }
 
 fn request(token: u64) -> Io<'static> {
-    Io { op: Op::Read, lba: 0, blocks: 1, buffers: &[], token: Token(token) }
+    Io::new(Op::Read, 0, 1, &[], Token(token))
 }
 
 fn submit(channel: &mut Channel, token: u64, now: Tsc) {
@@ -82,7 +82,7 @@ fn delay_moves_the_data_when_due_and_not_before() {
     let mut slow = Delay::new("d", malloc, DelayConfig::timed(1, 1)).unwrap().open();
     let due = START + Tsc::ticks(1000);
     fn io(op: Op, buffers: &[GuestSlice]) -> Io<'_> {
-        Io { op, lba: 3, blocks: 1, buffers, token: Token(9) }
+        Io::new(op, 3, 1, buffers, Token(9))
     }
 
     one.fill(0xaa);

@@ -49,7 +49,7 @@ impl Guest {
 }
 
 fn run(channel: &mut Channel, op: Op, lba: u64, blocks: u32, buffers: &[GuestSlice]) -> Status {
-    match channel.submit(&Io { op, lba, blocks, buffers, token: Token(7) }, NOW) {
+    match channel.submit(&Io::new(op, lba, blocks, buffers, Token(7)), NOW) {
         Submitted::Done(status) => status,
         Submitted::Pending => panic!("malloc left a request pending"),
     }
@@ -211,4 +211,145 @@ fn malloc_of_impossible_size_is_an_error_that_names_it() {
     assert_eq!(error(0, 512), "block_count is 0, must be at least 1");
     let text = error((1 << 62) - 4096, 4096);
     assert!(text.starts_with("no memory for size 4611686018427383808 bytes: "), "{text}");
+}
+
+fn pattern(guest: &Guest, length: usize, seed: u8) -> Vec<u8> {
+    let bytes: Vec<u8> = (0..length).map(|at| (at / 3) as u8 ^ seed).collect();
+    guest.at(0, length).write(&bytes);
+    bytes
+}
+
+fn content(channel: &mut Channel, length: usize) -> Vec<u8> {
+    let guest = Guest::new(length);
+    let buffers = [guest.at(0, length)];
+    assert_eq!(run(channel, Op::Read, 0, (length / 512) as u32, &buffers), Status::Good);
+    guest.take(&buffers, length)
+}
+
+#[test]
+fn malloc_unmapped_blocks_read_as_zeroes_and_others_stay() {
+    const SIZE: usize = 64 << 10;
+    let malloc = Malloc::new("m", SIZE as u64, 512).unwrap();
+    let info = malloc.info();
+    assert!(info.unmapped_reads_zeroes && info.can.unmap && info.provisioning != Provisioning::Full);
+    let mut channel = malloc.open();
+    let guest = Guest::new(SIZE);
+    let mut model = pattern(&guest, SIZE, 0x5a);
+    assert_eq!(write(&mut channel, 0, 128, &[guest.at(0, SIZE)]), Status::Good);
+    let extents = [(3, 20), (0, 0), (22, 2), (127, 1)].map(|(lba, blocks)| Extent { lba, blocks });
+    assert_eq!(channel.submit(&Io::unmap(&extents, Token(1)), NOW), Submitted::Done(Status::Good));
+    model[3 * 512..24 * 512].fill(0);
+    model[127 * 512..].fill(0);
+    assert_eq!(content(&mut channel, SIZE), model);
+
+    let beyond = [(30, 1), (127, 2)].map(|(lba, blocks)| Extent { lba, blocks });
+    assert_eq!(channel.submit(&Io::unmap(&beyond, Token(1)), NOW), Submitted::Done(Status::OutOfRange));
+    for unmap in [false, true] {
+        assert_eq!(run(&mut channel, Op::WriteZeroes { unmap }, 40 + u64::from(unmap), 1, &[]), Status::Good);
+        assert_eq!(run(&mut channel, Op::WriteZeroes { unmap }, 127, 2, &[]), Status::OutOfRange);
+    }
+    model[40 * 512..42 * 512].fill(0);
+    assert_eq!(content(&mut channel, SIZE), model);
+}
+
+#[test]
+fn malloc_write_same_repeats_one_scattered_block() {
+    let mut channel = Malloc::new("m", 64 << 10, 512).unwrap().open();
+    let guest = Guest::new(512);
+    let buffers = guest.scattered(512, &[100, 101, 700]);
+    let block: Vec<u8> = (0..512).map(|at| (at % 255) as u8).collect();
+    guest.put(&buffers, &block);
+    for (lba, blocks) in [(1, 1), (5, 2), (10, 7), (30, 98), (0, 0)] {
+        assert_eq!(run(&mut channel, Op::WriteSame, lba, blocks, &buffers), Status::Good);
+    }
+    assert_eq!(run(&mut channel, Op::WriteSame, 127, 2, &buffers), Status::OutOfRange);
+    assert_eq!(run(&mut channel, Op::WriteSame, 0, 1, &[]), Status::Failed);
+    for (lba, found) in content(&mut channel, 64 << 10).chunks(512).enumerate() {
+        let written = matches!(lba, 1 | 5 | 6 | 10..=16 | 30..);
+        assert_eq!(found, if written { &block[..] } else { &[0; 512] }, "block {lba}");
+    }
+}
+
+#[test]
+fn malloc_compare_tells_the_first_byte_that_differs() {
+    let mut channel = Malloc::new("m", 64 << 10, 512).unwrap().open();
+    let guest = Guest::new(8192);
+    pattern(&guest, 8192, 1);
+    assert_eq!(write(&mut channel, 8, 16, &[guest.at(0, 8192)]), Status::Good);
+    let pieces = [guest.at(0, 5000), guest.at(5000, 3192)];
+    assert_eq!(run(&mut channel, Op::Compare, 8, 16, &pieces), Status::Good);
+    assert_eq!(run(&mut channel, Op::Verify, 8, 16, &[]), Status::Good);
+    assert_eq!(run(&mut channel, Op::Verify, 120, 16, &[]), Status::OutOfRange);
+    for offset in [8191u32, 5000, 4999, 0] {
+        let byte = guest.at(offset as usize, 1);
+        byte.fill(!byte.read_array::<1>().unwrap()[0]);
+        assert_eq!(run(&mut channel, Op::Compare, 8, 16, &pieces), Status::Miscompare { offset });
+    }
+}
+
+#[test]
+fn malloc_compare_and_write_writes_only_if_all_is_equal() {
+    let mut channel = Malloc::new("m", 8192, 512).unwrap().open();
+    let guest = Guest::new(2048);
+    // the halves meet within a buffer
+    let buffers = [guest.at(0, 700), guest.at(700, 1348)];
+    let exchange = Op::CompareAndWrite { fua: false };
+    guest.at(1024, 1024).fill(0x77);
+    assert_eq!(run(&mut channel, exchange, 3, 2, &buffers), Status::Good);
+    assert_eq!(run(&mut channel, exchange, 3, 2, &buffers), Status::Miscompare { offset: 0 });
+    let found = content(&mut channel, 8192);
+    assert!(found.iter().enumerate().all(|(at, byte)| *byte == if matches!(at / 512, 3 | 4) { 0x77 } else { 0 }));
+    assert_eq!(run(&mut channel, exchange, 3, 1, &buffers), Status::Failed);
+    assert_eq!(run(&mut channel, exchange, 15, 2, &buffers), Status::OutOfRange);
+}
+
+/// Counts a number in block 0 up by compare-and-write, while others write blocks around it.
+#[test]
+fn malloc_compare_and_write_of_many_channels_loses_no_count() {
+    const ROUNDS: u64 = 2000;
+    let malloc = Malloc::new("m", 8192, 512).unwrap();
+    let counting = || {
+        let (mut channel, guest) = (malloc.open(), Guest::new(1024));
+        let mut done = Vec::new();
+        let mut counted = 0;
+        while counted < ROUNDS {
+            let seen = guest.at(0, 8).read_array::<8>().map(u64::from_le_bytes).unwrap();
+            guest.at(512, 8).write(&(seen + 1).to_le_bytes());
+            let buffers = [guest.at(0, 512), guest.at(512, 512)];
+            let io = Io::new(Op::CompareAndWrite { fua: false }, 0, 1, &buffers, Token(3));
+            let status = match channel.submit(&io, NOW) {
+                Submitted::Done(status) => status,
+                Submitted::Pending => {
+                    assert_eq!(channel.next_deadline(), Some(Tsc(0)));
+                    while channel.poll(NOW, &mut done) == 0 {
+                        thread::yield_now();
+                    }
+                    assert_eq!(channel.next_deadline(), None);
+                    done.pop().map(|completion: Completion| completion.status).unwrap()
+                }
+            };
+            counted += u64::from(status == Status::Good);
+            assert_eq!(run(&mut channel, Op::Read, 0, 1, &[guest.at(0, 512)]), Status::Good);
+        }
+    };
+    let writing = || {
+        let (mut channel, guest) = (malloc.open(), Guest::new(4096));
+        let mut done = Vec::new();
+        for _ in 0..ROUNDS {
+            let buffers = [guest.at(0, 4096)];
+            let io = Io::new(Op::Write { fua: false }, 8, 8, &buffers, Token(4));
+            if channel.submit(&io, NOW) == Submitted::Pending {
+                while channel.poll(NOW, &mut done) == 0 {
+                    thread::yield_now();
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(counting);
+        scope.spawn(counting);
+        scope.spawn(writing);
+    });
+    let count = content(&mut malloc.open(), 512)[..8].try_into().map(u64::from_le_bytes).unwrap();
+    assert_eq!(count, 2 * ROUNDS);
 }

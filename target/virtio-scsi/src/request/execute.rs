@@ -80,7 +80,7 @@ impl Requests {
             return Progress::Ended(Reply::Good { data_in: 0, residual });
         }
         let buffers = data::behind(slices, skip, room, bytes, &mut self.cut);
-        let io = Io { op, lba: transfer.lba, blocks: transfer.blocks, buffers, token: self.pending.next_token() };
+        let io = Io::new(op, transfer.lba, transfer.blocks, buffers, self.pending.next_token());
         match state.channel.submit(&io, now) {
             Submitted::Done(Status::Good) if write => {
                 state.tally.write_bytes += bytes;
@@ -121,7 +121,7 @@ impl Requests {
     }
 
     pub(super) fn flush(&mut self, data: Data, unit: UnitIndex, now: Tsc) -> Progress {
-        let io = Io { op: Op::Flush, lba: 0, blocks: 0, buffers: &[], token: self.pending.next_token() };
+        let io = Io::new(Op::Flush, 0, 0, &[], self.pending.next_token());
         match self.units[usize::from(unit)].channel.submit(&io, now) {
             Submitted::Done(Status::Good) => {
                 Progress::Ended(Reply::Good { data_in: 0, residual: data.out + data.into })
@@ -176,6 +176,8 @@ pub(super) fn sense_of(status: Status, kind: Kind) -> Sense {
         Status::WriteError => Sense::WRITE_ERROR,
         Status::NoSpace => Sense::new(0x07, 0x27, 0x07), // SPACE ALLOCATION FAILED WRITE PROTECT,
         Status::WriteProtected => Sense::WRITE_PROTECTED,
+        // MISCOMPARE DURING VERIFY OPERATION, with the offset in the data (SBC-4 §5.3).
+        Status::Miscompare { offset } => Sense::new(0x0e, 0x1d, 0x00).with_information(u64::from(offset)),
         Status::OutOfRange => Sense::LBA_OUT_OF_RANGE,
         Status::Unsupported => Sense::INVALID_OPCODE,
         Status::Gone => Sense::LU_NOT_SUPPORTED,

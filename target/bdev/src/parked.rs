@@ -2,44 +2,53 @@
 
 use guest_memory::GuestSlice;
 
-use crate::{Io, Op, Token};
+use crate::{Extent, Io, Op, Token};
 
 /// Copies of requests, in places that are used again with all the room they have grown: a channel that has once held as
 /// much as it holds now does not allocate.
-pub(super) struct Parked {
+#[derive(Debug)]
+pub(crate) struct Parked {
     places: Vec<Place>,
     free: Vec<Slot>,
 }
 
 /// Where a request is parked. Of one [`Parked`] only, until it is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Slot(usize);
+pub(crate) struct Slot(usize);
 
+#[derive(Debug)]
 struct Place {
     op: Op,
     lba: u64,
     blocks: u32,
     token: Token,
     buffers: Vec<GuestSlice>,
+    extents: Vec<Extent>,
 }
 
 impl Parked {
+    /// No room yet: it grows as far as it must.
+    pub(crate) const fn empty() -> Parked {
+        Parked { places: Vec::new(), free: Vec::new() }
+    }
+
     /// Room for [`RESERVED`] requests of [`RESERVED_BUFFERS`] buffers each. It grows as far as it must.
-    pub(super) fn new() -> Parked {
+    pub(crate) fn new() -> Parked {
         let place = |_| Place {
             op: Op::Flush,
             lba: 0,
             blocks: 0,
             token: Token(0),
             buffers: Vec::with_capacity(RESERVED_BUFFERS),
+            extents: Vec::new(),
         };
         Parked { places: (0..RESERVED).map(place).collect(), free: (0..RESERVED).rev().map(Slot).collect() }
     }
 
-    pub(super) fn park(&mut self, io: &Io<'_>) -> Slot {
-        let Io { op, lba, blocks, buffers, token } = *io;
+    pub(crate) fn park(&mut self, io: &Io<'_>) -> Slot {
+        let Io { op, lba, blocks, buffers, extents, token } = *io;
         let Some(slot) = self.free.pop() else {
-            self.places.push(Place { op, lba, blocks, token, buffers: buffers.to_vec() });
+            self.places.push(Place { op, lba, blocks, token, buffers: buffers.to_vec(), extents: extents.to_vec() });
             self.free.reserve(self.places.len()); // a release must not allocate
             return Slot(self.places.len() - 1);
         };
@@ -47,23 +56,31 @@ impl Parked {
         (place.op, place.lba, place.blocks, place.token) = (op, lba, blocks, token);
         place.buffers.clear();
         place.buffers.extend_from_slice(buffers);
+        place.extents.clear();
+        place.extents.extend_from_slice(extents);
         slot
     }
 
     /// The request in `slot`.
-    pub(super) fn io(&self, slot: Slot) -> Io<'_> {
-        let Place { op, lba, blocks, token, ref buffers } = self.places[slot.0];
-        Io { op, lba, blocks, buffers, token }
+    pub(crate) fn io(&self, slot: Slot) -> Io<'_> {
+        let Place { op, lba, blocks, token, ref buffers, ref extents } = self.places[slot.0];
+        Io { op, lba, blocks, buffers, extents, token }
+    }
+
+    /// All places may be used again: nothing is parked any more.
+    pub(crate) fn release_all(&mut self) {
+        self.free.clear();
+        self.free.extend((0..self.places.len()).rev().map(Slot));
     }
 
     /// `slot` may be used again.
-    pub(super) fn release(&mut self, slot: Slot) {
+    pub(crate) fn release(&mut self, slot: Slot) {
         self.free.push(slot);
     }
 }
 
 /// Requests that a channel has room for from the start: twice QEMU's default cmd_per_lun.
-pub(super) const RESERVED: usize = 256;
+pub(crate) const RESERVED: usize = 256;
 /// Buffers per request that there is room for from the start: 64 KiB of scattered 4 KiB pages.
 const RESERVED_BUFFERS: usize = 16;
 
@@ -78,13 +95,15 @@ mod tests {
             .map(|n| {
                 let buffers = vec![GuestSlice::EMPTY; n as usize % 40];
                 let op = Op::Write { fua: n % 2 == 0 };
-                parked.park(&Io { op, lba: n, blocks: n as u32 + 1, buffers: &buffers, token: Token(n + 2) })
+                let extents = vec![Extent { lba: n, blocks: 1 }; n as usize % 5];
+                parked.park(&Io { extents: &extents, ..Io::new(op, n, n as u32 + 1, &buffers, Token(n + 2)) })
             })
             .collect();
         for (n, slot) in (0u64..).zip(&slots) {
             let io = parked.io(*slot);
             assert_eq!((io.lba, io.blocks, io.token), (n, n as u32 + 1, Token(n + 2)));
             assert_eq!((io.op, io.buffers.len()), (Op::Write { fua: n % 2 == 0 }, n as usize % 40));
+            assert_eq!(io.extents, vec![Extent { lba: n, blocks: 1 }; n as usize % 5]);
         }
         let places = parked.places.len();
         slots.into_iter().for_each(|slot| parked.release(slot));

@@ -32,6 +32,8 @@ pub struct RingSet {
     waiters: usize,
     /// Changes whenever a kick descriptor does.
     kicks_generation: u64,
+    /// Counts polls, to do what is rarely needed once in 256.
+    polls: u8,
     reporter: Reporter,
 }
 
@@ -128,6 +130,7 @@ impl RingSet {
             retired: None,
             waiters: 0,
             kicks_generation: 0,
+            polls: 0,
             reporter: Reporter { device, reports },
         }
     }
@@ -174,7 +177,7 @@ impl RingSet {
             ring.stats.batches.add(1);
         }
         if queue.fault().is_some() {
-            ring.tell_fault(&self.reporter);
+            self.found_broken(slot);
         }
         count
     }
@@ -255,7 +258,9 @@ impl RingSet {
         if self.waiters > 0 || self.retired.is_some() {
             self.settle_control();
         }
-        if worked && self.table.poisoned() {
+        // A ring whose memory went away reads as zeroes, so that there may never be work again: look now and then.
+        self.polls = self.polls.wrapping_add(1);
+        if (worked || self.polls == 0) && self.table.poisoned() {
             self.halt_all(FaultReason::MemoryLost);
         }
     }
@@ -458,13 +463,20 @@ impl RingSet {
     }
 
     #[cold]
+    fn found_broken(&mut self, slot: usize) {
+        // Whatever was read from memory that went away is not the driver's fault.
+        if self.table.poisoned() {
+            self.halt_all(FaultReason::MemoryLost);
+        }
+        self.rings[slot].tell_fault(&self.reporter);
+    }
+
+    #[cold]
     fn halt_all(&mut self, reason: FaultReason) {
         for ring in &mut self.rings {
-            if let Some(queue) = &mut ring.queue
-                && queue.fault().is_none()
-            {
+            if let Some(queue) = &mut ring.queue {
                 queue.mark_broken(Fault { reason, head: None });
-                ring.tell_fault(&self.reporter);
+                ring.tell(Fault { reason, head: None }, &self.reporter);
             }
         }
     }

@@ -30,6 +30,8 @@ pub struct Plan {
     pub data_len: usize,
     /// Whether the buffers have a region of their own, the second one.
     pub own_data_region: bool,
+    /// Whether the rings begin at address 0, the guest's and the front-end's.
+    pub at_zero: bool,
     /// What memory is made of.
     pub pages: Pages,
 }
@@ -68,6 +70,7 @@ impl Default for Plan {
             slots: 16,
             data_len: 4096,
             own_data_region: false,
+            at_zero: false,
             pages: Pages::Small,
         }
     }
@@ -321,9 +324,14 @@ pub fn lay_out(plan: &Plan) -> (Vec<Region>, BTreeMap<u16, Queue>) {
     let slot_len = (REQUEST_LEN + RESPONSE_LEN + plan.data_len).next_multiple_of(64);
     let rings = plan.rings.len() * (26 * usize::from(plan.ring_size) + PER_RING);
     let data = plan.rings.len() * plan.slots * slot_len;
-    let region = |slot, size| Region::create(slot, size, plan.pages).expect("memory for the test");
-    let mut regions =
-        if plan.own_data_region { vec![region(0, rings), region(1, data)] } else { vec![region(0, rings + data)] };
+    let (first, second) = if plan.own_data_region { (rings, Some(data)) } else { (rings + data, None) };
+    let first = match plan.at_zero {
+        true => Region::create_at(0, 0, first, plan.pages),
+        false => Region::create(0, first, plan.pages),
+    };
+    let second = second.map(|size| Region::create(1, size, plan.pages));
+    let mut regions: Vec<Region> =
+        [Some(first), second].into_iter().flatten().map(|region| region.expect("memory for the test")).collect();
     let features = Features { event_idx: plan.event_idx };
     let queues = plan
         .rings

@@ -32,15 +32,18 @@ impl Region {
     /// # Errors
     /// What the kernel said: for huge pages mostly that there are too few.
     pub fn create(slot: u64, size: usize, pages: Pages) -> io::Result<Region> {
+        Region::create_at((slot + 1) << 32, 0x7f00_0000_0000 + (slot << 36), size, pages)
+    }
+
+    /// A region of at least `size` bytes, at these addresses of the guest and of the front-end.
+    ///
+    /// # Errors
+    /// As [`Region::create`].
+    pub fn create_at(guest_addr: u64, user_addr: u64, size: usize, pages: Pages) -> io::Result<Region> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("live-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let memory = SharedMemory::create(&name, size, pages)?;
-        let config = RegionConfig {
-            guest_addr: (slot + 1) << 32,
-            size: memory.len() as u64,
-            user_addr: 0x7f00_0000_0000 + (slot << 36),
-            mmap_offset: 0,
-        };
+        let config = RegionConfig { guest_addr, size: memory.len() as u64, user_addr, mmap_offset: 0 };
         Ok(Region { memory, config, name, taken: 0 })
     }
 

@@ -17,12 +17,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bdev::Gate;
-use crossbeam::channel::{self, Receiver};
+use crossbeam::channel::{self, Receiver, Sender};
 use guest_memory::MemTable;
 use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig, Source, Tsc};
 use rustix::event::{EventfdFlags, eventfd};
 use vhost_user::{Notifier, RingReport, RingSet, RingStats, Shard as _, Stopped};
-use virtio_scsi::{Controller, ControllerConfig, Limit, Limits, Shard, ShardStats, Unit};
+use virtio_scsi::{Connection, Controller, ControllerConfig, Limit, Limits, Shard, ShardStats, Unit};
 use virtqueue::split::{SplitDevice, SplitDriver};
 use virtqueue::{Features, Segment};
 
@@ -108,6 +108,9 @@ pub struct Device {
     /// Those of them that no chain has been made of yet.
     loose: Vec<u64>,
     next_token: usize,
+    ring_size: u16,
+    sender: Sender<RingReport>,
+    handles: Vec<PollerHandle>,
     /// Only for the handles that two shards wake each other by.
     _reactor: Option<Reactor>,
 }
@@ -139,40 +142,53 @@ impl Device {
             None => Vec::new(),
         };
         let (sender, reports) = channel::bounded(64);
-        let connection = controller.connect(&handles, &sender);
         let guest = Guest::new(&[(0, MIB as usize), (BUFFERS, (END - BUFFERS) as usize)]);
-        let features = Features { event_idx };
-        let queues = (0..controller.queues())
-            .map(|index| Queue {
-                driver: SplitDriver::new(ring_size, driver_addresses(&guest, index, ring_size), features)
-                    .expect("a ring that can be"),
-                out: BTreeMap::new(),
-            })
-            .collect();
         let mut device = Device {
             controller,
             guest,
-            shards: connection.shards,
+            shards: Vec::new(),
             gate,
             reports,
-            ring_stats: connection.ring_stats,
-            routes: connection.routes,
-            queues,
-            features,
+            ring_stats: Vec::new(),
+            routes: Vec::new(),
+            queues: Vec::new(),
+            ring_size,
+            features: Features { event_idx },
             next_buffer: BUFFERS,
             live: BTreeMap::new(),
             loose: Vec::new(),
             next_token: 0,
+            sender,
+            handles,
             _reactor: reactor,
         };
-        let table = device.guest.table();
-        let retired = device.swap_table(table);
-        assert!(retired.iter().all(|old| old.try_recv().is_ok()), "nothing is in flight yet");
-        for index in 0..device.controller.queues() {
-            device.start(index, 0);
-            device.rings(index).enable(index);
-        }
+        device.connect();
         device
+    }
+
+    /// The front-end goes, and another one comes: new shards, new rings.
+    ///
+    /// # Panics
+    /// If something is in flight.
+    pub fn reconnect(&mut self) {
+        for shard in &mut self.shards {
+            assert_eq!(shard.rings().in_flight(), 0);
+        }
+        self.shards.clear();
+        self.connect();
+    }
+
+    fn connect(&mut self) {
+        let Connection { shards, routes, ring_stats } = self.controller.connect(&self.handles, &self.sender);
+        (self.shards, self.routes, self.ring_stats) = (shards, routes, ring_stats);
+        self.queues = (0..self.controller.queues()).map(|index| self.make_queue(index, self.ring_size)).collect();
+        let table = self.guest.table();
+        let retired = self.swap_table(table);
+        assert!(retired.iter().all(|old| old.try_recv().is_ok()), "nothing is in flight yet");
+        for index in 0..self.controller.queues() {
+            self.start(index, 0);
+            self.rings(index).enable(index);
+        }
     }
 
     /// As [`Device::new`], and every unit has reported its unit attention.
@@ -238,8 +254,12 @@ impl Device {
     /// # Panics
     /// If there cannot be such a ring.
     pub fn renew(&mut self, index: u16, size: u16) {
+        self.queues[usize::from(index)] = self.make_queue(index, size);
+    }
+
+    fn make_queue(&self, index: u16, size: u16) -> Queue {
         let driver = SplitDriver::new(size, driver_addresses(&self.guest, index, size), self.features);
-        self.queues[usize::from(index)] = Queue { driver: driver.expect("a ring that can be"), out: BTreeMap::new() };
+        Queue { driver: driver.expect("a ring that can be"), out: BTreeMap::new() }
     }
 
     /// Gives every shard a new memory table. Each old one comes back when nothing uses it any more.

@@ -20,6 +20,9 @@ use crate::wire::{control, response};
 /// How many requests without a task management function are answered per poll.
 const BUDGET: usize = 16;
 
+/// Answers up to this length are written whole, also those of unknown types. No known one has more than 5 bytes.
+const ZEROED_MAX: usize = 64;
+
 /// The control queue of a device, on the shard that owns it.
 pub(crate) struct ControlQueue {
     slot: usize,
@@ -138,19 +141,24 @@ impl ControlQueue {
         }
     }
 
-    /// R13: nothing is left unanswered. The response byte is the last one of what the driver gave.
+    /// R13: nothing is left unanswered. The response byte is the last one of what the driver gave, zeroes come before it.
     fn fail(&self, rings: &mut RingSet, ticket: Ticket, writable: &[GuestSlice]) {
         self.stats.responses[usize::from(response::FAILURE)].add(1);
         let length = total(writable);
+        // virtio 1.3 §2.7.8.2: what is told as written has been written, from the first byte on.
+        let zeroed = length <= ZEROED_MAX;
         let mut before = length - 1;
         for slice in writable {
-            if before < slice.len() {
-                slice.split_at(before).1.write(&[response::FAILURE]);
+            let (front, rest) = slice.split_at(before.min(slice.len()));
+            if zeroed {
+                front.fill(0);
+            }
+            if rest.write(&[response::FAILURE]) == 1 {
                 break;
             }
-            before -= slice.len();
+            before -= front.len();
         }
-        rings.complete(ticket, u32::try_from(length).unwrap_or(u32::MAX));
+        rings.complete(ticket, if zeroed { length as u32 } else { 0 });
     }
 
     /// No asynchronous event is ever reported (R13).

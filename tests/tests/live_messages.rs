@@ -236,7 +236,7 @@ fn r16_ring_that_does_not_map_does_not_start_until_it_is_set_up_again() {
             let labels = [("controller", "dut"), ("queue", "3"), ("reason", "ring_unmapped")];
             assert_eq!(metrics.sum("ringside_virtqueue_faults_total", &labels), faults);
             assert_eq!(metrics.sum("ringside_virtqueue_broken", &labels[..2]), 1.0);
-            assert_eq!(rig.report().map(|report| report.ring), Some(3));
+            assert_eq!(rig.wait_report().ring, 3);
             good(client.run(FIRST, test_unit_ready(0)));
             assert!(client.queue(FIRST + 1).take().is_none(), "it does not run");
 

@@ -18,6 +18,7 @@ use vhost_user::RingReport;
 use vhost_user::connection::Stop;
 use virtio_scsi::{Controller, ControllerConfig, Limits, Unit};
 
+use super::PATIENCE;
 use super::exposition::Exposition;
 use super::load::{self, Load};
 use crate::device::unit;
@@ -190,6 +191,16 @@ impl Rig {
     #[must_use]
     pub fn report(&self) -> Option<RingReport> {
         self.reports.try_recv().ok()
+    }
+
+    /// Waits for the next report of a halted ring, which comes after the signal of its err descriptor.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[track_caller]
+    pub fn wait_report(&self) -> RingReport {
+        self.reports.recv_timeout(PATIENCE).expect("it is reported")
     }
 
     /// Puts the neighbour to work.

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use guest_memory::{GuestSlice, MemTable};
+use guest_memory::{GuestArray, GuestSlice, MemTable};
 
 use super::rings::{NO_INTERRUPT, NO_NOTIFY, Rings};
 use super::view::{Hints, View};
@@ -166,34 +166,32 @@ impl SplitDevice {
     /// [`SplitDevice::pop`] when something is there. Not inlined: the loops want the registers for themselves.
     #[inline(never)]
     fn fetch(&mut self, memory: &MemTable, limit: usize, batch: &mut ChainBatch) -> usize {
-        loop {
-            let (claimed, mut fault) = self.claim(limit, &mut batch.chains);
-            let (popped, stop) = self.walk_claimed(memory, claimed, batch);
-            if let Some(stop) = stop {
-                let head = batch.chains[popped].head;
-                self.give_up(&batch.chains[popped..claimed]);
-                fault = match stop {
-                    Stop::Fault(reason) => Some(Fault { reason, head: Some(head) }),
-                    Stop::NoRoom if popped > 0 => None,
-                    Stop::NoRoom => {
-                        batch.grow();
-                        continue;
-                    }
-                };
-            }
-            if let Some(fault) = fault {
-                self.mark_broken(fault);
-            }
-            batch.chains_len = popped;
-            self.next_avail = self.next_avail.wrapping_add(popped as u16); // at most the ring's size
-            return popped;
+        let (claimed, mut fault) = self.claim(limit, &mut batch.chains);
+        let (popped, stop) = self.walk_claimed(memory, claimed, batch);
+        if let Some(stop) = stop {
+            let head = batch.chains[popped].head;
+            self.give_up(&batch.chains[popped..claimed]);
+            fault = match stop {
+                Stop::Fault(reason) => Some(Fault { reason, head: Some(head) }),
+                Stop::NoRoom if popped > 0 => None,
+                Stop::NoRoom => {
+                    batch.grow();
+                    return self.fetch(memory, limit, batch);
+                }
+            };
         }
+        if let Some(fault) = fault {
+            self.mark_broken(fault);
+        }
+        batch.chains_len = popped;
+        self.next_avail = self.next_avail.wrapping_add(popped as u16); // at most the ring's size
+        popped
     }
 
     /// Reads the heads of up to `limit` chains and marks them as in flight, up to the first that cannot be. The caller
     /// knows that `limit` are available. A pass of its own, so that the descriptors are on their way into the cache while
     /// it goes on.
-    #[inline(always)]
+    #[inline(never)]
     fn claim(&mut self, limit: usize, chains: &mut [Chain]) -> (usize, Option<Fault>) {
         let rings = self.rings;
         let in_flight = &mut *self.in_flight;
@@ -222,7 +220,7 @@ impl SplitDevice {
     #[inline(always)]
     fn walk_claimed(&mut self, memory: &MemTable, claimed: usize, batch: &mut ChainBatch) -> (usize, Option<Stop>) {
         let usual = self.rings.usual_desc;
-        let mut view = View::new(memory, self.hints);
+        let view = View::new(memory, self.hints);
         let (cells, spill) = batch.slices.split_at_mut(CELL * batch.chains.len());
         let spill_start = cells.len() as u32;
         let mut spilled = 0;
@@ -230,29 +228,18 @@ impl SplitDevice {
         let mut start = 0;
         for (chain, cell) in batch.chains[..claimed].iter_mut().zip(cells) {
             if quick::walk(&view, usual, cell, start, chain).is_none() {
-                match self.walk_unusual(memory, chain.head, &mut spill[spilled..]) {
+                match walk_unusual(&view, memory, self.rings.desc, chain.head, &mut spill[spilled..]) {
                     Ok(walked) => {
                         *chain = walked.shifted(spill_start + spilled as u32);
                         spilled += walked.slices();
-                        view = View::new(memory, self.hints);
                     }
                     Err(stop) => return (start / CELL, Some(stop)),
                 }
             }
             start += CELL;
         }
+        self.hints = view.hints(claimed);
         (claimed, None)
-    }
-
-    /// Walks a chain that `quick` gave up on.
-    #[cold]
-    #[inline(never)]
-    fn walk_unusual(&mut self, memory: &MemTable, head: u16, slices: &mut [GuestSlice]) -> Result<Chain, Stop> {
-        let ring = self.rings.desc;
-        match long::walk(&View::new(memory, self.hints), ring, head, slices) {
-            Some(chain) => Ok(chain),
-            None => walk::walk(memory, &mut self.hints, ring, head, slices),
-        }
     }
 
     /// Claimed chains that are not handed over were never in flight.
@@ -338,6 +325,22 @@ impl SplitDevice {
         } else {
             self.rings.set_used_flags(NO_NOTIFY);
         }
+    }
+}
+
+/// Walks a chain that `quick` gave up on.
+#[cold]
+#[inline(never)]
+fn walk_unusual(
+    view: &View<'_>,
+    memory: &MemTable,
+    ring: GuestArray<u64>,
+    head: u16,
+    slices: &mut [GuestSlice],
+) -> Result<Chain, Stop> {
+    match long::walk(view, ring, head, slices) {
+        Some(chain) => Ok(chain),
+        None => walk::walk(memory, ring, head, slices),
     }
 }
 

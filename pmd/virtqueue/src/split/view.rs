@@ -1,42 +1,45 @@
-//! Translation for the two quick walks: the regions that drivers' buffers lie in just now. Anything it does not find is
-//! looked for by `walk.rs`.
+//! Translation for the two quick walks: one region is at hand, another is remembered, the rest is looked for. A buffer
+//! that lies in no single region is left to `walk.rs`.
 
-use std::hint::cold_path;
+use std::cell::Cell;
 
 use guest_memory::{GuestArray, GuestSlice, MemTable};
 
 use super::rings::{DESCRIPTOR, Descriptor, Entries, INDIRECT, NEXT};
 
-/// The two regions that were met last, by index. Kept from batch to batch; the table may be another one by then.
+/// Two regions by index, kept from batch to batch. The memory table may be another one by then.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hints {
-    recent: [usize; 2],
+    /// Where most buffers are.
+    at_hand: usize,
+    /// Where one was that was not there.
+    other: usize,
 }
 
-impl Hints {
-    /// Notes that the guest address was met.
-    pub(super) fn note(&mut self, memory: &MemTable, addr: u64) {
-        let after = memory.regions().partition_point(|region| region.config().guest_addr <= addr);
-        let index = after.saturating_sub(1);
-        if self.recent[0] != index {
-            self.recent = [index, self.recent[0]];
-        }
-    }
-}
-
-/// The regions that are at hand while a batch lasts.
-#[derive(Clone, Copy)]
+/// The memory table as one batch looks at it.
 pub(super) struct View<'a> {
     memory: &'a MemTable,
-    recent: Window,
-    other: usize,
+    at_hand: Window,
+    hints: Cell<Hints>,
+    /// Look-ups that did not find what they looked for in the region at hand.
+    missed: Cell<usize>,
 }
 
 impl<'a> View<'a> {
     #[inline(always)]
     pub(super) fn new(memory: &'a MemTable, hints: Hints) -> View<'a> {
-        let [recent, other] = hints.recent;
-        View { memory, recent: Window::of(memory, recent), other }
+        let at_hand = Window::of(memory, hints.at_hand);
+        View { memory, at_hand, hints: Cell::new(hints), missed: Cell::new(0) }
+    }
+
+    /// What the next batch should begin with, after one of `chains`.
+    #[inline(always)]
+    pub(super) fn hints(&self, chains: usize) -> Hints {
+        let hints = self.hints.get();
+        if self.missed.get() > chains {
+            return Hints { at_hand: hints.other, other: hints.at_hand };
+        }
+        hints
     }
 
     /// Where the descriptors of a chain lie, and the first of them: in the ring, or in the indirect table that the head
@@ -55,14 +58,28 @@ impl<'a> View<'a> {
         Some((entries, entries.entry(0)?))
     }
 
-    /// The bytes that a descriptor names, if one region at hand holds them all.
+    /// The bytes that a descriptor names, if one region holds them all.
     #[inline(always)]
     pub(super) fn slice(&self, named: Descriptor) -> Option<GuestSlice> {
-        if let Some(slice) = self.recent.slice(named) {
+        match self.at_hand.slice(named) {
+            Some(slice) => Some(slice),
+            None => self.slice_elsewhere(named),
+        }
+    }
+
+    /// Guests whose memory is in two regions, below and above 4 GiB, come here often.
+    #[cold]
+    #[inline(never)]
+    fn slice_elsewhere(&self, named: Descriptor) -> Option<GuestSlice> {
+        self.missed.set(self.missed.get() + 1);
+        let hints = self.hints.get();
+        if let Some(slice) = Window::of(self.memory, hints.other).slice(named) {
             return Some(slice);
         }
-        cold_path();
-        Window::of(self.memory, self.other).slice(named)
+        let regions = self.memory.regions();
+        let other = regions.partition_point(|region| region.config().guest_addr <= named.addr).checked_sub(1)?;
+        self.hints.set(Hints { other, ..hints });
+        Window::of(self.memory, other).slice(named)
     }
 }
 

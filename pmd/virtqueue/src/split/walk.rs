@@ -7,7 +7,6 @@ use std::hint::black_box;
 use guest_memory::{GuestArray, GuestSlice, MemTable};
 
 use super::rings::{DESCRIPTOR, Descriptor, Entries, INDIRECT, NEXT, WRITE};
-use super::view::Hints;
 use crate::{Chain, FaultReason};
 
 /// Why a walk ended before its chain did.
@@ -30,7 +29,6 @@ impl From<FaultReason> for Stop {
 #[inline(never)]
 pub(super) fn walk(
     memory: &MemTable,
-    hints: &mut Hints,
     ring: GuestArray<u64>,
     head: u16,
     slices: &mut [GuestSlice],
@@ -38,7 +36,7 @@ pub(super) fn walk(
     let longest = ring.len() / 2;
     let pieces_max = longest + memory.regions().len();
     let path = Path { chain: Chain { head, ..Chain::default() }, writable: false, filled: 0 };
-    let mut walk = Walk { memory, hints, slices, longest, left: longest, pieces_max, path };
+    let mut walk = Walk { memory, slices, longest, left: longest, pieces_max, path };
     if let Some(table) = walk.follow(&ring, head, Place::Ring)? {
         walk.follow_table(table)?;
     }
@@ -48,7 +46,6 @@ pub(super) fn walk(
 /// One walk under way.
 struct Walk<'a> {
     memory: &'a MemTable,
-    hints: &'a mut Hints,
     slices: &'a mut [GuestSlice],
     /// The ring's size, which is the length of the longest chain (virtio 1.3 §2.7.5.1).
     longest: usize,
@@ -105,7 +102,6 @@ impl Walk<'_> {
         }
         check_range(table)?;
         self.memory.translate_each(table.addr, table.len, |_| ()).map_err(|_| FaultReason::IndirectUnmapped)?;
-        self.hints.note(self.memory, table.addr);
         let entries = Table { memory: self.memory, table };
         self.follow(&entries, 0, Place::Table)?;
         Ok(())
@@ -131,7 +127,6 @@ impl Walk<'_> {
         if parts > room.len() {
             return Err(Stop::NoRoom);
         }
-        self.hints.note(self.memory, buffer.addr);
         self.path.add(buffer, parts);
         Ok(())
     }

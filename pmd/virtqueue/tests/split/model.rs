@@ -213,7 +213,7 @@ fn cut(segment: &Segment) -> Vec<(u64, usize)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, max_shrink_time: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_of_operations_does_what_the_model_says(

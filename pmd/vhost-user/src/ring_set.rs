@@ -162,14 +162,16 @@ impl RingSet {
         self.rings[slot].index
     }
 
-    /// Pops up to `limit` chains; 0 from a ring that is stopped, disabled, halting or broken.
+    /// Pops up to `limit` chains into the batch, which holds nothing else then; 0 from a ring that is stopped, disabled,
+    /// halting or broken.
     #[inline]
     pub fn pop(&mut self, slot: usize, limit: usize, batch: &mut ChainBatch) -> usize {
         let ring = &mut self.rings[slot];
-        if !ring.fetches() {
+        let fetches = ring.fetches();
+        let Some(queue) = ring.queue.as_mut().filter(|_| fetches) else {
+            batch.clear(); // what an earlier pop gave is not to be seen again
             return 0;
-        }
-        let Some(queue) = &mut ring.queue else { return 0 };
+        };
         let count = queue.pop(&self.table, limit, batch);
         if count > 0 {
             self.in_flight += count as u32;

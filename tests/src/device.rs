@@ -45,6 +45,7 @@ pub const BUFFERS: u64 = MIB;
 pub const END: u64 = 2 * MIB;
 
 const MIB: u64 = 1 << 20;
+const REGIONS: &[(u64, usize)] = &[(0, BUFFERS as usize), (BUFFERS, (END - BUFFERS) as usize)];
 /// How often a device is polled until something must have happened. No request takes more than a few polls.
 const POLLS_MAX: usize = 10_000;
 
@@ -142,7 +143,7 @@ impl Device {
             None => Vec::new(),
         };
         let (sender, reports) = channel::bounded(64);
-        let guest = Guest::new(&[(0, MIB as usize), (BUFFERS, (END - BUFFERS) as usize)]);
+        let guest = Guest::new(REGIONS);
         let mut device = Device {
             controller,
             guest,
@@ -178,9 +179,27 @@ impl Device {
         self.connect();
     }
 
+    /// The front-end maps other memory, empty, for the guest: rings are stopped, tables changed, new rings started.
+    ///
+    /// # Panics
+    /// If requests are in flight that do not end.
+    pub fn replace_memory(&mut self) {
+        for index in 0..self.controller.queues() {
+            let stopped = self.stop(index);
+            self.run();
+            let _ = stopped.try_recv().expect("a ring that has stopped");
+        }
+        self.guest = Guest::new(REGIONS);
+        self.start_rings();
+    }
+
     fn connect(&mut self) {
         let Connection { shards, routes, ring_stats } = self.controller.connect(&self.handles, &self.sender);
         (self.shards, self.routes, self.ring_stats) = (shards, routes, ring_stats);
+        self.start_rings();
+    }
+
+    fn start_rings(&mut self) {
         self.queues = (0..self.controller.queues()).map(|index| self.make_queue(index, self.ring_size)).collect();
         let table = self.guest.table();
         let retired = self.swap_table(table);

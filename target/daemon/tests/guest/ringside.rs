@@ -1,0 +1,76 @@
+//! The built target as an operator runs it: `ringside serve`, its log, its metrics, its end by SIGTERM.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::metrics::Metrics;
+use super::process::Process;
+
+/// Starting and draining are quick; this is for a busy machine.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// A running `ringside serve`. Ended when dropped.
+pub struct Ringside {
+    process: Process,
+    config: PathBuf,
+    metrics: SocketAddr,
+}
+
+impl Ringside {
+    /// Starts it in `dir` and waits until it is ready. `config` says all but where the metrics are; sockets in it are
+    /// named relative to `dir`.
+    pub fn start(dir: &Path, config: &str) -> Ringside {
+        let path = dir.join("ringside.toml");
+        fs::write(&path, format!("{config}\n[metrics]\nlisten = '127.0.0.1:0'\n")).unwrap();
+        Ringside::serve(path)
+    }
+
+    fn serve(config: PathBuf) -> Ringside {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringside"));
+        command.args(["serve", "--config"]).arg(&config).env("RINGSIDE_LOG", "info");
+        let mut process = Process::start("ringside", command.current_dir(config.parent().unwrap()));
+        let line = process.line("the metrics' address", BOUND, |line| line.contains("metrics: http://"));
+        let address = line.split_once("http://").unwrap().1.strip_suffix("/metrics").unwrap();
+        let metrics = address.parse().unwrap();
+        process.line("ready", BOUND, |line| line.ends_with(" ready"));
+        Ringside { process, config, metrics }
+    }
+
+    /// Kills it and starts it again with the same configuration.
+    #[must_use]
+    pub fn kill_and_restart(mut self) -> Ringside {
+        self.process.signal(Signal::KILL);
+        let _ = self.process.wait(BOUND);
+        Ringside::serve(self.config.clone())
+    }
+
+    /// What it has counted so far.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::scrape(self.metrics)
+    }
+
+    /// What `ringside qemu-args` prints for `controller` of this configuration.
+    pub fn qemu_args(&self, controller: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringside"));
+        command.arg("qemu-args").arg("--config").arg(&self.config).args(arguments).arg(controller);
+        let output = command.current_dir(self.config.parent().unwrap()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Ends it as an operator does, and checks how: drained, status 0, and no error in the log.
+    pub fn stop(mut self) {
+        self.process.signal(Signal::TERM);
+        let status = self.process.wait(BOUND);
+        assert_eq!(status.code(), Some(0), "exit status of ringside");
+        let log = self.process.seen();
+        assert!(log.last().is_some_and(|line| line.ends_with("drained")), "the last line is another one");
+        let error = log.iter().find(|line| line.contains("ERROR") || line.contains("panicked"));
+        assert_eq!(error, None, "the target reports an error");
+    }
+}

@@ -1,6 +1,7 @@
 //! The driver side of one virtqueue of a live target: buffers, kicks and calls around a [`SplitDriver`]. What the
 //! buffers hold is the caller's.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -32,6 +33,8 @@ pub struct Queue {
     sent: HashMap<usize, Sent>,
     next_token: usize,
     done: VecDeque<Reply>,
+    kicks: Cell<u64>,
+    calls: Cell<u64>,
 }
 
 /// What is remembered of a chain in flight.
@@ -71,6 +74,8 @@ impl Queue {
             sent: HashMap::new(),
             next_token: 0,
             done: VecDeque::new(),
+            kicks: Cell::new(0),
+            calls: Cell::new(0),
         }
     }
 
@@ -180,6 +185,7 @@ impl Queue {
     /// If the descriptor does not take it.
     pub fn kick(&self) {
         rustix::io::write(&self.kick, &1u64.to_ne_bytes()).expect("an eventfd takes another kick");
+        self.kicks.set(self.kicks.get() + 1);
     }
 
     /// The next chain that has come back, if there is one.
@@ -243,7 +249,22 @@ impl Queue {
 
     /// Takes what the call descriptor holds: how often the device has called since the last time.
     pub fn drain_calls(&self) -> u64 {
-        drain(&self.call)
+        let calls = drain(&self.call);
+        self.calls.set(self.calls.get() + calls);
+        calls
+    }
+
+    /// How often the device was kicked so far.
+    #[must_use]
+    pub fn kicks(&self) -> u64 {
+        self.kicks.get()
+    }
+
+    /// How often the device has called so far.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.drain_calls();
+        self.calls.get()
     }
 
     /// Takes what the err descriptor holds: how often the device has said that the queue broke.

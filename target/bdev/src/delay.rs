@@ -111,6 +111,10 @@ impl Bdev for Delay {
         });
         Channel::from(channel)
     }
+
+    fn reset(&self) {
+        self.base.reset();
+    }
 }
 
 /// When a request may go on.

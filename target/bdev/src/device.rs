@@ -15,6 +15,10 @@ pub trait Bdev: Send + Sync {
 
     /// Opens a channel. Called on a control thread, may block and allocate; the channel then moves to its poller.
     fn open(&self) -> Channel;
+
+    /// Whoever uses the device has been told that what it wrote may be lost, and starts anew (a LOGICAL UNIT RESET): a
+    /// device that fails every flush because of one that went wrong may stop doing so. From any thread, does not block.
+    fn reset(&self) {}
 }
 
 /// What a device says about itself. What it does not know has the value that promises nothing.

@@ -139,6 +139,10 @@ impl Bdev for Recorder {
             Box::new(RecorderChannel { base: self.base.open(), record: Arc::clone(&self.record) });
         Channel::from(channel)
     }
+
+    fn reset(&self) {
+        self.base.reset();
+    }
 }
 
 struct RecorderChannel {

@@ -59,7 +59,7 @@ use signals::Signals;
 use watch::{Ended, watch};
 
 /// Runs, prints progress on standard error and the outcome on standard output. SIGINT and SIGTERM end it early, with an
-/// outcome; a second one at once. The caller makes the exit status of [`Outcome::passed`].
+/// outcome. The caller makes the exit status of [`Outcome::passed`].
 ///
 /// # Errors
 /// What keeps a run from beginning: arguments, nobody listens, a device that lacks something, no such logical unit. What
@@ -98,10 +98,11 @@ pub fn measure(args: &Args, interrupt: BorrowedFd<'_>) -> anyhow::Result<Outcome
     let (report, ended) = drive(args, range, seed, queues, &fds, link.as_ref(), interrupt)?;
     let mut outcome = Outcome::new(args, seed, &range, &report);
     outcome.interrupted = ended == Ended::Interrupted;
-    outcome.failure = failure(args, &report, ended);
+    outcome.failure = failure(&report, ended);
+    let patience = if outcome.interrupted { args.stall_timeout.min(watch::HURRIED) } else { args.stall_timeout };
     if let Some(link) = &mut link
         && outcome.failure.is_none()
-        && let Err(error) = link.stop()
+        && let Err(error) = link.stop(patience)
     {
         outcome.failure = Some(format!("{error:#}"));
     }
@@ -185,7 +186,7 @@ impl Drop for Finished<'_> {
 }
 
 /// Why the run could not go on, if it could not.
-fn failure(args: &Args, report: &Report, ended: Ended) -> Option<String> {
+fn failure(report: &Report, ended: Ended) -> Option<String> {
     let outstanding = || {
         let queues = report.outstanding.iter().enumerate().filter(|(_, count)| **count > 0);
         let each: Vec<String> = queues.map(|(queue, count)| format!("{count} on request queue {queue}")).collect();
@@ -197,11 +198,9 @@ fn failure(args: &Args, report: &Report, ended: Ended) -> Option<String> {
     match ended {
         Ended::ByItself | Ended::Interrupted => None,
         Ended::Trouble(trouble) => Some(format!("{trouble}; commands outstanding: {}", outstanding())),
-        Ended::Stalled => Some(format!(
-            "no command came back for {} s; commands outstanding: {}",
-            args.stall_timeout.as_secs_f64(),
-            outstanding()
-        )),
+        Ended::Stalled(time) => {
+            Some(format!("no command came back for {time:?}; commands outstanding: {}", outstanding()))
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The vhost-user conversation: agreeing with the device, starting its rings, seeing that it is gone, stopping its rings.
 //! What is on the rings is the queues' business.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use vhost_user::Notifier;
@@ -22,6 +23,8 @@ use super::layout::{FIRST_REQUEST_RING, Layout, Memory};
 #[derive(Debug)]
 pub(super) struct Link {
     frontend: Frontend,
+    /// How long a reply may take.
+    patience: Duration,
     negotiated: Negotiated,
     limits: Option<Limits>,
     /// By ring index, control and event ring included.
@@ -73,21 +76,22 @@ impl Link {
     /// # Errors
     /// Nobody listens, or the device does not have what is needed; the text names it.
     pub(super) fn connect(args: &Args, path: &Path) -> anyhow::Result<Link> {
-        let mut frontend =
-            Frontend::connect(path).context("is the target running, with a controller on this socket?")?;
-        frontend.set_reply_timeout(Some(args.stall_timeout)).context("socket")?;
-        frontend.set_owner()?;
+        let frontend = Frontend::connect(path)
+            .map_err(|error| anyhow!("{error}: is a target running, with a controller on this socket?"))?;
+        let nothing = Negotiated { features: 0, protocol_features: 0 };
+        let mut link = Link { frontend, patience: Duration::MAX, negotiated: nothing, limits: None, fds: Vec::new() };
+        link.set_patience(args.stall_timeout)?;
+        link.tell(Frontend::set_owner)?;
         let indirect = if args.indirect { feature::INDIRECT_DESC } else { 0 };
         let wanted = feature::VERSION_1 | feature::EVENT_IDX | indirect;
         let wanted_protocol = protocol::MQ | protocol::REPLY_ACK | protocol::CONFIG | protocol::STATUS;
-        let negotiated = frontend.negotiate(wanted, wanted_protocol).context("negotiating features")?;
-        let features = negotiated.features;
+        link.negotiated = link.tell(|frontend| frontend.negotiate(wanted, wanted_protocol))?;
+        let features = link.negotiated.features;
         ensure!(features & feature::VERSION_1 != 0, "the device does not offer VIRTIO_F_VERSION_1 (bit 32)");
         ensure!(
             features & indirect == indirect,
             "--indirect: the device does not offer VIRTIO_F_INDIRECT_DESC (bit 28)"
         );
-        let mut link = Link { frontend, negotiated, limits: None, fds: Vec::new() };
         link.check_queues(args)?;
         link.read_config(args)?;
         if link.has(protocol::STATUS) {
@@ -96,13 +100,28 @@ impl Link {
         Ok(link)
     }
 
+    fn set_patience(&mut self, patience: Duration) -> anyhow::Result<()> {
+        self.patience = patience;
+        self.frontend.set_reply_timeout(Some(patience)).context("socket")
+    }
+
+    /// A message, and an error with a text of its own: no cause is told twice, and a time-out is called one.
+    fn tell<T>(&mut self, message: impl FnOnce(&mut Frontend) -> Result<T, FrontendError>) -> anyhow::Result<T> {
+        message(&mut self.frontend).map_err(|error| match error {
+            FrontendError::Socket { code, source } if source.kind() == io::ErrorKind::WouldBlock => {
+                anyhow!("{code}: no reply within {:?}", self.patience)
+            }
+            other => anyhow!("{other}"),
+        })
+    }
+
     fn has(&self, protocol_feature: u64) -> bool {
         self.negotiated.protocol_features & protocol_feature != 0
     }
 
     fn check_queues(&mut self, args: &Args) -> anyhow::Result<()> {
         if self.has(protocol::MQ) {
-            let there = self.frontend.queue_num()?;
+            let there = self.tell(Frontend::queue_num)?;
             let requests = there.saturating_sub(u64::from(FIRST_REQUEST_RING));
             let queues = args.queues;
             ensure!(requests >= u64::from(queues), "--queues {queues}: the device has {requests} request queues");
@@ -115,12 +134,12 @@ impl Link {
         if !self.has(protocol::CONFIG) {
             return Ok(());
         }
-        let bytes = match self.frontend.config(0, CONFIG_LEN as u32) {
-            Ok(bytes) => bytes,
+        let config = self.tell(|frontend| match frontend.config(0, CONFIG_LEN as u32) {
             // An empty range is how a back-end says no.
-            Err(FrontendError::ReplySize { .. }) => return Ok(()),
-            Err(error) => return Err(error).context("config space"),
-        };
+            Err(FrontendError::ReplySize { .. }) => Ok(None),
+            other => other.map(Some),
+        });
+        let Some(bytes) = config? else { return Ok(()) };
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let (num_queues, sense_size, cdb_size) = (word(0), word(20), word(24));
         let queues = args.queues;
@@ -135,8 +154,8 @@ impl Link {
 
     /// virtio 1.3 §3.1.1: the device says whether it takes the features.
     fn agree_on_status(&mut self) -> anyhow::Result<()> {
-        self.frontend.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK)?;
-        let status = self.frontend.status()?;
+        self.tell(|frontend| frontend.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK))?;
+        let status = self.tell(Frontend::status)?;
         let features = self.negotiated.features;
         ensure!(
             status & u64::from(FEATURES_OK) != 0,
@@ -158,45 +177,49 @@ impl Link {
     /// Gives the device the memory and starts every ring. Rings and their memory have to be as they are to be found.
     pub(super) fn start(&mut self, memory: &Memory, layout: &Layout, fds: Vec<Arc<RingFds>>) -> anyhow::Result<()> {
         self.fds = fds;
-        self.frontend.set_mem_table(&[memory.region()]).context("memory table")?;
+        self.tell(|frontend| frontend.set_mem_table(&[memory.region()]))?;
         for index in 0..self.fds.len() {
             self.start_ring(memory, layout, index).with_context(|| format!("ring {index} ({})", ring_name(index)))?;
         }
         if self.negotiated.features & F_PROTOCOL_FEATURES != 0 {
             for index in 0..self.fds.len() {
-                self.frontend.set_vring_enable(index as u32, true)?;
+                self.tell(|frontend| frontend.set_vring_enable(index as u32, true))?;
             }
         }
         if self.has(protocol::STATUS) {
-            self.frontend.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK)?;
+            self.tell(|frontend| frontend.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK))?;
         }
         Ok(())
     }
 
     fn start_ring(&mut self, memory: &Memory, layout: &Layout, index: usize) -> anyhow::Result<()> {
         let place = &layout.rings[index];
-        let fds = &self.fds[index];
+        let fds = Arc::clone(&self.fds[index]);
         let size = layout.queue_size;
         let (short, index) = (index as u8, index as u32);
-        self.frontend.set_vring_num(index, u32::from(size)).with_context(|| format!("--queue-size {size}"))?;
-        self.frontend.set_vring_base(index, 0)?;
+        self.tell(|frontend| frontend.set_vring_num(index, size.into()))
+            .with_context(|| format!("--queue-size {size}"))?;
         let addresses = VringAddresses {
             desc_user: memory.user_addr(place.desc),
             avail_user: memory.user_addr(place.avail),
             used_user: memory.user_addr(place.used),
             ..VringAddresses::default()
         };
-        self.frontend.set_vring_addr(index, &addresses)?;
-        self.frontend.set_vring_call(short, Some(fds.call.as_fd()))?;
-        self.frontend.set_vring_err(short, Some(fds.err.as_fd()))?;
-        self.frontend.set_vring_kick(short, Some(fds.kick.as_fd()))?;
-        Ok(())
+        self.tell(|frontend| {
+            frontend.set_vring_base(index, 0)?;
+            frontend.set_vring_addr(index, &addresses)?;
+            frontend.set_vring_call(short, Some(fds.call.as_fd()))?;
+            frontend.set_vring_err(short, Some(fds.err.as_fd()))?;
+            // Last: with it the ring starts.
+            frontend.set_vring_kick(short, Some(fds.kick.as_fd()))
+        })
     }
 
-    /// Stops every ring, one after the other. Nothing may be in flight, or this takes as long as that.
-    pub(super) fn stop(&mut self) -> anyhow::Result<()> {
+    /// Stops every ring, one after the other. Nothing may be in flight, or this takes as long as that, up to `patience`.
+    pub(super) fn stop(&mut self, patience: Duration) -> anyhow::Result<()> {
+        self.set_patience(patience)?;
         for index in 0..self.fds.len() {
-            let stopped = self.frontend.vring_base(index as u32);
+            let stopped = self.tell(|frontend| frontend.vring_base(index as u32));
             stopped.with_context(|| format!("stopping ring {index} ({})", ring_name(index)))?;
         }
         Ok(())

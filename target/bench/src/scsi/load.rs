@@ -203,6 +203,7 @@ impl<'a> Load<'a> {
             }
             if came == 0 && self.sleeper.is_some() {
                 self.sleep(now);
+                last = Tsc::now();
             }
         }
         self.tell();

@@ -1,14 +1,13 @@
-//! SIGINT and SIGTERM as a descriptor that becomes readable. A second one ends the process the hard way.
+//! SIGINT and SIGTERM as a descriptor that becomes readable. They have no other effect: a run that is interrupted has
+//! an end in sight, whatever the device does, and tools such as `timeout` send their signal twice.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::{flag, low_level};
+use signal_hook::low_level;
 
 /// The signals, for as long as this lives.
 #[derive(Debug)]
@@ -23,13 +22,8 @@ impl Signals {
     pub(super) fn install() -> io::Result<Signals> {
         let (receiver, sender) = UnixStream::pair()?;
         let mut signals = Signals { receiver, registered: Vec::new() };
-        let once = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag down and raises it.
-            let registered = &mut signals.registered;
-            registered.push(flag::register_conditional_shutdown(signal, SIGNALLED + signal, Arc::clone(&once))?);
-            registered.push(flag::register(signal, Arc::clone(&once))?);
-            registered.push(low_level::pipe::register(signal, sender.try_clone()?)?);
+            signals.registered.push(low_level::pipe::register(signal, sender.try_clone()?)?);
         }
         Ok(signals)
     }
@@ -50,5 +44,28 @@ impl Drop for Signals {
     }
 }
 
-/// What shells add to the signal's number.
-const SIGNALLED: i32 = 128;
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags};
+
+    use super::super::link::wait;
+    use super::*;
+
+    #[test]
+    fn signals_of_either_kind_make_it_readable_any_number_of_times() {
+        for signal in [SIGINT, SIGTERM] {
+            let signals = Signals::install().unwrap();
+            let readable = || {
+                let mut fds = [PollFd::new(&signals, PollFlags::IN)];
+                wait(&mut fds, Duration::ZERO).unwrap();
+                !fds[0].revents().is_empty()
+            };
+            assert!(!readable());
+            low_level::raise(signal).unwrap();
+            low_level::raise(signal).unwrap();
+            assert!(readable());
+        }
+    }
+}

@@ -148,7 +148,7 @@ fn device_that_stops_answering_ends_the_run_naming_what_is_outstanding() {
         let device = Device::start(|seen| if seen.transfers >= 20 { Twist::Hang } else { Twist::None });
         let outcome = run_on(&device, &format!("--time 3600 --stall-timeout 1.5 {line}"));
         let failure = outcome.failure.unwrap();
-        let wanted = "no command came back for 1.5 s; commands outstanding: 4 on request queue 0";
+        let wanted = "no command came back for 1.5s; commands outstanding: 4 on request queue 0";
         assert_eq!(failure, wanted);
     }
 }
@@ -242,7 +242,7 @@ fn socket_without_listener_is_an_error_that_names_it() {
     let path = directory.path().join("nobody");
     let args = parse(&format!("--socket {}", path.display())).unwrap();
     let error = format!("{:#}", measure(&args, never().as_fd()).unwrap_err());
-    assert!(error.contains("is the target running") && error.contains(path.to_str().unwrap()), "{error}");
+    assert!(error.contains("is a target running") && error.contains(path.to_str().unwrap()), "{error}");
 }
 
 #[test]
@@ -276,4 +276,30 @@ fn null_responder_answers_every_command() {
         assert!(outcome.passed() && outcome.failure.is_none(), "{line}: {outcome:?}");
         assert!(outcome.asked.null_responder);
     }
+}
+
+#[test]
+fn start_up_with_a_back_end_that_does_not_reply_ends_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mute");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let args = parse(&format!("--socket {} --stall-timeout 0.1", path.display())).unwrap();
+    let error = format!("{:#}", measure(&args, never().as_fd()).unwrap_err());
+    assert_eq!(error, "GET_FEATURES: no reply within 100ms");
+}
+
+#[test]
+fn run_that_is_interrupted_does_not_wait_for_a_device_that_hangs() {
+    let (interrupt, other_end) = UnixStream::pair().unwrap();
+    let mut other_end = Some(other_end);
+    let device = Device::start(move |seen| {
+        if seen.transfers < 20 {
+            return Twist::None;
+        }
+        drop(other_end.take());
+        Twist::Hang
+    });
+    let outcome = measure(&args(&device, "--time 3600 --stall-timeout 3600"), interrupt.as_fd()).unwrap();
+    let failure = outcome.failure.unwrap();
+    assert!(failure.starts_with("no command came back for 2s; commands outstanding: 4"), "{failure}");
 }

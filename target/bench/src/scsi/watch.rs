@@ -21,8 +21,8 @@ pub(super) enum Ended {
     Interrupted,
     /// The device cannot go on.
     Trouble(Trouble),
-    /// No command came back for as long as the arguments allow.
-    Stalled,
+    /// No command came back for this long, which is as long as is allowed.
+    Stalled(Duration),
 }
 
 /// Watches until the load is finished. `interrupt` is readable as soon as the user wants an end.
@@ -59,14 +59,17 @@ pub(super) fn watch(
             if let Some(trouble) = Link::trouble(&fds[1..device_end]) {
                 ended = Ended::Trouble(trouble);
             } else if stall.strikes(board) {
-                ended = Ended::Stalled;
+                ended = Ended::Stalled(stall.timeout);
             } else if fds[device_end..].iter().any(signalled) {
                 ended = Ended::Interrupted;
             }
             match ended {
                 Ended::ByItself => {}
-                Ended::Interrupted => board.give(Order::Finish),
-                Ended::Trouble(_) | Ended::Stalled => board.give(Order::Abandon),
+                Ended::Interrupted => {
+                    board.give(Order::Finish);
+                    stall.hurry();
+                }
+                Ended::Trouble(_) | Ended::Stalled(_) => board.give(Order::Abandon),
             }
         }
         progress.tell(board);
@@ -76,7 +79,7 @@ pub(super) fn watch(
 impl Ended {
     /// Nothing will come back, so there is nothing left to be seen to.
     fn is_forced(self) -> bool {
-        matches!(self, Ended::Trouble(_) | Ended::Stalled)
+        matches!(self, Ended::Trouble(_) | Ended::Stalled(_))
     }
 }
 
@@ -91,6 +94,11 @@ struct StallClock {
 impl StallClock {
     fn new(timeout: Duration) -> StallClock {
         StallClock { timeout, seen: 0, since: Instant::now() }
+    }
+
+    /// Somebody waits for the end.
+    fn hurry(&mut self) {
+        self.timeout = self.timeout.min(HURRIED);
     }
 
     fn strikes(&mut self, board: &Board) -> bool {
@@ -164,6 +172,8 @@ fn write_line(line: &mut String, past: Duration, rate: f64, bs: u64, board: &Boa
     write!(line, "{:4} s  {phase}{rate:.0} IOPS  {mib:.1} MiB/s  errors {}", past.as_secs(), board.failed.value())
 }
 
+/// How long commands in flight may keep a user who wants an end.
+pub(super) const HURRIED: Duration = Duration::from_secs(2);
 /// How long nothing has to be seen to.
 const PERIOD: Duration = Duration::from_millis(250);
 

@@ -235,9 +235,7 @@ fn real_guest_that_is_idle_lets_every_poller_sleep() {
     let mut guest = lab.guest("vm0", "idle.sh").start();
     guest.line("IDLE");
     for core in cores() {
-        let core = core.to_string();
-        let loops = || ringside.metrics().sum("ringside_poller_loops_total", &[("core", &core)]);
-        until("a poller that stands still", SOON, || (loops() == loops()).then_some(()));
+        until("a poller that blocks", SOON, || ringside.blocks(&format!("ringside-p{core}")).then_some(()));
     }
     assert_eq!(ringside.metrics().sum("ringside_session_connected", &[]), 1.0);
     drop(guest);

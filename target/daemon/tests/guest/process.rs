@@ -70,6 +70,11 @@ impl Process {
         &self.seen
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it reads.
     pub fn input(&mut self) -> &mut ChildStdin {
         self.child.stdin.as_mut().unwrap()

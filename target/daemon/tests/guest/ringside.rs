@@ -54,6 +54,15 @@ impl Ringside {
         Metrics::scrape(self.metrics)
     }
 
+    /// Whether its thread of that name waits for something: one that polls is running, or about to.
+    pub fn blocks(&self, thread: &str) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+        // proc_pid_stat(5): the name in parentheses, then the state.
+        let state = stats.filter_map(|stat| stat.split_once(&format!("({thread}) ")).map(|(_, rest)| rest.to_owned()));
+        state.map(|rest| rest.starts_with('S')).next().expect("a thread of that name")
+    }
+
     /// What `ringside qemu-args` prints for `controller` of this configuration.
     pub fn qemu_args(&self, controller: &str, arguments: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringside"));

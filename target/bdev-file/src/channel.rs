@@ -37,6 +37,8 @@ pub(crate) struct FileChannel {
     results: Vec<(u32, i32)>,
     /// The one system call of this batch was made.
     entered: bool,
+    /// The poller is about to sleep, and will not come by for what is left over.
+    armed: bool,
     counters: Arc<ChannelCounters>,
 }
 
@@ -59,6 +61,7 @@ impl FileChannel {
             bounces,
             results: Vec::with_capacity(DEPTH as usize),
             entered: false,
+            armed: false,
             counters: file.counters.join(),
         })
     }
@@ -128,7 +131,7 @@ impl FileChannel {
 
     /// The one system call of a batch.
     fn enter(&mut self) {
-        if self.entered || !self.ring.wants_enter() {
+        if self.entered && !self.armed || !self.ring.wants_enter() {
             return;
         }
         self.entered = true;
@@ -390,10 +393,12 @@ impl IoChannel for FileChannel {
     }
 
     fn arm(&mut self) {
+        self.armed = true;
         self.ring.notify(true);
     }
 
     fn disarm(&mut self) {
+        self.armed = false;
         self.ring.notify(false);
     }
 }

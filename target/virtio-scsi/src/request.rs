@@ -67,6 +67,8 @@ struct UnitState {
     outstanding: u32,
     tasks: TaskSets,
     touched: bool,
+    /// Its channel was told to wake the poller.
+    armed: bool,
     tally: Tally,
 }
 
@@ -143,6 +145,7 @@ impl Requests {
             outstanding: 0,
             tasks: TaskSets::default(),
             touched: false,
+            armed: false,
             tally: Tally::default(),
         };
         let units: Vec<UnitState> = map.units().iter().enumerate().map(state).collect();
@@ -172,11 +175,6 @@ impl Requests {
 
     pub(crate) fn pending_mut(&mut self) -> &mut PendingTable {
         &mut self.pending
-    }
-
-    /// When a backend has to be looked at next, as far as it knows.
-    pub(crate) fn next_deadline(&self) -> Option<Tsc> {
-        self.waiting.iter().filter_map(|unit| self.units[usize::from(*unit)].channel.next_deadline()).min()
     }
 
     /// Deals with one chain of a request queue.

@@ -174,18 +174,17 @@ impl Source for Shard {
         if function_under_way || !self.rings.can_sleep() {
             return Armed::MustPoll { deadline: None };
         }
-        if self.requests.outstanding() > 0 {
-            return Armed::MustPoll { deadline: self.requests.next_deadline() };
-        }
-        Armed::Sleep
+        self.requests.arm_backends()
     }
 
     fn disarm(&mut self) {
         self.rings.disable_notifications();
+        self.requests.disarm_backends();
     }
 
     fn wake_fds(&self, add: &mut dyn FnMut(BorrowedFd<'_>)) {
         self.rings.kicks(add);
+        self.requests.wake_fds(add);
     }
 
     fn fds_generation(&self) -> u64 {

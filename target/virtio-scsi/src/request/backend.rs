@@ -1,7 +1,9 @@
 //! Commands at their backend, and the end of a batch.
 
+use std::os::fd::BorrowedFd;
+
 use bdev::{Completion, Status};
-use reactor::Tsc;
+use reactor::{Armed, Tsc};
 use vhost_user::{RingSet, Ticket};
 
 use super::execute::sense_of;
@@ -44,6 +46,34 @@ impl Requests {
             verdict: None,
             response: ResponseArea::of(request.writable),
         });
+    }
+
+    /// Has every backend with commands wake the poller. Whether that lets it sleep, and until when.
+    pub(crate) fn arm_backends(&mut self) -> Armed {
+        let mut nearest: Option<Tsc> = None;
+        for unit in &self.waiting {
+            let state = &mut self.units[usize::from(*unit)];
+            state.armed = true;
+            state.channel.arm();
+            let deadline = state.channel.next_deadline();
+            if deadline.is_none() && state.channel.wake_fd().is_none() {
+                return Armed::MustPoll { deadline: None };
+            }
+            nearest = nearest.into_iter().chain(deadline).min();
+        }
+        nearest.map_or(Armed::Sleep, |deadline| Armed::MustPoll { deadline: Some(deadline) })
+    }
+
+    pub(crate) fn disarm_backends(&mut self) {
+        for state in self.units.iter_mut().filter(|state| state.armed) {
+            state.armed = false;
+            state.channel.disarm();
+        }
+    }
+
+    /// The descriptors of all backends that have one. The same for ever; silent unless the backend is armed.
+    pub(crate) fn wake_fds(&self, add: &mut dyn FnMut(BorrowedFd<'_>)) {
+        self.units.iter().filter_map(|state| state.channel.wake_fd()).for_each(add);
     }
 
     /// Takes what backends have completed. Returns how many commands ended, and how many of them a task management

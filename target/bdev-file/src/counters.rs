@@ -1,8 +1,7 @@
 //! What file devices count beside their requests: the ways that cost more than the straight one. One block of counters
 //! per channel, summed by whoever reads.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
+use bdev::CounterBlocks;
 use stats::Counter;
 
 /// The counters of one channel. Written by its poller only.
@@ -33,27 +32,9 @@ pub struct FileCounts {
     pub enter_failures: u64,
 }
 
-/// Every block of counters of a device. A block outlives its channel and goes to the next one, so that counts never
-/// go back and do not pile up.
-#[derive(Debug, Default)]
-pub(crate) struct Counters(Mutex<Vec<Arc<ChannelCounters>>>);
-
-impl Counters {
-    /// A block for a new channel.
-    pub(crate) fn join(&self) -> Arc<ChannelCounters> {
-        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A block that nobody but this list holds has lost its channel.
-        if let Some(block) = blocks.iter_mut().find_map(|block| Arc::get_mut(block).is_some().then_some(block)) {
-            return Arc::clone(block);
-        }
-        let block = Arc::new(ChannelCounters::default());
-        blocks.push(Arc::clone(&block));
-        block
-    }
-
-    pub(crate) fn sum(&self) -> FileCounts {
-        let blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = |counter: fn(&ChannelCounters) -> &Counter| blocks.iter().map(|block| counter(block).value()).sum();
+impl FileCounts {
+    pub(crate) fn sum(blocks: &CounterBlocks<ChannelCounters>) -> FileCounts {
+        let sum = |counter: fn(&ChannelCounters) -> &Counter| blocks.sum(|block| counter(block).value());
         FileCounts {
             bounced: sum(|block| &block.bounced),
             continued: sum(|block| &block.continued),

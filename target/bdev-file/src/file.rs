@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bdev::{Bdev, BdevInfo, Channel, Completion, Exclusion, Geometry, Io, IoChannel, Status, Submitted};
+use bdev::{Bdev, BdevInfo, Channel, Completion, CounterBlocks, Exclusion, Geometry, Io, IoChannel, Status, Submitted};
 use reactor::clock::Tsc;
 
 use crate::channel::FileChannel;
 use crate::config::{Cache, FileConfig, FileError};
-use crate::counters::{Counters, FileCounts};
+use crate::counters::{ChannelCounters, FileCounts};
 use crate::{lock, open};
 
 /// A file, or a block device of the host, as a block device. Locked against other processes for as long as it, or a
@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     pub read_only: bool,
     pub writethrough: bool,
     pub exclusion: Exclusion,
-    pub counters: Counters,
+    pub counters: CounterBlocks<ChannelCounters>,
     /// Data was lost on its way to stable storage: nothing is said to be there any more.
     pub sync_failed: AtomicBool,
     /// The file system has no holes.
@@ -65,7 +65,7 @@ impl File {
             read_only: config.read_only,
             writethrough: config.cache == Cache::Writethrough,
             exclusion: Exclusion::default(),
-            counters: Counters::default(),
+            counters: CounterBlocks::default(),
             sync_failed: AtomicBool::new(false),
             no_holes: AtomicBool::new(!opened.holes),
             no_zeroes: AtomicBool::new(false),
@@ -91,7 +91,7 @@ impl File {
     /// What its channels have counted so far.
     #[must_use]
     pub fn counts(&self) -> FileCounts {
-        self.shared.counters.sum()
+        FileCounts::sum(&self.shared.counters)
     }
 
     /// Whether a flush has failed, so that all of them do until the device is [reset](Bdev::reset).

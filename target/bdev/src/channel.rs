@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use reactor::clock::Tsc;
 
+use crate::counted::Counting;
 use crate::malloc::MallocChannel;
 use crate::null::NullChannel;
 use crate::{Completion, Io, IoChannel, Op, Submitted};
@@ -14,7 +15,10 @@ use crate::{Completion, Io, IoChannel, Op, Submitted};
 ///
 /// A command on the null device is a few hundred instructions end to end: a virtual call per request would show there,
 /// and it would keep the compiler from seeing that these devices (nearly) never leave anything pending.
-pub struct Channel(Kind);
+pub struct Channel {
+    kind: Kind,
+    counting: Option<Box<Counting>>,
+}
 
 enum Kind {
     Null(NullChannel),
@@ -28,7 +32,7 @@ impl Channel {
     /// which is a fifth (writes) to a third (reads) of a random 4 KiB transfer; on others it does nothing.
     #[inline]
     pub fn prefetch(&self, op: Op, lba: u64) {
-        if let Kind::Malloc(channel) = &self.0 {
+        if let Kind::Malloc(channel) = &self.kind {
             channel.prefetch(op, lba);
         }
     }
@@ -36,17 +40,20 @@ impl Channel {
     /// See [`IoChannel::submit`].
     #[inline]
     pub fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
-        match &mut self.0 {
-            Kind::Null(channel) => channel.submit(io),
-            Kind::Malloc(channel) => channel.submit(io),
-            Kind::Other(channel) => channel.submit(io, now),
+        match &mut self.counting {
+            None => self.kind.submit(io, now),
+            Some(counting) => {
+                let submitted = self.kind.submit(&Io { token: counting.next_token(), ..*io }, now);
+                counting.submitted(io, submitted, now);
+                submitted
+            }
         }
     }
 
     /// See [`IoChannel::flush_submissions`].
     #[inline]
     pub fn flush_submissions(&mut self) {
-        if let Kind::Other(channel) = &mut self.0 {
+        if let Kind::Other(channel) = &mut self.kind {
             channel.flush_submissions();
         }
     }
@@ -54,18 +61,23 @@ impl Channel {
     /// See [`IoChannel::poll`].
     #[inline]
     pub fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
-        match &mut self.0 {
+        let before = done.len();
+        let count = match &mut self.kind {
             Kind::Null(_) => 0,
             Kind::Malloc(channel) => channel.poll(done),
             Kind::Other(channel) => channel.poll(now, done),
+        };
+        if let Some(counting) = &mut self.counting {
+            done[before..].iter_mut().for_each(|completion| counting.completed(completion, now));
         }
+        count
     }
 
     /// See [`IoChannel::next_deadline`].
     #[must_use]
     #[inline]
     pub fn next_deadline(&self) -> Option<Tsc> {
-        match &self.0 {
+        match &self.kind {
             Kind::Null(_) => None,
             Kind::Malloc(channel) => channel.next_deadline(),
             Kind::Other(channel) => channel.next_deadline(),
@@ -76,7 +88,7 @@ impl Channel {
     #[must_use]
     #[inline]
     pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        match &self.0 {
+        match &self.kind {
             Kind::Null(_) | Kind::Malloc(_) => None,
             Kind::Other(channel) => channel.wake_fd(),
         }
@@ -85,7 +97,7 @@ impl Channel {
     /// See [`IoChannel::arm`].
     #[inline]
     pub fn arm(&mut self) {
-        if let Kind::Other(channel) = &mut self.0 {
+        if let Kind::Other(channel) = &mut self.kind {
             channel.arm();
         }
     }
@@ -93,33 +105,49 @@ impl Channel {
     /// See [`IoChannel::disarm`].
     #[inline]
     pub fn disarm(&mut self) {
-        if let Kind::Other(channel) = &mut self.0 {
+        if let Kind::Other(channel) = &mut self.kind {
             channel.disarm();
+        }
+    }
+
+    /// The same channel, counted: by `counting` only, if another one did so before.
+    pub(crate) fn counted(self, counting: Counting) -> Channel {
+        Channel { kind: self.kind, counting: Some(Box::new(counting)) }
+    }
+}
+
+impl Kind {
+    #[inline]
+    fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
+        match self {
+            Kind::Null(channel) => channel.submit(io),
+            Kind::Malloc(channel) => channel.submit(io),
+            Kind::Other(channel) => channel.submit(io, now),
         }
     }
 }
 
 impl From<Box<dyn IoChannel>> for Channel {
     fn from(channel: Box<dyn IoChannel>) -> Channel {
-        Channel(Kind::Other(channel))
+        Channel { kind: Kind::Other(channel), counting: None }
     }
 }
 
 impl From<NullChannel> for Channel {
     fn from(channel: NullChannel) -> Channel {
-        Channel(Kind::Null(channel))
+        Channel { kind: Kind::Null(channel), counting: None }
     }
 }
 
 impl From<MallocChannel> for Channel {
     fn from(channel: MallocChannel) -> Channel {
-        Channel(Kind::Malloc(channel))
+        Channel { kind: Kind::Malloc(channel), counting: None }
     }
 }
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.0 {
+        f.write_str(match &self.kind {
             Kind::Null(_) => "Channel(Null)",
             Kind::Malloc(_) => "Channel(Malloc)",
             Kind::Other(_) => "Channel(Other)",

@@ -2,8 +2,9 @@
 //!
 //! From the bottom up: [`Io`] is one request and [`Status`] what can become of it, [`Geometry`] is the size of a device
 //! and the last check before it is touched, [`Bdev`] is a device and [`IoChannel`] one poller's way into it,
-//! [`Channel`] spares the memory-speed devices the virtual call. [`Null`] and [`Malloc`] are devices, [`Delay`] wraps
-//! one. [`testing`] has a device that counts and fails on demand.
+//! [`Channel`] spares the memory-speed devices the virtual call. [`Null`] and [`Malloc`] are devices; [`Delay`] makes
+//! one slow, [`Faulty`] makes one fail, [`Counted`] counts what one does. [`Exclusion`] is what makes a compare-and-write
+//! atomic. [`testing`] has a device that records requests and fails on demand.
 //!
 //! No SCSI and no virtio in here, no file, no thread, and no clock: time is a parameter. Devices that need a system
 //! call or a foreign library are crates of their own that implement the trait.
@@ -20,10 +21,13 @@
 //!   here looks at it.
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod channel;
+mod counted;
 mod delay;
 mod device;
 mod exclusion;
+mod faulty;
 mod geometry;
 mod io;
 mod malloc;
@@ -32,10 +36,13 @@ mod parked;
 pub mod scatter;
 pub mod testing;
 
+pub use blocks::CounterBlocks;
 pub use channel::Channel;
+pub use counted::{BdevTotals, Counted, OpKind};
 pub use delay::{Delay, DelayConfig, DelayError, Gate};
 pub use device::{Abilities, Bdev, BdevInfo, IoChannel, Provisioning};
 pub use exclusion::{Exclusion, Turn};
+pub use faulty::{Effect, FaultPlan, FaultPlanError, Faulty};
 pub use geometry::{Geometry, GeometryError};
 pub use io::{Completion, Extent, Io, Op, Status, Submitted, Token};
 pub use malloc::{Malloc, MallocError};

@@ -64,12 +64,12 @@ impl Gate {
     }
 
     /// One more request waits.
-    pub(super) fn arrived(&self) {
+    pub(crate) fn arrived(&self) {
         self.0.held.fetch_add(1, Ordering::Release);
     }
 
     /// Whether one of the requests that wait may go on; it does not wait any more then.
-    pub(super) fn pass(&self) -> bool {
+    pub(crate) fn pass(&self) -> bool {
         if self.0.permits.load(Ordering::Acquire) == 0 {
             return false;
         }
@@ -81,7 +81,7 @@ impl Gate {
     }
 
     /// So many requests do not wait any more.
-    pub(super) fn left(&self, count: u64) {
+    pub(crate) fn left(&self, count: u64) {
         self.0.held.fetch_sub(count, Ordering::Release);
     }
 

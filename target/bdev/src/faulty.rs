@@ -1,0 +1,182 @@
+//! The wrapper that makes a device fail: its channel. What fails when is decided by a plan (`faulty/plan`).
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use guest_memory::GuestSlice;
+use reactor::clock::Tsc;
+
+use crate::parked::{Parked, Slot};
+use crate::{Bdev, BdevInfo, Channel, Completion, Gate, Io, IoChannel, Op, Status, Submitted, Token};
+
+mod plan;
+
+use plan::Decider;
+pub use plan::{Effect, FaultPlan, FaultPlanError};
+
+/// A device that fails as a plan says, and does what the one below does otherwise.
+pub struct Faulty {
+    info: BdevInfo,
+    base: Arc<dyn Bdev>,
+    plan: FaultPlan,
+    gate: Gate,
+    opened: AtomicU64,
+}
+
+impl Faulty {
+    /// Makes `base` fail.
+    #[must_use]
+    pub fn new(name: impl Into<String>, base: Arc<dyn Bdev>, plan: FaultPlan) -> Faulty {
+        let info = BdevInfo { name: name.into(), kind: "error", ..base.info().clone() };
+        Faulty { info, base, plan, gate: Gate::closed(), opened: AtomicU64::new(0) }
+    }
+
+    /// Where the requests hang that the plan lets hang: what is released there goes on to the device below.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+impl Bdev for Faulty {
+    fn info(&self) -> &BdevInfo {
+        &self.info
+    }
+
+    fn open(&self) -> Channel {
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        let channel: Box<dyn IoChannel> = Box::new(FaultyChannel {
+            base: self.base.open(),
+            decider: self.plan.decider(number),
+            gate: self.gate.clone(),
+            parked: Parked::new(),
+            hanging: VecDeque::with_capacity(crate::parked::RESERVED),
+            corrupting: Vec::with_capacity(crate::parked::RESERVED),
+        });
+        Channel::from(channel)
+    }
+
+    fn reset(&self) {
+        self.base.reset();
+    }
+}
+
+struct FaultyChannel {
+    base: Channel,
+    decider: Decider,
+    gate: Gate,
+    parked: Parked,
+    hanging: VecDeque<Slot>,
+    /// Reads at the device below that are to come back wrong, and where.
+    corrupting: Vec<(Token, GuestSlice)>,
+}
+
+impl IoChannel for FaultyChannel {
+    fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
+        match self.decider.decide(io) {
+            None => self.base.submit(io, now),
+            Some(Effect::Fail(status)) => Submitted::Done(status),
+            Some(Effect::MediumError) if matches!(io.op, Op::Read | Op::Compare | Op::Verify) => {
+                Submitted::Done(Status::ReadError)
+            }
+            Some(Effect::MediumError) => Submitted::Done(Status::WriteError),
+            Some(Effect::Lose) => Submitted::Done(Status::Good),
+            Some(Effect::Corrupt) => self.submit_corrupting(io, now),
+            Some(Effect::Hang) => {
+                self.hanging.push_back(self.parked.park(io));
+                self.gate.arrived();
+                Submitted::Pending
+            }
+        }
+    }
+
+    fn flush_submissions(&mut self) {
+        self.base.flush_submissions();
+    }
+
+    fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
+        let before = done.len();
+        let mut passed_on = false;
+        while let Some(&slot) = self.hanging.front()
+            && self.gate.pass()
+        {
+            self.hanging.pop_front();
+            let io = self.parked.io(slot);
+            match self.base.submit(&io, now) {
+                Submitted::Done(status) => done.push(Completion { token: io.token, status }),
+                Submitted::Pending => passed_on = true,
+            }
+            self.parked.release(slot);
+        }
+        if passed_on {
+            self.base.flush_submissions();
+        }
+        let from_base = done.len();
+        self.base.poll(now, done);
+        if !self.corrupting.is_empty() {
+            self.corrupt(&done[from_base..]);
+        }
+        done.len() - before
+    }
+
+    fn next_deadline(&self) -> Option<Tsc> {
+        // Nothing wakes a poller when the gate opens.
+        if self.hanging.is_empty() { self.base.next_deadline() } else { Some(Tsc(0)) }
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.base.wake_fd()
+    }
+
+    fn arm(&mut self) {
+        self.base.arm();
+    }
+
+    fn disarm(&mut self) {
+        self.base.disarm();
+    }
+}
+
+impl FaultyChannel {
+    fn submit_corrupting(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
+        let submitted = self.base.submit(io, now);
+        if let Some(&first) = io.buffers.iter().find(|buffer| !buffer.is_empty()) {
+            match submitted {
+                Submitted::Done(Status::Good) => flip(first),
+                Submitted::Done(_) => {}
+                Submitted::Pending => self.corrupting.push((io.token, first)),
+            }
+        }
+        submitted
+    }
+
+    fn corrupt(&mut self, ended: &[Completion]) {
+        for completion in ended {
+            let at = self.corrupting.iter().position(|(token, _)| *token == completion.token);
+            if let Some(at) = at {
+                let (_, first) = self.corrupting.swap_remove(at);
+                if completion.status == Status::Good {
+                    flip(first);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for FaultyChannel {
+    fn drop(&mut self) {
+        self.gate.left(self.hanging.len() as u64);
+    }
+}
+
+/// Turns the lowest bit of the first byte over: data that is wrong, but not obviously.
+fn flip(buffer: GuestSlice) {
+    if let (Some([byte]), Some(first)) = (buffer.read_array::<1>(), buffer.subslice(0, 1)) {
+        first.fill(byte ^ 1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

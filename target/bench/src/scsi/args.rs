@@ -126,9 +126,8 @@ impl Args {
         let most = queue_size / self.descriptors_per_command();
         ensure!(
             qd <= most,
-            "--qd {qd}: a ring of {queue_size} descriptors holds {most} such commands; make --queue-size {}{}",
-            (u32::from(qd) * u32::from(self.descriptors_per_command())).next_power_of_two(),
-            if self.indirect { "" } else { " or use --indirect" }
+            "--qd {qd}: a ring of {queue_size} descriptors holds {most} such commands; {}",
+            self.advice()
         );
         ensure!(!time.is_zero(), "--time 0: must be more than 0 seconds");
         ensure!(!self.stall_timeout.is_zero(), "--stall-timeout 0: must be more than 0 seconds");
@@ -139,6 +138,16 @@ impl Args {
             affinity::check(&cores).context("--core, --responder-core")?;
         }
         Ok(())
+    }
+
+    /// How a ring could hold more.
+    fn advice(&self) -> String {
+        let wanted = (u32::from(self.qd) * u32::from(self.descriptors_per_command())).next_power_of_two();
+        match (wanted <= QUEUE_SIZE_MAX, self.indirect) {
+            (true, true) => format!("make --queue-size {wanted}"),
+            (true, false) => format!("make --queue-size {wanted} or use --indirect"),
+            (false, _) => format!("a ring has at most {QUEUE_SIZE_MAX} descriptors"),
+        }
     }
 
     /// Descriptors that one command takes in the ring: header, response and data, or one for the indirect table.
@@ -164,6 +173,8 @@ impl Rw {
     }
 }
 
+/// virtio 1.3 §2.7.
+const QUEUE_SIZE_MAX: u32 = 32768;
 /// The smallest block there is.
 const SECTOR: u64 = 512;
 /// One descriptor holds the data of one command.
@@ -253,6 +264,10 @@ pub(super) mod tests {
                 "--qd 200: a ring of 128 descriptors holds 128 such commands; make --queue-size 256",
             ),
             ("--bs 1g --qd 5", "--bs, --qd, --queues: 5368709120 bytes of data in flight, at most 4294967296"),
+            (
+                "--qd 20000 --queue-size 32768",
+                "--qd 20000: a ring of 32768 descriptors holds 10922 such commands; a ring has at most 32768 descriptors",
+            ),
             ("--time 0", "--time 0: must be more than 0 seconds"),
         ] {
             assert_eq!(refusal(&format!("--socket s {line}")), wanted);

@@ -55,9 +55,9 @@ reasons! {
     IndirectLength = "indirect_length", "the length of an indirect table is 0 or not a multiple of 16";
     /// An indirect table that the memory table does not hold.
     IndirectUnmapped = "indirect_unmapped", "an indirect table is not in the memory table";
-    /// A chain longer than the ring (virtio 1.3 §2.7.5.1), or of more pieces than descriptors and memory regions together.
+    /// A chain longer than the ring (virtio 1.3 §2.7.5.3.1), or of more pieces than descriptors and memory regions together.
     ChainTooLong = "chain_too_long", "the chain has more descriptors than the ring";
-    /// A chain that comes back to a descriptor of its own.
+    /// A chain that comes back to a descriptor of its own (virtio 1.3 §2.7.5.2).
     Loop = "loop", "the chain comes back to itself";
     /// Address plus length of a buffer or table exceed 64 bits.
     AddressOverflow = "address_overflow", "address plus length exceed 64 bits";

@@ -11,7 +11,7 @@ use crate::Chain;
 /// are positions in `slices`. `None` to give up, and then what it filled means nothing.
 pub(super) fn walk(view: &View<'_>, ring: GuestArray<u64>, head: u16, slices: &mut [GuestSlice]) -> Option<Chain> {
     let (entries, first) = view.begin(ring, head)?;
-    // Each descriptor fills a slice, so this bounds the chain to the ring's size (virtio 1.3 §2.7.5.1), and the loops.
+    // Each descriptor fills a slice, so this bounds the chain to the ring's size (virtio 1.3 §2.7.5.3.1), and the loops.
     let longest = slices.len().min(ring.len() / 2);
     let mut path = Path { view, entries, at: Some(first), slices: &mut slices[..longest], filled: 0 };
     let (readable, readable_bytes) = path.take_while(0)?;

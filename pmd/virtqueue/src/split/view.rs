@@ -109,3 +109,46 @@ impl Window {
         self.memory.subslice(offset, named.len as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use guest_memory::{Mapping, Pages, RegionConfig, SharedMemory};
+
+    use super::*;
+
+    fn table() -> MemTable {
+        let region = |guest_addr| {
+            let memory = SharedMemory::create("view", 4096, Pages::Small).unwrap();
+            let config = RegionConfig { guest_addr, size: 4096, user_addr: 0, mmap_offset: 0 };
+            Arc::new(Mapping::map(memory.fd(), &config).unwrap())
+        };
+        MemTable::new([0x1000, 0x10000, 0x20000].map(region).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn region_of_most_buffers_comes_to_hand() {
+        let memory = table();
+        let view = View::new(&memory, Hints::default());
+        let find = |view: &View<'_>, addr| view.slice(Descriptor::new(addr, 16, 0, 0)).is_some();
+        assert!(find(&view, 0x1000) && find(&view, 0x10000));
+        // One miss in one chain: the first region stays at hand, the other is remembered.
+        assert_eq!((view.hints(1).at_hand, view.hints(1).other), (0, 1));
+        assert!(find(&view, 0x20000));
+        // Two misses in one chain: the last one missed comes to hand.
+        assert_eq!((view.hints(1).at_hand, view.hints(1).other), (2, 0));
+        let view = View::new(&memory, view.hints(1));
+        assert!(find(&view, 0x20ff0) && find(&view, 0x1ff0) && find(&view, 0x10000));
+        assert!(!find(&view, 0x20ff1) && !find(&view, 0) && !find(&view, u64::MAX));
+    }
+
+    #[test]
+    fn hints_of_a_larger_table_are_harmless() {
+        let memory = table();
+        let view = View::new(&memory, Hints { at_hand: 7, other: 99 });
+        assert!(view.slice(Descriptor::new(0x10000, 16, 0, 0)).is_some());
+        let none = MemTable::default();
+        assert!(View::new(&none, Hints::default()).slice(Descriptor::new(0x10000, 16, 0, 0)).is_none());
+    }
+}

@@ -47,7 +47,7 @@ pub(super) fn walk(
 struct Walk<'a> {
     memory: &'a MemTable,
     slices: &'a mut [GuestSlice],
-    /// The ring's size, which is the length of the longest chain (virtio 1.3 §2.7.5.1).
+    /// The ring's size, which is the length of the longest chain (virtio 1.3 §2.7.5.3.1).
     longest: usize,
     /// How many descriptors the chain may still have, the next one included.
     left: usize,

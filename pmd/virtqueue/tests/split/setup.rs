@@ -176,6 +176,17 @@ fn resume_across_the_wrap_of_the_index() {
 }
 
 #[test]
+fn resume_on_a_full_ring() {
+    let guest = Guest::new(8);
+    let raw = guest.raw();
+    raw.set_used_index(100);
+    raw.set_avail_index(108);
+    assert_eq!(guest.device().resumed_at(), Some(100));
+    raw.set_avail_index(109);
+    assert_eq!(guest.device().resumed_at(), None);
+}
+
+#[test]
 fn rebased_ring_goes_on_at_its_new_addresses() {
     let guest = Guest::new(8);
     let raw = guest.raw();

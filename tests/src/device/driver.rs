@@ -25,6 +25,13 @@ impl Device {
         Segment::writable(addr, len as u32)
     }
 
+    /// Memory for the test's own use, for as long as the device lives.
+    pub fn reserve(&mut self, len: usize) -> u64 {
+        let addr = self.buffer(len);
+        self.loose.pop();
+        addr
+    }
+
     /// The usual framing: header and response have a descriptor each, and so has the data.
     pub fn segments(&mut self, message: &Message) -> Vec<Segment> {
         self.cut(message, &[51], &[RESPONSE_LEN])
@@ -106,8 +113,10 @@ impl Device {
             for addr in buffers {
                 self.live.remove(&addr);
             }
-            let writable = segments.iter().filter(|segment| segment.writable);
-            let bytes = writable.flat_map(|segment| self.guest.read(segment.addr, segment.len as usize)).collect();
+            let mut bytes = Vec::new();
+            for segment in segments.iter().filter(|segment| segment.writable) {
+                bytes.extend_from_slice(&self.guest.read(segment.addr, segment.len as usize));
+            }
             let (token, head, written) = (used.token, used.head, used.written);
             replies.push(Reply { token, head, written, writable: bytes, segments });
         }

@@ -82,6 +82,12 @@ impl Request {
     }
 }
 
+impl From<&Message> for Message {
+    fn from(message: &Message) -> Message {
+        message.clone()
+    }
+}
+
 impl From<&Request> for Message {
     fn from(request: &Request) -> Message {
         request.message()

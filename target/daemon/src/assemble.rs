@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bdev::{Bdev, Delay, DelayConfig, Malloc, Null};
+use bdev::{Bdev, Counted, Delay, DelayConfig, Faulty, Malloc, Null};
+use bdev_file::{File, FileConfig};
 use guest_memory::Backing;
 use scsi::{LogicalUnit, LogicalUnitConfig};
 use virtio_scsi::{Controller, ControllerConfig, Limits, OnCommandLimit, OnTransferLimit, Unit};
 
-use crate::config::{self, BdevKind, Config, OnCmdPerLun, OnMaxSectors};
+use crate::config::{self, BdevKind, Cache, Config, OnCmdPerLun, OnMaxSectors};
 
 /// A block device that could not be made. The text names it as the configuration does.
 #[derive(Debug, thiserror::Error)]
@@ -20,9 +21,18 @@ pub struct AssembleError {
 
 /// The block devices of a configuration, by name.
 pub struct Bdevs {
-    by_name: BTreeMap<String, Arc<dyn Bdev>>,
+    by_name: BTreeMap<String, Device>,
     /// Names of malloc devices, and what their memory is made of.
     pub backings: Vec<(String, Backing)>,
+}
+
+/// A block device, counted.
+#[derive(Clone)]
+pub struct Device {
+    /// What everybody uses.
+    pub bdev: Arc<Counted>,
+    /// The same, if it is a file.
+    pub file: Option<Arc<File>>,
 }
 
 impl Bdevs {
@@ -40,9 +50,10 @@ impl Bdevs {
         Ok(bdevs)
     }
 
-    fn build_one(&mut self, bdev: &config::Bdev) -> Result<Arc<dyn Bdev>, String> {
+    fn build_one(&mut self, bdev: &config::Bdev) -> Result<Device, String> {
         let name = bdev.name.as_str();
-        Ok(match &bdev.kind {
+        let mut file = None;
+        let bdev: Arc<dyn Bdev> = match &bdev.kind {
             BdevKind::Malloc(geometry) => {
                 let (size, block_size) = (geometry.size.bytes(), geometry.block_size.bytes());
                 let malloc = Malloc::new(name, size, block_size).map_err(|error| error.to_string())?;
@@ -56,10 +67,15 @@ impl Bdevs {
             }
             BdevKind::Delay(delay) => {
                 let config = DelayConfig::timed(u64::from(delay.latency_us), u64::from(delay.p99_us));
-                let base = Arc::clone(self.named(delay.base.as_str()));
-                Arc::new(Delay::new(name, base, config).map_err(|error| error.to_string())?)
+                Arc::new(Delay::new(name, self.named(&delay.base), config).map_err(|error| error.to_string())?)
             }
-        })
+            BdevKind::Error(fault) => Arc::new(Faulty::new(name, self.named(&fault.base), fault.fail.clone())),
+            BdevKind::File(config) => {
+                let opened = File::open(name, &file_config(config)).map_err(|error| error.to_string())?;
+                Arc::clone(file.insert(Arc::new(opened))) as Arc<dyn Bdev>
+            }
+        };
+        Ok(Device { bdev: Arc::new(Counted::new(bdev)), file })
     }
 
     /// The device of that name.
@@ -67,13 +83,28 @@ impl Bdevs {
     /// # Panics
     /// If there is none: the configuration was checked.
     #[must_use]
-    pub fn named(&self, name: &str) -> &Arc<dyn Bdev> {
-        &self.by_name[name]
+    pub fn named(&self, name: &str) -> Arc<dyn Bdev> {
+        Arc::clone(&self.by_name[name].bdev) as Arc<dyn Bdev>
     }
 
     /// All of them, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Bdev>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Device> {
         self.by_name.values()
+    }
+}
+
+fn file_config(config: &config::File) -> FileConfig {
+    FileConfig {
+        path: config.path.clone(),
+        size: config.size.map(|size| size.bytes()),
+        block_size: config.block_size.bytes(),
+        direct: config.direct,
+        read_only: config.read_only,
+        cache: match config.cache {
+            Cache::Writeback => bdev_file::Cache::Writeback,
+            Cache::Writethrough => bdev_file::Cache::Writethrough,
+            Cache::None => bdev_file::Cache::None,
+        },
     }
 }
 
@@ -92,7 +123,7 @@ pub fn controller(config: &config::Controller, bdevs: &Bdevs) -> Controller {
 
 fn unit(lun: &config::Lun, limits: &config::Limits, bdevs: &Bdevs) -> Unit {
     const SECTOR_LEN: u32 = 512;
-    let bdev = Arc::clone(bdevs.named(lun.bdev.as_str()));
+    let bdev = bdevs.named(&lun.bdev);
     let info = bdev.info();
     let logical_unit = LogicalUnit::new(LogicalUnitConfig {
         physical_block_exponent: info.physical_block_exponent,

@@ -7,6 +7,7 @@
 
 mod bdev;
 mod emit;
+mod file;
 mod identity;
 mod limits;
 mod lun;
@@ -26,7 +27,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-pub use self::bdev::{Bdev, BdevKind, BlockSize, Delay, Geometry};
+pub use self::bdev::{Bdev, BdevKind, BlockSize, Delay, Fault, Geometry};
+pub use self::file::File;
 pub use self::identity::{Identity, Wwn, stable_hash};
 pub use self::limits::Limits;
 pub use self::lun::Lun;
@@ -35,7 +37,7 @@ pub use self::problem::{ConfigErrors, Problem, Reason};
 pub use self::reactor::Reactor;
 pub use self::scsi::Controller;
 pub use self::size::{ByteSize, SizeError};
-pub use self::words::{Idle, Mode, OnCmdPerLun, OnMaxSectors};
+pub use self::words::{Cache, Idle, Mode, OnCmdPerLun, OnMaxSectors};
 
 use self::bdev::Bdevs;
 use self::reader::{Problems, Section};
@@ -121,27 +123,27 @@ impl Config {
         self.controllers.iter().find(|controller| controller.name.as_str() == name)
     }
 
-    /// Size and block size of the block device of that name; a delay has those of its base.
+    /// Size and block size of the block device of that name, its own or those of its base; none for a file whose size
+    /// is its own business.
     pub fn geometry(&self, name: &str) -> Option<Geometry> {
         match &self.bdev(name)?.kind {
             BdevKind::Malloc(geometry) | BdevKind::Null(geometry) => Some(*geometry),
-            BdevKind::Delay(delay) => self.geometry(&delay.base),
+            BdevKind::File(file) => file.size.map(|size| Geometry { size, block_size: file.block_size }),
+            BdevKind::Delay(Delay { base, .. }) | BdevKind::Error(Fault { base, .. }) => self.geometry(base),
         }
     }
 
-    /// The block devices in an order in which every delay comes after its base.
+    /// The block devices in an order in which every one comes after its base.
     pub fn build_order(&self) -> Vec<&Bdev> {
         let mut order: Vec<&Bdev> = self.bdevs.iter().collect();
-        order.sort_by_key(|bdev| self.delays_below(bdev));
+        order.sort_by_key(|bdev| self.bases_below(bdev));
         order
     }
 
     /// How many block devices stand below this one.
-    fn delays_below(&self, bdev: &Bdev) -> usize {
-        match &bdev.kind {
-            BdevKind::Delay(delay) => self.bdev(&delay.base).map_or(0, |base| 1 + self.delays_below(base)),
-            BdevKind::Malloc(_) | BdevKind::Null(_) => 0,
-        }
+    fn bases_below(&self, bdev: &Bdev) -> usize {
+        let base = bdev.kind.base().and_then(|base| self.bdev(base));
+        base.map_or(0, |base| 1 + self.bases_below(base))
     }
 }
 

@@ -4,6 +4,7 @@
 //! This file says which families there are and where their numbers come from; the text is the `prometheus` crate's, the
 //! plumbing to its types is `families.rs`.
 
+mod bdevs;
 mod families;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use virtio_scsi::{Controller, Limit, ShardStats, TMF_NAMES, Unit, UnitStats};
 use virtqueue::FaultReason;
 
 use self::families::{Families, Family, Kind};
-use crate::assemble::Bdevs;
+use crate::assemble::{Bdevs, Device};
 use crate::service::Service;
 
 /// Everything that is exported.
@@ -36,13 +37,7 @@ impl Exporter {
     /// Never: the registry is new, so that nothing can be registered twice.
     #[must_use]
     pub fn new(services: Vec<Arc<Service>>, pollers: Vec<PollerHandle>, bdevs: &Bdevs) -> Exporter {
-        let bdevs = bdevs
-            .iter()
-            .map(|bdev| {
-                let info = bdev.info();
-                (info.name.clone(), info.kind, info.bytes())
-            })
-            .collect();
+        let bdevs = bdevs.iter().cloned().collect();
         let registry = Registry::new();
         registry.register(Box::new(Sources { services, pollers, bdevs })).expect("the first collector of a registry");
         Exporter { registry }
@@ -62,7 +57,7 @@ impl Exporter {
 struct Sources {
     services: Vec<Arc<Service>>,
     pollers: Vec<PollerHandle>,
-    bdevs: Vec<(String, &'static str, u64)>,
+    bdevs: Vec<Device>,
 }
 
 impl Collector for Sources {
@@ -75,7 +70,7 @@ impl Collector for Sources {
         let mut families = Families::default();
         build_info(&mut families);
         self.pollers(&mut families);
-        self.bdevs(&mut families);
+        bdevs::collect(&self.bdevs, &mut families);
         self.sessions(&mut families);
         self.limits(&mut families);
         self.units(&mut families);
@@ -140,17 +135,6 @@ impl Sources {
         families.add(sources);
         families.add(longest);
         families.extend(counters);
-    }
-
-    fn bdevs(&self, families: &mut Families) {
-        let mut info = Family::new("ringside_bdev_info", "1, with the kind of a block device.", Kind::Gauge);
-        let mut size = Family::new("ringside_bdev_size_bytes", "Size of a block device.", Kind::Gauge);
-        for (name, kind, bytes) in &self.bdevs {
-            info.sample(&[("bdev", name), ("kind", kind)], 1.0);
-            size.sample(&[("bdev", name)], *bytes as f64);
-        }
-        families.add(info);
-        families.add(size);
     }
 
     fn sessions(&self, families: &mut Families) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
@@ -55,6 +55,8 @@ fn signals(draining: &Arc<AtomicBool>) -> io::Result<Signals> {
         flag::register_conditional_shutdown(signal, CUT_SHORT, Arc::clone(draining))?;
         flag::register(signal, Arc::clone(draining))?;
     }
+    // A write beyond RLIMIT_FSIZE is an error of that write (EFBIG), not the end of the process.
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     Signals::new([SIGTERM, SIGINT, SIGHUP])
 }
 

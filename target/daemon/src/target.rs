@@ -47,6 +47,7 @@ impl Target {
     pub fn start(config: &Config) -> Result<Target, StartError> {
         let bdevs = Bdevs::build(config).map_err(failed("bdev"))?;
         warn_plain_memory(&bdevs);
+        warn_files(&bdevs);
         let sockets = open_sockets(config)?;
         let listener = http::bind(config.metrics.listen).map_err(failed("metrics.listen"))?;
         let reactor = Reactor::start(&reactor_config(config)).map_err(failed("reactor.cores"))?;
@@ -124,6 +125,14 @@ fn services(config: &Config, bdevs: &Bdevs, reactor: &Reactor, reports: &Sender<
         Arc::new(Service::new(Arc::new(assemble::controller(controller, bdevs)), pollers, reports.clone()))
     };
     config.controllers.iter().map(service).collect()
+}
+
+fn warn_files(bdevs: &Bdevs) {
+    for file in bdevs.iter().filter_map(|device| device.file.as_ref()) {
+        for note in file.notes() {
+            tracing::warn!(bdev = %bdev::Bdev::info(&**file).name, "{note}");
+        }
+    }
 }
 
 fn warn_plain_memory(bdevs: &Bdevs) {

@@ -21,7 +21,7 @@ use crate::{Extent, Io, OpKind, Status};
 /// same seed and channel, and blocks are logical ones, first and last included. Without an effect it is a
 /// `medium-error`: a read error for what reads, a write error for everything else. `hang` waits at the device's gate,
 /// `corruption` turns a bit of what was read, `lost` is a write that is answered well and not done.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultPlan {
     rules: Vec<Rule>,
 }
@@ -66,7 +66,7 @@ pub enum FaultPlanError {
     },
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     when: When,
     what: What,
@@ -76,7 +76,7 @@ struct Rule {
     seed: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     Every(u64),
     /// Of 2^32.

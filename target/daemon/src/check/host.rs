@@ -1,4 +1,5 @@
-//! What of a configuration this host does not allow: cores outside the allowed set, sockets that are taken. Nothing is
+//! What of a configuration this host does not allow: cores outside the allowed set, sockets that are taken, files that
+//! are not there. Nothing is
 //! changed on the host.
 
 use std::io;
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-use crate::config::{Config, Mode};
+use crate::config::{BdevKind, Config, File, Mode};
 
 /// Something that the configuration asks for and the host refuses.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,16 @@ pub enum HostError {
         /// The path.
         path: PathBuf,
     },
+    /// There is no such file, and nothing to make one from.
+    #[error("bdev[{index}].path = {path:?}: {text}")]
+    File {
+        /// Index of the block device.
+        index: usize,
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        text: String,
+    },
     /// Whether the socket is taken could not be found out.
     #[error("scsi[{index}].socket = {path:?}: {source}")]
     SocketUnknown {
@@ -58,9 +69,30 @@ pub enum HostError {
 /// Everything of `config` that this host does not allow now.
 pub fn host_errors(config: &Config) -> Vec<HostError> {
     let mut errors = core_errors(&config.reactor.cores);
+    errors.extend(config.bdevs.iter().enumerate().filter_map(|(index, bdev)| match &bdev.kind {
+        BdevKind::File(file) => file_error(index, file),
+        _ => None,
+    }));
     let servers = config.controllers.iter().enumerate().filter(|(_, controller)| controller.mode == Mode::Server);
     errors.extend(servers.filter_map(|(index, controller)| socket_error(index, &controller.socket)));
     errors
+}
+
+/// Looks at the file only: it may well be locked by the very target whose configuration this is.
+fn file_error(index: usize, file: &File) -> Option<HostError> {
+    let text = match file.path.metadata() {
+        Ok(found) if found.is_file() || found.file_type().is_block_device() => return None,
+        Ok(_) => "must be a regular file or a block device".to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && file.size.is_some() && !file.read_only => {
+            let directory = file.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            if directory.is_none_or(Path::is_dir) {
+                return None; // it will be made
+            }
+            "there is no such directory".to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    Some(HostError::File { index, path: file.path.clone(), text })
 }
 
 fn core_errors(cores: &[usize]) -> Vec<HostError> {

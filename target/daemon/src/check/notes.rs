@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::config::{BdevKind, Config, Controller, Limits, OnCmdPerLun, OnMaxSectors};
+use crate::config::{BdevKind, Cache, Config, Controller, File, Limits, OnCmdPerLun, OnMaxSectors};
 use crate::qemu_args::{DEFAULT_VIRTQUEUE_SIZE, MAX_VIRTQUEUE_SIZE, TOLD_SEG_MAX};
 
 /// A remark on one key.
@@ -25,6 +25,10 @@ impl fmt::Display for Note {
 /// Every remark on `config`, in the order of its sections.
 pub fn notes(config: &Config) -> Vec<Note> {
     let mut notes = unused_bdevs(config);
+    notes.extend(config.bdevs.iter().enumerate().filter_map(|(index, bdev)| {
+        let (key, text) = bdev_note(&bdev.kind)?;
+        Some(Note { key: format!("bdev[{index}].{key}"), text })
+    }));
     if config.controllers.is_empty() {
         notes.push(Note { key: "scsi".to_owned(), text: "there is no controller: nothing is served".to_owned() });
     }
@@ -40,18 +44,29 @@ pub fn notes(config: &Config) -> Vec<Note> {
 
 fn unused_bdevs(config: &Config) -> Vec<Note> {
     let behind_luns = config.controllers.iter().flat_map(|controller| &controller.luns).map(|lun| &lun.bdev);
-    let behind_delays = config.bdevs.iter().filter_map(|bdev| match &bdev.kind {
-        BdevKind::Delay(delay) => Some(&delay.base),
-        BdevKind::Malloc(_) | BdevKind::Null(_) => None,
-    });
-    let used: BTreeSet<_> = behind_luns.chain(behind_delays).collect();
+    let behind_bdevs = config.bdevs.iter().filter_map(|bdev| bdev.kind.base());
+    let used: BTreeSet<_> = behind_luns.chain(behind_bdevs).collect();
     let unused = config.bdevs.iter().enumerate().filter(|(_, bdev)| !used.contains(&bdev.name));
     unused
         .map(|(index, bdev)| Note {
             key: format!("bdev[{index}].name = \"{}\"", bdev.name),
-            text: "no LUN and no delay uses this bdev".to_owned(),
+            text: "no LUN and no other bdev uses this one".to_owned(),
         })
         .collect()
+}
+
+fn bdev_note(kind: &BdevKind) -> Option<(String, String)> {
+    let (key, text) = match kind {
+        BdevKind::Error(fault) => (format!("fail = {:?}", fault.text), "this bdev fails on purpose"),
+        BdevKind::File(File { read_only: true, .. } | File { cache: Cache::Writethrough, .. }) => return None,
+        BdevKind::File(File { direct: false, .. }) => (
+            "direct = false".to_owned(),
+            "through the page cache of this host: what a guest wrote and did not flush survives the end of ringside, \
+             not that of the host, and the memory is counted as the host's cache",
+        ),
+        _ => return None,
+    };
+    Some((key, text.to_owned()))
 }
 
 fn controller_notes(controller: &Controller) -> Vec<(String, String)> {

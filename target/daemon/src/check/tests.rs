@@ -115,7 +115,7 @@ fn parts_that_nothing_uses_are_noted() {
     assert_eq!(
         notes_of(DISK),
         [
-            "bdev[0].name = \"disk0\": no LUN and no delay uses this bdev",
+            "bdev[0].name = \"disk0\": no LUN and no other bdev uses this one",
             "scsi: there is no controller: nothing is served",
         ]
     );

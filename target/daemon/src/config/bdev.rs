@@ -1,10 +1,12 @@
-//! The `[[bdev]]` sections: kinds, sizes, delays over other block devices, and who uses which one. The block devices
-//! themselves are in the crate `bdev`.
+//! The `[[bdev]]` sections: kinds, sizes, block devices over other block devices, and who uses which one. The block
+//! devices themselves are in the crates `bdev` and `bdev-file`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bdev::FaultPlan;
 use toml::de::DeValue;
 
+use super::file::{self, File};
 use super::name::Name;
 use super::problem::Reason;
 use super::reader::{Field, Place, Problems, Section};
@@ -26,8 +28,12 @@ pub enum BdevKind {
     Malloc(Geometry),
     /// Discards writes; what reads see is no data of anybody.
     Null(Geometry),
+    /// A regular file or a block device of this host.
+    File(File),
     /// Another block device, slower.
     Delay(Delay),
+    /// Another block device that fails on demand.
+    Error(Fault),
 }
 
 impl BdevKind {
@@ -36,7 +42,27 @@ impl BdevKind {
         match self {
             Self::Malloc(_) => "malloc",
             Self::Null(_) => "null",
+            Self::File(_) => "file",
             Self::Delay(_) => "delay",
+            Self::Error(_) => "error",
+        }
+    }
+
+    /// The block device that this one stands on, whose geometry it has.
+    pub fn base(&self) -> Option<&Name> {
+        match self {
+            Self::Malloc(_) | Self::Null(_) | Self::File(_) => None,
+            Self::Delay(delay) => Some(&delay.base),
+            Self::Error(fault) => Some(&fault.base),
+        }
+    }
+
+    /// Its own block size, if it has one of its own.
+    fn block_size(&self) -> Option<BlockSize> {
+        match self {
+            Self::Malloc(geometry) | Self::Null(geometry) => Some(geometry.block_size),
+            Self::File(file) => Some(file.block_size),
+            Self::Delay(_) | Self::Error(_) => None,
         }
     }
 }
@@ -78,6 +104,17 @@ pub struct Delay {
     pub latency_us: u32,
     /// 99th percentile of that latency, in microseconds; equal to `latency_us` for a fixed delay, the default.
     pub p99_us: u32,
+}
+
+/// Failures in front of another block device, whose geometry it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The block device behind it.
+    pub base: Name,
+    /// What fails when; see [`bdev::FaultPlan`].
+    pub fail: FaultPlan,
+    /// The same as it was written.
+    pub text: String,
 }
 
 /// The block devices as they are read: which names exist, and who uses them.
@@ -127,10 +164,10 @@ impl<'t> Bdevs<'t> {
         }
     }
 
-    /// The block size of `name`, through any delays; none if it is missing or has problems.
+    /// The block size of `name`, through everything that stands on it; none if it is missing or has problems.
     pub(super) fn block_size(&self, name: &Name) -> Option<BlockSize> {
         let mut entry = self.names.get(name)?;
-        // Bounded by the number of names: a cycle of delays has no block size.
+        // Bounded by the number of names: a cycle has no block size.
         for _ in 0..self.names.len() {
             match &entry.base {
                 Some((base, _)) => entry = self.names.get(base)?,
@@ -155,15 +192,12 @@ impl<'t> Bdevs<'t> {
             problems.at(&place, Reason::Duplicate { first: first.place.named() });
             return;
         }
-        let block_size = match &kind {
-            Some(BdevKind::Malloc(geometry) | BdevKind::Null(geometry)) => Some(geometry.block_size),
-            Some(BdevKind::Delay(_)) | None => None,
-        };
+        let block_size = kind.as_ref().and_then(BdevKind::block_size);
         self.names.insert(name.clone(), Entry { place, block_size, base });
         self.list.extend(kind.map(|kind| Bdev { name, kind }));
     }
 
-    /// Notes every cycle of delays once, at its first member in the order of the names.
+    /// Notes every cycle once, at its first member in the order of the names.
     fn refuse_cycles(&self, problems: &mut Problems) {
         let mut seen = BTreeSet::new();
         for (name, entry) in &self.names {
@@ -173,7 +207,7 @@ impl<'t> Bdevs<'t> {
                 continue;
             }
             let chain: Vec<&str> = cycle.iter().copied().chain([name]).map(Name::as_str).collect();
-            problems.at(place, Reason::DelayCycle { chain: chain.join(" -> ") });
+            problems.at(place, Reason::BaseCycle { chain: chain.join(" -> ") });
             seen.extend(cycle);
         }
     }
@@ -198,12 +232,12 @@ impl<'t> Bdevs<'t> {
 }
 
 /// Kinds of the design that this version has not.
-const NOT_BUILT: [&str; 3] = ["file", "spdk", "error"];
-const KNOWN_KINDS: &str = "malloc, null, delay";
+const NOT_BUILT: [&str; 1] = ["spdk"];
+const KNOWN_KINDS: &str = "malloc, null, file, delay, error";
 /// A minute: longer delays look like a hang to every guest.
 const LATENCY_US_MAX: u32 = 60_000_000;
 
-/// Reads the kind and its keys. The base of a delay goes to `base` even if another of its keys is wrong.
+/// Reads the kind and its keys. The base of a delay or an error goes to `base` even if another of its keys is wrong.
 fn read_kind<'t>(
     section: &mut Section<'t>,
     base: &mut Option<(Name, Place<'t>)>,
@@ -213,6 +247,8 @@ fn read_kind<'t>(
     let reason = match field.as_ref().and_then(|field| field.string(problems)) {
         Some("malloc") => return read_geometry(section, problems).map(BdevKind::Malloc),
         Some("null") => return read_geometry(section, problems).map(BdevKind::Null),
+        Some("file") => return file::read(section, problems).map(BdevKind::File),
+        Some("error") => return read_fault(section, base, problems).map(BdevKind::Error),
         Some("delay") => return read_delay(section, base, problems).map(BdevKind::Delay),
         Some(kind) if NOT_BUILT.contains(&kind) => Some(Reason::NotBuilt { known: KNOWN_KINDS.to_owned() }),
         Some(_) => Some(Reason::NotOneOf { known: KNOWN_KINDS.to_owned() }),
@@ -227,20 +263,25 @@ fn read_kind<'t>(
 }
 
 fn read_geometry(section: &mut Section<'_>, problems: &mut Problems) -> Option<Geometry> {
-    let size_field = section.require("size", problems);
-    let size = size_field.as_ref().and_then(|field| read_size(field, problems));
-    let block_size = match section.take("block_size") {
-        None => Some(BlockSize::B512),
-        Some(field) => read_block_size(&field, problems),
-    };
+    let field = section.require("size", problems);
+    let block_size = read_block_size(section, problems);
+    let size = read_whole_blocks(field.as_ref()?, block_size, problems);
+    Some(Geometry { size: size?, block_size: block_size? })
+}
 
-    let (size, field) = size.zip(size_field)?;
+/// A size of at least one block, and of whole ones.
+pub(super) fn read_whole_blocks(
+    field: &Field<'_>,
+    block_size: Option<BlockSize>,
+    problems: &mut Problems,
+) -> Option<ByteSize> {
+    let size = read_size(field, problems)?;
     let block_size = block_size?;
     let bytes = block_size.bytes();
     let reason = match size.bytes() {
         0 => Reason::NoBlock { block_size: bytes },
         size if !size.is_multiple_of(u64::from(bytes)) => Reason::PartialBlock { block_size: bytes },
-        _ => return Some(Geometry { size, block_size }),
+        _ => return Some(size),
     };
     problems.at(field.place(), reason);
     None
@@ -260,7 +301,9 @@ fn read_size(field: &Field<'_>, problems: &mut Problems) -> Option<ByteSize> {
     }
 }
 
-fn read_block_size(field: &Field<'_>, problems: &mut Problems) -> Option<BlockSize> {
+/// The block size, 512 if none is given.
+pub(super) fn read_block_size(section: &mut Section<'_>, problems: &mut Problems) -> Option<BlockSize> {
+    let Some(field) = section.take("block_size") else { return Some(BlockSize::B512) };
     let block_size = match field.integer(0..=u32::MAX, problems)? {
         512 => Some(BlockSize::B512),
         4096 => Some(BlockSize::B4096),
@@ -272,13 +315,39 @@ fn read_block_size(field: &Field<'_>, problems: &mut Problems) -> Option<BlockSi
     block_size
 }
 
+fn read_base<'t>(
+    section: &mut Section<'t>,
+    base: &mut Option<(Name, Place<'t>)>,
+    problems: &mut Problems,
+) -> Option<Name> {
+    let field = section.require("base", problems);
+    *base = field.and_then(|field| field.name(problems).map(|name| (name, field.place().clone())));
+    base.clone().map(|(name, _)| name)
+}
+
+fn read_fault<'t>(
+    section: &mut Section<'t>,
+    base: &mut Option<(Name, Place<'t>)>,
+    problems: &mut Problems,
+) -> Option<Fault> {
+    let base = read_base(section, base, problems);
+    let field = section.require("fail", problems)?;
+    let text = field.string(problems)?;
+    match text.parse::<FaultPlan>() {
+        Ok(fail) => Some(Fault { base: base?, fail, text: text.to_owned() }),
+        Err(error) => {
+            problems.at(field.place(), Reason::NotAFaultPlan(error));
+            None
+        }
+    }
+}
+
 fn read_delay<'t>(
     section: &mut Section<'t>,
     base: &mut Option<(Name, Place<'t>)>,
     problems: &mut Problems,
 ) -> Option<Delay> {
-    let base_field = section.require("base", problems);
-    *base = base_field.and_then(|field| field.name(problems).map(|name| (name, field.place().clone())));
+    let base = read_base(section, base, problems);
     let latency_us =
         section.require("latency_us", problems).and_then(|field| field.integer(0..=LATENCY_US_MAX, problems));
     let p99_us = match section.take("p99_us") {
@@ -291,6 +360,5 @@ fn read_delay<'t>(
             below.is_none()
         }),
     };
-    let (base, _) = base.clone()?;
-    Some(Delay { base, latency_us: latency_us?, p99_us: p99_us? })
+    Some(Delay { base: base?, latency_us: latency_us?, p99_us: p99_us? })
 }

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::bdev::{Bdev, BdevKind, Delay, Geometry};
+use super::bdev::{Bdev, BdevKind, Delay, Fault, Geometry};
+use super::file::File;
 use super::lun::Lun;
 use super::scsi::Controller;
-use super::words::{Idle, Mode, OnCmdPerLun, OnMaxSectors};
+use super::words::{Cache, Idle, Mode, OnCmdPerLun, OnMaxSectors};
 use super::{Config, Metrics, Reactor};
 
 /// The text of `config`.
@@ -62,7 +63,17 @@ struct BdevText<'c> {
     #[serde(skip_serializing_if = "Option::is_none")]
     block_size: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direct: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_only: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<Cache>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     base: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fail: Option<&'c str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_us: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +87,12 @@ impl<'c> From<&'c Bdev> for BdevText<'c> {
             kind: bdev.kind.as_str(),
             size: None,
             block_size: None,
+            path: None,
+            direct: None,
+            read_only: None,
+            cache: None,
             base: None,
+            fail: None,
             latency_us: None,
             p99_us: None,
         };
@@ -84,6 +100,17 @@ impl<'c> From<&'c Bdev> for BdevText<'c> {
             BdevKind::Malloc(Geometry { size, block_size }) | BdevKind::Null(Geometry { size, block_size }) => {
                 Self { size: Some(size.to_string()), block_size: Some(block_size.bytes()), ..text }
             }
+            BdevKind::File(File { path, size, block_size, direct, read_only, cache }) => Self {
+                // A path that was read from TOML is UTF-8.
+                path: Some(path.to_string_lossy().into_owned()),
+                size: size.map(|size| size.to_string()),
+                block_size: Some(block_size.bytes()),
+                direct: Some(*direct),
+                read_only: Some(*read_only),
+                cache: Some(*cache),
+                ..text
+            },
+            BdevKind::Error(Fault { base, text: fail, .. }) => Self { base: Some(base), fail: Some(fail), ..text },
             BdevKind::Delay(Delay { base, latency_us, p99_us }) => {
                 Self { base: Some(base), latency_us: Some(*latency_us), p99_us: Some(*p99_us), ..text }
             }

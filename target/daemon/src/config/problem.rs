@@ -149,14 +149,14 @@ pub enum Reason {
         known: String,
     },
     /// A block device with two users (R08).
-    #[error("this bdev is already used by {first}; a bdev has one user, a LUN or a delay")]
+    #[error("this bdev is already used by {first}; a bdev has one user, a LUN or another bdev")]
     BdevShared {
         /// Key path and line of the first user.
         first: String,
     },
-    /// A chain of delays that comes back to its start.
-    #[error("a delay cannot stand on itself: {chain}")]
-    DelayCycle {
+    /// A chain of bases that comes back to its start.
+    #[error("a bdev cannot stand on itself: {chain}")]
+    BaseCycle {
         /// The names along the cycle.
         chain: String,
     },
@@ -186,6 +186,12 @@ pub enum Reason {
     /// A path that the kernel cannot take.
     #[error("must not contain a NUL character")]
     NulInPath,
+    /// Not a plan of what fails when.
+    #[error(transparent)]
+    NotAFaultPlan(bdev::FaultPlanError),
+    /// The page cache, allowed by one key and forbidden by another.
+    #[error("needs direct = true")]
+    CacheNeedsDirect,
     /// A tail of the delay below its median.
     #[error("must be at least latency_us ({latency_us})")]
     BelowLatency {

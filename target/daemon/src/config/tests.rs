@@ -287,16 +287,85 @@ fn reactor_and_metrics_out_of_bounds_are_refused() {
 #[test]
 fn bdev_kinds_that_are_not_built_are_refused_by_name() {
     let table = [
-        ("file", "this kind is not built into this version; known: malloc, null, delay"),
-        ("spdk", "this kind is not built into this version; known: malloc, null, delay"),
-        ("error", "this kind is not built into this version; known: malloc, null, delay"),
-        ("ramdisk", "must be one of: malloc, null, delay"),
+        ("spdk", "this kind is not built into this version; known: malloc, null, file, delay, error"),
+        ("ramdisk", "must be one of: malloc, null, file, delay, error"),
     ];
     for (kind, reason) in table {
         // Keys of other kinds are no further problem.
         let text = format!("[[bdev]]\nname = 'a'\nkind = '{kind}'\npath = '/x'\n");
         assert_eq!(problems(&text), format!("f:3: bdev[0].kind = '{kind}': {reason}"));
     }
+}
+
+#[test]
+fn file_keys_have_defaults_and_are_read_as_written() {
+    let config = accepted(
+        "[[bdev]]\nname = 'a'\nkind = 'file'\npath = '/d/a'\n\
+         [[bdev]]\nname = 'b'\nkind = 'file'\npath = 'b.img'\nsize = '1GiB'\nblock_size = 4096\ndirect = false\n\
+         read_only = true\ncache = 'writethrough'\n",
+    );
+    let a = File {
+        path: "/d/a".into(),
+        size: None,
+        block_size: BlockSize::B512,
+        direct: true,
+        read_only: false,
+        cache: Cache::Writeback,
+    };
+    let b = File {
+        path: "b.img".into(),
+        size: Some(ByteSize::new(1 << 30)),
+        block_size: BlockSize::B4096,
+        direct: false,
+        read_only: true,
+        cache: Cache::Writethrough,
+    };
+    assert_eq!((&config.bdevs[0].kind, &config.bdevs[1].kind), (&BdevKind::File(a), &BdevKind::File(b)));
+    assert_eq!((config.geometry("a"), config.geometry("b").map(|g| g.size.bytes())), (None, Some(1 << 30)));
+    assert_eq!(accepted(&config.to_toml()), config);
+}
+
+#[test]
+fn file_keys_out_of_bounds_are_refused() {
+    let section = |keys: &str| format!("[[bdev]]\nname = 'a'\nkind = 'file'\n{keys}\n");
+    let table = [
+        ("", "f:1: bdev[0].path: missing"),
+        ("path = ''", "f:4: bdev[0].path = '': must not be empty"),
+        ("path = \"a\\u0000\"", "f:4: bdev[0].path = \"a\\u0000\": must not contain a NUL character"),
+        ("path = 'a'\nsize = 513", "f:5: bdev[0].size = 513: must be a multiple of block_size (512 bytes)"),
+        ("path = 'a'\ndirect = 1", "f:5: bdev[0].direct = 1: must be true or false, not an integer"),
+        (
+            "path = 'a'\ncache = 'unsafe'",
+            "f:5: bdev[0].cache = 'unsafe': must be one of: writeback, writethrough, none",
+        ),
+        ("path = 'a'\ndirect = false\ncache = 'none'", "f:6: bdev[0].cache = 'none': needs direct = true"),
+        (
+            "path = 'a'\nbase = 'b'",
+            "f:5: bdev[0].base: unknown key; known here: name, kind, path, block_size, size, direct, read_only, cache",
+        ),
+    ];
+    for (keys, expected) in table {
+        assert_eq!(problems(&section(keys)), expected, "for {keys}");
+    }
+}
+
+#[test]
+fn error_bdev_reads_its_plan_and_refuses_one_that_makes_no_sense() {
+    let text = "[[bdev]]\nname = 'a'\nkind = 'null'\nsize = 4096\nblock_size = 4096\n\
+                [[bdev]]\nname = 'b'\nkind = 'error'\nbase = 'a'\nfail = 'every 1000 writes; 1% of reads with hang'\n";
+    let config = accepted(text);
+    let BdevKind::Error(fault) = &config.bdevs[1].kind else { panic!("{config:?}") };
+    assert_eq!(fault.fail, "every 1000 writes; 1% of reads with hang".parse().unwrap());
+    assert_eq!(config.geometry("b"), config.geometry("a"));
+    assert_eq!(accepted(&config.to_toml()), config);
+    refused(&[
+        ("[[bdev]]\nname = 'b'\nkind = 'error'\n", "f:1: bdev[0].base: missing\nf:1: bdev[0].fail: missing"),
+        (
+            &text.replace("every 1000", "each 1000"),
+            "f:10: bdev[1].fail = 'each 1000 writes; 1% of reads with hang': \"each\" in \"each 1000 writes\": expected \
+             \"every N\", \"P% of\" or \"all\"",
+        ),
+    ]);
 }
 
 #[test]
@@ -350,13 +419,13 @@ fn delays_without_a_sound_base_are_refused() {
         ),
         (
             "[[bdev]]\nname = 'd'\nkind = 'delay'\nbase = 'd'\nlatency_us = 1\n",
-            "f:4: bdev[0].base = 'd': a delay cannot stand on itself: d -> d",
+            "f:4: bdev[0].base = 'd': a bdev cannot stand on itself: d -> d",
         ),
         (
             "[[bdev]]\nname = 'b'\nkind = 'delay'\nbase = 'a'\nlatency_us = 1\n\
              [[bdev]]\nname = 'c'\nkind = 'delay'\nbase = 'b'\nlatency_us = 1\n\
              [[bdev]]\nname = 'a'\nkind = 'delay'\nbase = 'c'\nlatency_us = 1\n",
-            "f:14: bdev[2].base = 'c': a delay cannot stand on itself: a -> c -> b -> a",
+            "f:14: bdev[2].base = 'c': a bdev cannot stand on itself: a -> c -> b -> a",
         ),
         (
             "[[bdev]]\nname = 'a'\nkind = 'null'\nsize = 512\n\
@@ -407,7 +476,7 @@ fn same_address_on_two_controllers_is_accepted() {
 
 #[test]
 fn r08_bdev_with_two_users_is_refused() {
-    let one_user = "a bdev has one user, a LUN or a delay";
+    let one_user = "a bdev has one user, a LUN or another bdev";
     let shared_by_luns =
         "[[scsi.lun]]\nbdev = 'disk0'\n[[scsi]]\nname = 'vm1'\nsocket = 's'\n[[scsi.lun]]\nbdev = 'disk0'\n";
     let delay = "[[bdev]]\nname = 'd'\nkind = 'delay'\nbase = 'disk0'\nlatency_us = 1\n";

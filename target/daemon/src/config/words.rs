@@ -94,3 +94,15 @@ words! {
         Scsi = "scsi",
     }
 }
+
+words! {
+    /// When what was written to a file is on stable storage (`bdev.cache`).
+    Cache {
+        /// After a flush: guests are told of a write cache. The default.
+        Writeback = "writeback",
+        /// When a write completes: guests are told that there is no write cache.
+        Writethrough = "writethrough",
+        /// As `writeback`, and never in the page cache of this host: without O_DIRECT the target does not start.
+        None = "none",
+    }
+}

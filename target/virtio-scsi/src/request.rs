@@ -65,6 +65,8 @@ struct UnitState {
     credits: Credits,
     /// Commands at the backend.
     outstanding: u32,
+    /// Whether it is in [`Requests::waiting`].
+    waiting: bool,
     tasks: TaskSets,
     touched: bool,
     /// Its channel was told to wake the poller.
@@ -143,6 +145,7 @@ impl Requests {
             channel: unit.bdev.open(),
             credits: Credits::new(limits.cmd_per_lun, nexus.shared_count(index)),
             outstanding: 0,
+            waiting: false,
             tasks: TaskSets::default(),
             touched: false,
             armed: false,

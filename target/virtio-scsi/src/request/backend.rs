@@ -29,7 +29,8 @@ impl Requests {
         let Held { unit, slot, kind } = held;
         let state = &mut self.units[usize::from(unit)];
         state.outstanding += 1;
-        if state.outstanding == 1 {
+        if !state.waiting {
+            state.waiting = true;
             self.waiting.push(unit);
         }
         self.pending.insert(Pending {
@@ -89,7 +90,10 @@ impl Requests {
                 judged += u32::from(self.complete(rings, &completion, now));
             }
             self.completions = completions;
-            if self.units[usize::from(unit)].outstanding == 0 {
+            // Asked now: the end of one command may have sent another one to the backend.
+            let state = &mut self.units[usize::from(unit)];
+            if state.outstanding == 0 {
+                state.waiting = false;
                 self.waiting.swap_remove(at);
             } else {
                 at += 1;

@@ -3,8 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bdev::testing::{Calls, Recorder};
+use bdev::{Bdev, BdevInfo, Channel, Completion, Io, IoChannel, Submitted};
+use reactor::Tsc;
 use tests::device::{
     CONTROL, Device, FIRST, Noise, Request, Setup, TEST_UNIT_READY, lun, read_10, task_management, unit, write_10,
 };
@@ -238,6 +241,66 @@ fn r10_query_finds_waiting_commands() {
     device.gate.open();
     device.run();
     assert_eq!(device.take(FIRST).iter().map(|reply| reply.code()).collect::<Vec<_>>(), [0, 0]);
+}
+
+/// A backend that counts how often it is asked for completions.
+struct Asked {
+    base: Arc<dyn Bdev>,
+    polls: Arc<AtomicUsize>,
+}
+
+struct AskedChannel {
+    base: Channel,
+    polls: Arc<AtomicUsize>,
+}
+
+impl Bdev for Asked {
+    fn info(&self) -> &BdevInfo {
+        self.base.info()
+    }
+
+    fn open(&self) -> Channel {
+        let channel: Box<dyn IoChannel> =
+            Box::new(AskedChannel { base: self.base.open(), polls: Arc::clone(&self.polls) });
+        Channel::from(channel)
+    }
+}
+
+impl IoChannel for AskedChannel {
+    fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
+        self.base.submit(io, now)
+    }
+
+    fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        self.base.poll(now, done)
+    }
+
+    fn next_deadline(&self) -> Option<Tsc> {
+        None
+    }
+}
+
+/// A driver that never lets the queue run dry of ORDERED commands costs no more per poll as time goes by.
+#[test]
+fn r10_backend_is_asked_once_a_poll_however_long_ordered_commands_come() {
+    let gate = bdev::Gate::closed();
+    let polls = Arc::new(AtomicUsize::new(0));
+    let base = Arc::new(Recorder::gated("disk", 64, 512, &gate).unwrap());
+    let mut setup = Setup::of([unit(0, 0, Arc::new(Asked { base, polls: Arc::clone(&polls) }))]);
+    setup.gate = gate;
+    let mut device = Device::ready(setup);
+    device.submit_many(FIRST, 3, read(0, 1, ORDERED));
+    device.run();
+    for _ in 0..200 {
+        device.gate.release(1);
+        device.submit(FIRST, read(0, 1, ORDERED));
+        device.poll();
+        assert_eq!(device.take(FIRST).len(), 1);
+    }
+    polls.store(0, Ordering::Relaxed);
+    device.poll();
+    assert_eq!(polls.load(Ordering::Relaxed), 1);
 }
 
 /// A command of the random test, and what has become of it.

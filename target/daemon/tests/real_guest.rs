@@ -8,7 +8,7 @@ mod guest;
 
 use std::time::Duration;
 
-use guest::{Lab, cores, qemu_version, until};
+use guest::{Lab, cores, qemu_version, skip, until};
 
 /// For what follows at once from something that has been seen.
 const SOON: Duration = Duration::from_secs(30);
@@ -213,7 +213,9 @@ fn real_guest_goes_on_reading_after_the_target_was_killed_and_restarted() {
     let config = one_slow_disk("").replace("'malloc'", "'null'");
     let ringside = lab.serve(&config);
     let arguments = ringside.qemu_args("vm0", &["--one-line", "--memory", "512M", "--qemu", &qemu_version()]);
-    assert!(arguments.contains(",reconnect"), "{arguments}");
+    if !arguments.contains(",reconnect") {
+        return skip(name, &format!("QEMU {} does not come back after a restart of the target", qemu_version()));
+    }
     let mut guest = lab.boot(&arguments, "read-on.sh");
     for _ in 0..3 {
         guest.line("READS");

@@ -32,8 +32,7 @@ impl Lab {
     pub fn enter(test: &str) -> Option<Lab> {
         let image = std::env::var_os("GUEST_DIR").map_or_else(|| root().join(".build/guest"), PathBuf::from);
         if let Err(reason) = guests_run_here(&image) {
-            // Not by `eprintln!`: the test harness would keep the line to itself.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+            skip(test, &reason);
             return None;
         }
         // A test that failed has ended what it started.
@@ -65,6 +64,12 @@ impl Lab {
     pub fn boot(&self, arguments: &str, script: &str) -> Guest {
         Guest::boot(self.dir.path(), &self.image, arguments, &guest_script(script))
     }
+}
+
+/// Says that a test is not run, and why. Not by `eprintln!`: the test harness would keep the line to itself. In one
+/// write, because other threads write too.
+pub fn skip(test: &str, reason: &str) {
+    let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());
 }
 
 /// Cores that pollers of these tests may use: at most two of those that this process may run on.

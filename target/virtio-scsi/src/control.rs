@@ -99,7 +99,9 @@ impl ControlQueue {
         let Some(found) = self.active.as_ref().and_then(|_| self.nexus.fence.result()) else { return 0 };
         let Some(active) = self.active.take() else { return 0 };
         match active.sweep {
-            Sweep { verdict: Verdict::Reset, scope: scope @ Scope::Unit(_) } => {
+            Sweep { verdict: Verdict::Reset, scope: scope @ Scope::Unit(unit) } => {
+                // The initiator learns of the reset, and with it that cached data may be lost.
+                self.map.units()[usize::from(unit)].bdev.reset();
                 self.nexus.attention(&self.map, scope, UnitAttention::LunReset);
             }
             Sweep { verdict: Verdict::Reset, scope } => {

@@ -517,3 +517,6 @@ const REQUESTS_MAX: usize = 1 << 16;
 const TRIES_MAX: u32 = 1000;
 const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use crate::{lock, open};
 #[derive(Debug)]
 pub struct File {
     info: BdevInfo,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     notes: Vec<String>,
 }
 

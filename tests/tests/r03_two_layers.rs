@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use bdev::testing::{Calls, Recorder};
+use ringside::assemble::{self, Bdevs};
+use ringside::config::Config;
 use tests::device::{Device, FIRST, Request, Setup, lun, read_10, unit_with, write_10};
 use virtio_scsi::Limit;
 
@@ -57,4 +59,26 @@ fn r03_transfer_longer_than_both_take_is_answered_by_the_transport() {
     device.answer(FIRST, read).assert_transport(FAILURE, 65 * 512);
     assert_eq!(disks[0].calls(), Calls::default());
     assert_eq!(device.refused(0, Limit::MaxSectors), 1);
+}
+
+/// Whatever is configured: what a unit promises is never more than what the transport lets through, and never nothing.
+#[test]
+fn r03_configured_units_promise_no_more_than_max_sectors() {
+    for (block_size, smallest) in [(512, 1), (4096u32, 8u32)] {
+        for max_sectors in [smallest, smallest + 1, 15, 16, 17, 65535, 4_194_304] {
+            let text = format!(
+                "[[bdev]]\nname = 'disk'\nkind = 'null'\nsize = '8GiB'\nblock_size = {block_size}\n\
+                 [[scsi]]\nname = 'vm'\nsocket = '/run/vm'\nmax_sectors = {max_sectors}\n\
+                 [[scsi.lun]]\ntarget = 0\nlun = 0\nbdev = 'disk'\n"
+            );
+            let config = Config::parse(&text, "text").unwrap();
+            let bdevs = Bdevs::build(&config).unwrap();
+            let controller = assemble::controller(&config.controllers[0], &bdevs);
+            let blocks = controller.map().units()[0].logical_unit.max_transfer_blocks();
+            let promised = u64::from(blocks) * u64::from(block_size);
+            let limit = u64::from(max_sectors) * 512;
+            assert!(blocks > 0, "0 would be no limit");
+            assert!(promised <= limit && promised + u64::from(block_size) > limit, "{blocks} blocks of {block_size}");
+        }
+    }
 }

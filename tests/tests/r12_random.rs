@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bdev::{Bdev, Delay, Gate, Malloc};
+use reactor::Source as _;
 use tests::device::{
     CONTROL, Device, FIRST, Message, Noise, Request, Setup, TEST_UNIT_READY, fill, lun, medium, read_10,
     task_management, unit, write_10,
@@ -222,6 +223,7 @@ fn r12_every_chain_comes_back_exactly_once() {
         let mut setup = Setup::of([unit(0, 0, Arc::new(held)), unit(0, 1, malloc)]);
         setup.request_queues = 3;
         setup.shards = shards;
+        setup.event_idx = seed % 2 == 0;
         setup.limits.cmd_per_lun = 8;
         setup.limits.max_sectors = 2;
         setup.limits.seg_max = Some(3);
@@ -257,6 +259,13 @@ fn r12_every_chain_comes_back_exactly_once() {
                         Err(_) => paused[queue] = Some(stopped),
                     },
                 },
+                8 => {
+                    // A poller that tries to sleep looks once more before it does, and then wakes.
+                    let shard = noise.below(shards as u64) as usize;
+                    device.shards[shard].arm();
+                    device.poll_shard(shard);
+                    device.shards[shard].disarm();
+                }
                 _ => {
                     device.poll_shard(noise.below(shards as u64) as usize);
                 }

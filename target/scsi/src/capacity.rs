@@ -12,13 +12,17 @@ pub(crate) fn append_ten(unit: &LogicalUnit, out: &mut Vec<u8>) {
     out.extend_from_slice(&unit.block_size().to_be_bytes());
 }
 
-/// No protection information (PROT_EN 0), fully provisioned (LBPME 0), blocks aligned at LBA 0.
+/// No protection information (PROT_EN 0). LBPME and LBPRZ say again what the Logical Block Provisioning VPD page says.
 pub(crate) fn append_sixteen(unit: &LogicalUnit, out: &mut Vec<u8>) {
+    const LBPME: u16 = 0x8000;
+    const LBPRZ: u16 = 0x4000;
+    let provisioning = unit.config().unmap.map_or(0, |unmap| LBPME | if unmap.reads_zero { LBPRZ } else { 0 });
     out.extend_from_slice(&last_lba(unit).to_be_bytes());
     out.extend_from_slice(&unit.block_size().to_be_bytes());
     out.push(0x00); // RC_BASIS, P_TYPE, PROT_EN
     out.push(unit.physical_block_exponent()); // P_I_EXPONENT 0 in the upper half
-    out.extend_from_slice(&[0; 18]); // LBPME, LBPRZ, LOWEST ALIGNED LOGICAL BLOCK ADDRESS; reserved
+    out.extend_from_slice(&(provisioning | unit.config().lowest_aligned_lba).to_be_bytes());
+    out.extend_from_slice(&[0; 16]);
 }
 
 fn last_lba(unit: &LogicalUnit) -> u64 {

@@ -1,19 +1,64 @@
-//! What a CDB means: its fields, read and checked once. Which commands exist and which bits are refused outright stands
-//! in `opcode`; carrying a command out stands in `execute`.
+//! What a CDB means. Which commands exist and which bits are refused outright stands in `opcode`; where the fields of
+//! the rarer commands are stands in `decode`; carrying a command out stands in `execute`.
 
 use crate::{
     Cdb,
-    opcode::{self, Form, OtherForm, TransferForm},
+    decode::{self, be16, be32, be64},
+    opcode::{self, Form, TransferForm},
     sense::Sense,
 };
 
-/// A supported command with every field that matters, none of them out of its defined values.
+/// A command with every field that matters, none of them out of its defined values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command {
     /// READ (6), (10), (12), (16).
     Read(Transfer),
     /// WRITE (6), (10), (12), (16).
     Write(Transfer),
+    /// VERIFY (10), (12), (16). Without data-out unless it is to compare.
+    Verify {
+        /// The blocks; FUA has no meaning.
+        transfer: Transfer,
+        /// BYTCHK 01b: compare the medium with the data-out; otherwise it need only be readable.
+        compare: bool,
+    },
+    /// WRITE AND VERIFY (10), (12), (16).
+    WriteAndVerify {
+        /// The blocks, with FUA: what is verified is on the medium.
+        transfer: Transfer,
+        /// BYTCHK 01b: compare the medium with the data-out afterwards; otherwise it need only be readable.
+        compare: bool,
+    },
+    /// WRITE SAME (10), (16): one block of data-out, or none, written to at least one block.
+    WriteSame {
+        /// The blocks; FUA and DPO have no meaning.
+        transfer: Transfer,
+        /// UNMAP: the blocks may be given up where that reads back the same.
+        unmap: bool,
+        /// NDOB: no data-out buffer, the block is all zeroes.
+        no_data_out: bool,
+    },
+    /// COMPARE AND WRITE: twice as much data-out as blocks, what to compare with and what to write.
+    CompareAndWrite(Transfer),
+    /// UNMAP.
+    Unmap {
+        /// PARAMETER LIST LENGTH, in bytes.
+        list_len: u16,
+    },
+    /// PRE-FETCH (10), (16). IMMED is ignored.
+    PreFetch {
+        /// First block.
+        lba: u64,
+        /// Blocks; 0 is all that follow.
+        blocks: u32,
+    },
+    /// GET LBA STATUS. REPORT TYPE is ignored, which RTP in the answer says.
+    GetLbaStatus {
+        /// STARTING LOGICAL BLOCK ADDRESS.
+        lba: u64,
+        /// ALLOCATION LENGTH, in bytes.
+        allocation_length: u32,
+    },
     /// INQUIRY.
     Inquiry {
         /// EVPD = 1: PAGE CODE of a vital product data page; `None` for standard INQUIRY data.
@@ -61,6 +106,26 @@ pub enum Command {
         /// ALLOCATION LENGTH, in bytes.
         allocation_length: u16,
     },
+    /// MODE SELECT (6), (10), with PF where there is a parameter list.
+    ModeSelect {
+        /// The ten-byte command with its longer header, instead of the six-byte one.
+        ten: bool,
+        /// PARAMETER LIST LENGTH, in bytes.
+        list_len: u16,
+    },
+    /// LOG SENSE. PC is ignored: no page has thresholds.
+    LogSense {
+        /// PAGE CODE.
+        page: u8,
+        /// SUBPAGE CODE.
+        subpage: u8,
+        /// PARAMETER POINTER: the first parameter code wanted.
+        first_parameter: u16,
+        /// ALLOCATION LENGTH, in bytes.
+        allocation_length: u16,
+    },
+    /// PREVENT ALLOW MEDIUM REMOVAL: either way nothing can be removed.
+    PreventAllowMediumRemoval,
     /// SYNCHRONIZE CACHE (10), (16). IMMED is ignored: status comes when the data is on the medium.
     SynchronizeCache {
         /// First block.
@@ -81,6 +146,13 @@ pub enum Command {
         query: OpcodeQuery,
         /// RCTD: with command timeouts descriptors.
         timeouts: bool,
+        /// ALLOCATION LENGTH, in bytes.
+        allocation_length: u32,
+    },
+    /// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS.
+    ReportSupportedTaskManagement {
+        /// REPD: the extended parameter data.
+        extended: bool,
         /// ALLOCATION LENGTH, in bytes.
         allocation_length: u32,
     },
@@ -161,60 +233,66 @@ impl Command {
         match row.form {
             Form::Read(form) => Ok(Command::Read(Transfer::decode(form, cdb))),
             Form::Write(form) => Ok(Command::Write(Transfer::decode(form, cdb))),
-            Form::Other(form) => Command::parse_other(form, cdb),
+            Form::Other(form) => decode::other(form, cdb),
         }
-    }
-
-    /// Kept out of the path of READ and WRITE, which it would only make longer.
-    #[inline(never)]
-    fn parse_other(form: OtherForm, cdb: &Cdb) -> Result<Command, Sense> {
-        Ok(match form {
-            OtherForm::TestUnitReady => Command::TestUnitReady,
-            OtherForm::RequestSense => {
-                Command::RequestSense { descriptor_format: cdb[1] & 0x01 != 0, allocation_length: cdb[4] }
-            }
-            OtherForm::Inquiry => return inquiry(cdb),
-            OtherForm::ModeSense6 => mode_sense(cdb, false, u16::from(cdb[4])),
-            OtherForm::ModeSense10 => mode_sense(cdb, true, be16(cdb, 7)),
-            OtherForm::StartStopUnit => {
-                Command::StartStopUnit { start: cdb[4] & 0x01 != 0, no_flush: cdb[4] & 0x04 != 0 }
-            }
-            OtherForm::ReadCapacity10 => Command::ReadCapacity10,
-            OtherForm::ReadCapacity16 => Command::ReadCapacity16 { allocation_length: be32(cdb, 10) },
-            OtherForm::SynchronizeCache10 => {
-                Command::SynchronizeCache { lba: be32(cdb, 2).into(), blocks: be16(cdb, 7).into() }
-            }
-            OtherForm::SynchronizeCache16 => Command::SynchronizeCache { lba: be64(cdb, 2), blocks: be32(cdb, 10) },
-            OtherForm::ReportLuns => return report_luns(cdb),
-            OtherForm::ReportSupportedOperationCodes => return report_supported_operation_codes(cdb),
-        })
     }
 
     /// What moves, by the CDB alone.
     #[inline]
     pub fn data(&self, block_size: u32) -> DataPhase {
-        let allocation_length = match *self {
-            Command::Read(transfer) if transfer.blocks > 0 => {
-                return DataPhase::In(transfer.bytes(block_size));
-            }
-            Command::Write(transfer) if transfer.blocks > 0 => {
-                return DataPhase::Out(transfer.bytes(block_size));
-            }
-            Command::Read(_)
-            | Command::Write(_)
-            | Command::TestUnitReady
-            | Command::SynchronizeCache { .. }
-            | Command::StartStopUnit { .. } => return DataPhase::None,
+        match *self {
+            Command::Read(transfer) if transfer.blocks > 0 => DataPhase::In(transfer.bytes(block_size)),
+            Command::Write(transfer) if transfer.blocks > 0 => DataPhase::Out(transfer.bytes(block_size)),
+            Command::Read(_) | Command::Write(_) => DataPhase::None,
+            _ => self.data_of_other(block_size),
+        }
+    }
+
+    #[inline(never)]
+    fn data_of_other(&self, block_size: u32) -> DataPhase {
+        match self.data_out_len(block_size) {
+            Some(0) => DataPhase::None,
+            Some(bytes) => DataPhase::Out(bytes),
+            None => self.allocation_length().map_or(DataPhase::None, DataPhase::InUpTo),
+        }
+    }
+
+    /// Bytes of data-out of a command that has any, READ and WRITE aside.
+    fn data_out_len(&self, block_size: u32) -> Option<u64> {
+        Some(match *self {
+            Command::Verify { compare: false, .. } | Command::WriteSame { no_data_out: true, .. } => 0,
+            Command::WriteSame { .. } => block_size.into(),
+            Command::Verify { transfer, .. } | Command::WriteAndVerify { transfer, .. } => transfer.bytes(block_size),
+            Command::CompareAndWrite(transfer) => 2 * transfer.bytes(block_size),
+            Command::Unmap { list_len } | Command::ModeSelect { list_len, .. } => list_len.into(),
+            _ => return None,
+        })
+    }
+
+    /// ALLOCATION LENGTH of a command that has one.
+    fn allocation_length(&self) -> Option<u64> {
+        Some(match *self {
             Command::ReadCapacity10 => 8, // it has no ALLOCATION LENGTH: its data is always eight bytes
             Command::RequestSense { allocation_length, .. } => allocation_length.into(),
-            Command::Inquiry { allocation_length, .. } | Command::ModeSense { allocation_length, .. } => {
-                allocation_length.into()
-            }
+            Command::Inquiry { allocation_length, .. }
+            | Command::ModeSense { allocation_length, .. }
+            | Command::LogSense { allocation_length, .. } => allocation_length.into(),
             Command::ReportLuns { allocation_length, .. }
             | Command::ReadCapacity16 { allocation_length }
-            | Command::ReportSupportedOperationCodes { allocation_length, .. } => allocation_length.into(),
-        };
-        DataPhase::InUpTo(allocation_length)
+            | Command::GetLbaStatus { allocation_length, .. }
+            | Command::ReportSupportedOperationCodes { allocation_length, .. }
+            | Command::ReportSupportedTaskManagement { allocation_length, .. } => allocation_length.into(),
+            _ => return None,
+        })
+    }
+
+    /// Bytes of the parameter list that [`execute()`](crate::execute()) is to be given, of a command that has one. All
+    /// other data-out is for the backend.
+    pub fn parameter_list_len(&self) -> Option<u16> {
+        match *self {
+            Command::Unmap { list_len } | Command::ModeSelect { list_len, .. } => Some(list_len),
+            _ => None,
+        }
     }
 
     /// Whether a pending unit attention is reported instead of carrying this out; see
@@ -232,7 +310,7 @@ impl Transfer {
     }
 
     #[inline]
-    fn decode(form: TransferForm, cdb: &Cdb) -> Transfer {
+    pub(crate) fn decode(form: TransferForm, cdb: &Cdb) -> Transfer {
         match form {
             TransferForm::Ten => Transfer::with_flags(cdb, be32(cdb, 2).into(), be16(cdb, 7).into()),
             TransferForm::Sixteen => Transfer::with_flags(cdb, be64(cdb, 2), be32(cdb, 10)),
@@ -247,73 +325,16 @@ impl Transfer {
         Transfer { lba: (be32(cdb, 0) & 0x001f_ffff).into(), blocks, fua: false, dpo: false }
     }
 
+    /// Where the LBA and the number of blocks stand for [`Transfer::decode`], but with the bits of FUA and DPO free for
+    /// something else.
+    pub(crate) fn without_flags(form: TransferForm, cdb: &Cdb) -> Transfer {
+        Transfer { fua: false, dpo: false, ..Transfer::decode(form, cdb) }
+    }
+
     #[inline]
     fn with_flags(cdb: &Cdb, lba: u64, blocks: u32) -> Transfer {
         Transfer { lba, blocks, fua: cdb[1] & 0x08 != 0, dpo: cdb[1] & 0x10 != 0 }
     }
-}
-
-fn inquiry(cdb: &Cdb) -> Result<Command, Sense> {
-    let vital = cdb[1] & 0x01 != 0;
-    if !vital && cdb[2] != 0 {
-        return Err(Sense::invalid_field_in_cdb(2, None)); // SPC-5, INQUIRY: PAGE CODE needs EVPD
-    }
-    Ok(Command::Inquiry { page: vital.then_some(cdb[2]), allocation_length: be16(cdb, 3) })
-}
-
-fn mode_sense(cdb: &Cdb, ten: bool, allocation_length: u16) -> Command {
-    Command::ModeSense {
-        ten,
-        disable_block_descriptors: cdb[1] & 0x08 != 0,
-        long_lba: ten && cdb[1] & 0x10 != 0,
-        control: match cdb[2] >> 6 {
-            0b00 => PageControl::Current,
-            0b01 => PageControl::Changeable,
-            0b10 => PageControl::Default,
-            _ => PageControl::Saved,
-        },
-        page: cdb[2] & 0x3f,
-        subpage: cdb[3],
-        allocation_length,
-    }
-}
-
-/// Any allocation length is good: SPC-3 and later only advise at least 16, and an allocation length may truncate.
-fn report_luns(cdb: &Cdb) -> Result<Command, Sense> {
-    let selection = match cdb[2] {
-        0x00 => LunSelection::Units,
-        0x01 => LunSelection::WellKnown,
-        0x02 => LunSelection::All,
-        _ => return Err(Sense::invalid_field_in_cdb(2, None)),
-    };
-    Ok(Command::ReportLuns { selection, allocation_length: be32(cdb, 6) })
-}
-
-fn report_supported_operation_codes(cdb: &Cdb) -> Result<Command, Sense> {
-    let (code, action) = (cdb[3], be16(cdb, 4));
-    let query = match cdb[2] & 0x07 {
-        0b000 => OpcodeQuery::All,
-        0b001 => OpcodeQuery::Code(code),
-        0b010 => OpcodeQuery::CodeWithAction(code, action),
-        0b011 => OpcodeQuery::CodeAndAction(code, action),
-        _ => return Err(Sense::invalid_field_in_cdb(2, Some(2))),
-    };
-    Ok(Command::ReportSupportedOperationCodes { query, timeouts: cdb[2] & 0x80 != 0, allocation_length: be32(cdb, 6) })
-}
-
-#[inline(always)]
-fn be16(cdb: &Cdb, at: usize) -> u16 {
-    u16::from_be_bytes([cdb[at], cdb[at + 1]])
-}
-
-#[inline(always)]
-fn be32(cdb: &Cdb, at: usize) -> u32 {
-    u32::from_be_bytes([cdb[at], cdb[at + 1], cdb[at + 2], cdb[at + 3]])
-}
-
-#[inline(always)]
-fn be64(cdb: &Cdb, at: usize) -> u64 {
-    u64::from(be32(cdb, at)) << 32 | u64::from(be32(cdb, at + 4))
 }
 
 #[cfg(test)]

@@ -204,6 +204,91 @@ fn report_supported_operation_codes_options() {
 }
 
 #[test]
+fn verify_and_write_and_verify_fields() {
+    let cdb = [0x2f, 0x12, 1, 2, 3, 4, 0xff, 5, 6, 0];
+    let transfer = Transfer { dpo: true, ..plain(0x0102_0304, 0x0506) };
+    assert_eq!(parse(&cdb), Ok(Command::Verify { transfer, compare: true }));
+    let cdb = [0x8e, 0x00, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 0];
+    let transfer = Transfer { fua: true, ..plain(0x0102_0304_0506_0708, 0x090a_0b0c) };
+    assert_eq!(parse(&cdb), Ok(Command::WriteAndVerify { transfer, compare: false }));
+    let cdb = [0xaf, 0x00, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0];
+    assert_eq!(parse(&cdb), Ok(Command::Verify { transfer: plain(0x0102_0304, 0x0506_0708), compare: false }));
+}
+
+#[test]
+fn write_same_fields() {
+    let cdb = [0x41, 0x08, 1, 2, 3, 4, 0xff, 5, 6, 0];
+    let transfer = plain(0x0102_0304, 0x0506);
+    assert_eq!(parse(&cdb), Ok(Command::WriteSame { transfer, unmap: true, no_data_out: false }));
+    let cdb = [0x93, 0x01, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 0];
+    let transfer = plain(0x0102_0304_0506_0708, 0x090a_0b0c);
+    assert_eq!(parse(&cdb), Ok(Command::WriteSame { transfer, unmap: false, no_data_out: true }));
+}
+
+#[test]
+fn compare_and_write_has_one_byte_of_blocks() {
+    let cdb = [0x89, 0x18, 1, 2, 3, 4, 5, 6, 7, 8, 0xff, 0xff, 0xff, 9, 0, 0];
+    let transfer = Transfer { lba: 0x0102_0304_0506_0708, blocks: 9, fua: true, dpo: true };
+    assert_eq!(parse(&cdb), Ok(Command::CompareAndWrite(transfer)));
+}
+
+#[test]
+fn unmap_and_mode_select_parameter_list_lengths() {
+    assert_eq!(parse(&[0x42, 0, 0, 0, 0, 0, 0xff, 1, 2, 0]), Ok(Command::Unmap { list_len: 0x0102 }));
+    assert_eq!(parse(&[0x15, 0x10, 0, 0, 9, 0]), Ok(Command::ModeSelect { ten: false, list_len: 9 }));
+    assert_eq!(parse(&[0x55, 0x10, 0, 0, 0, 0, 0, 1, 2, 0]), Ok(Command::ModeSelect { ten: true, list_len: 0x0102 }));
+    let len = |bytes: &[u8]| parse(bytes).unwrap().parameter_list_len();
+    assert_eq!(len(&[0x42, 0, 0, 0, 0, 0, 0, 1, 2, 0]), Some(0x0102));
+    assert_eq!(len(&[0x15, 0x10, 0, 0, 9, 0]), Some(9));
+    assert_eq!(len(&[0x2a, 0, 0, 0, 0, 0, 0, 1, 2, 0]), None);
+    assert_eq!(len(&[0x12, 0, 0, 0, 9, 0]), None);
+}
+
+#[test]
+fn pre_fetch_and_get_lba_status_fields() {
+    let lba = 0x0102_0304_0506_0708;
+    assert_eq!(
+        parse(&[0x34, 0x02, 1, 2, 3, 4, 0xff, 5, 6, 0]),
+        Ok(Command::PreFetch { lba: 0x0102_0304, blocks: 0x0506 })
+    );
+    let sixteen = [0x90, 0x02, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 0];
+    assert_eq!(parse(&sixteen), Ok(Command::PreFetch { lba, blocks: 0x090a_0b0c }));
+    let status = [0x9e, 0x12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0xff, 0];
+    assert_eq!(parse(&status), Ok(Command::GetLbaStatus { lba, allocation_length: 0x090a_0b0c }));
+}
+
+#[test]
+fn log_sense_fields() {
+    assert_eq!(
+        parse(&[0x4d, 0, 0x59, 0x01, 0, 2, 3, 4, 5, 0]),
+        Ok(Command::LogSense { page: 0x19, subpage: 1, first_parameter: 0x0203, allocation_length: 0x0405 })
+    );
+}
+
+#[test]
+fn r21_data_out_of_commands_about_blocks() {
+    let data = |bytes: &[u8]| parse(bytes).unwrap().data(512);
+    let ten = |opcode, flags| data(&[opcode, flags, 0, 0, 0, 0, 0, 0, 8, 0]);
+    assert_eq!(ten(0x2f, 0x00), DataPhase::None); // VERIFY, BYTCHK 00b
+    assert_eq!(ten(0x2f, 0x02), DataPhase::Out(4096));
+    assert_eq!(data(&[0x2f, 0x02]), DataPhase::None);
+    assert_eq!(ten(0x2e, 0x00), DataPhase::Out(4096)); // WRITE AND VERIFY
+    assert_eq!(data(&[0x2e]), DataPhase::None);
+    assert_eq!(ten(0x41, 0x00), DataPhase::Out(512)); // WRITE SAME
+    let same = |flags| data(&[0x93, flags, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+    assert_eq!(same(0x08), DataPhase::Out(512));
+    assert_eq!(same(0x09), DataPhase::None); // NDOB
+    assert_eq!(data(&[0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0]), DataPhase::Out(2 * 4096));
+    assert_eq!(data(&[0x89]), DataPhase::None); // COMPARE AND WRITE
+    assert_eq!(ten(0x42, 0x00), DataPhase::Out(8)); // UNMAP: the parameter list
+    assert_eq!(data(&[0x42]), DataPhase::None);
+    assert_eq!(data(&[0x15, 0x10, 0, 0, 24, 0]), DataPhase::Out(24));
+    assert_eq!(ten(0x34, 0x00), DataPhase::None); // PRE-FETCH
+    assert_eq!(ten(0x4d, 0x00), DataPhase::InUpTo(8)); // LOG SENSE
+    assert_eq!(data(&[0x1e, 0, 0, 0, 1, 0]), DataPhase::None); // PREVENT ALLOW
+}
+
+#[test]
 fn r21_data_is_what_the_cdb_says() {
     let data = |bytes: &[u8], block_size| parse(bytes).unwrap().data(block_size);
     assert_eq!(data(&[0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0], 512), DataPhase::In(4096));

@@ -4,15 +4,19 @@
 use alloc::vec::Vec;
 
 use crate::{
-    capacity,
+    Cdb, capacity,
     command::{Command, DataPhase, Transfer},
-    inquiry, mode,
+    inquiry,
+    lba_status::LbaStatusQuery,
+    log::{self, LogData},
+    mode, mode_select,
     opcode::{self, Answer},
     report_luns,
     sense::Sense,
-    supported_opcodes,
+    supported_opcodes, task_management,
     unit::LogicalUnit,
     unit_attention::UnitAttention,
+    unmap::{self, Extent},
     vpd,
 };
 
@@ -27,16 +31,69 @@ pub enum Addressee<'a> {
     ReportLunsWellKnown,
 }
 
-/// What the caller is to do.
+/// What a command is carried out with, besides its CDB: what only the caller knows. The default is nothing at all.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Context<'a> {
+    /// LUN numbers of the addressed target, in the order in which REPORT LUNS is to list them; for the well-known
+    /// logical unit those of target 0.
+    pub luns: &'a [u16],
+    /// The unit attention condition to come next. Only REQUEST SENSE looks at it: it returns the condition as data, and
+    /// the caller [clears](crate::UnitAttentions::clear) it.
+    pub pending: Option<UnitAttention>,
+    /// The parameter list of a command [that has one](Command::parameter_list_len), all of it; otherwise empty.
+    pub data_out: &'a [u8],
+    /// What LOG SENSE tells.
+    pub log: LogData,
+}
+
+/// What an answer leaves behind besides its [`Action`]. Keeping it from command to command saves allocations; a read or
+/// write never looks at it.
+#[derive(Default, Debug)]
+pub struct Scratch {
+    /// Parameter data of [`Action::DataIn`], at most 128 KiB.
+    pub data_in: Vec<u8>,
+    /// Blocks of [`Action::Unmap`], at most as many as the unit's `max_extents`.
+    pub extents: Vec<Extent>,
+}
+
+/// What the caller is to do. All blocks that are named exist, and there is at least one; the limits of the unit hold,
+/// and it is not write-protected where anything is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Read these blocks, at least one, all of them there.
+    /// Read these blocks.
     Read(Transfer),
-    /// Write these blocks, at least one, all of them there.
+    /// Write these blocks.
     Write(Transfer),
     /// Write the volatile cache back to the medium.
     Flush,
-    /// GOOD, with the parameter data in `out`: cut to the allocation length, possibly to nothing.
+    /// Make sure that these blocks are readable.
+    Verify(Transfer),
+    /// Compare these blocks with the data-out; what differs is [`Sense::miscompare`].
+    Compare(Transfer),
+    /// Write these blocks past any cache, then make sure that they are readable or compare them with what was written.
+    WriteAndVerify {
+        /// The blocks; FUA is set.
+        transfer: Transfer,
+        /// Compare.
+        compare: bool,
+    },
+    /// Compare these blocks with the first half of the data-out; if all are equal write the second half to them, and
+    /// let no other write come in between. What differs is [`Sense::miscompare`].
+    CompareAndWrite(Transfer),
+    /// Write one block to all of these.
+    WriteSame {
+        /// The blocks.
+        transfer: Transfer,
+        /// They may be given up instead, as far as they read back the same afterwards.
+        unmap: bool,
+        /// There is no data-out: the block is all zeroes.
+        no_data_out: bool,
+    },
+    /// Give up the blocks in [`Scratch::extents`], of which there is at least one. They may overlap.
+    Unmap,
+    /// Find out which blocks are there, then [`answer`](LbaStatusQuery::answer).
+    LbaStatus(LbaStatusQuery),
+    /// GOOD, with the parameter data in [`Scratch::data_in`]: cut to the allocation length, possibly to nothing.
     DataIn,
     /// GOOD, without data.
     Good,
@@ -45,45 +102,42 @@ pub enum Action {
 }
 
 impl Addressee<'_> {
-    /// Whether an operation code is answered here at all. Meant for the moment before the unit attention and the rest
-    /// of the CDB are looked at: an absent LUN answers 05h/25h/00h to anything but INQUIRY, REPORT LUNS and REQUEST
-    /// SENSE, well-formed or not.
+    /// Whether a command is answered here at all, whatever its fields hold. Meant for the moment before the rest of the
+    /// CDB is looked at: an absent LUN answers 05h/25h/00h to anything but INQUIRY, REPORT LUNS and REQUEST SENSE,
+    /// well-formed or not, and a logical unit answers what it is not [able](LogicalUnit::has) to do as if there were no
+    /// such command. READ and WRITE are admitted by every logical unit.
     ///
     /// # Errors
     /// The sense data of the refusal.
-    #[inline]
-    pub fn admits(&self, opcode: u8) -> Result<(), Sense> {
+    pub fn admits(&self, cdb: &Cdb) -> Result<(), Sense> {
         let (asked, refusal) = match self {
-            Addressee::Unit(_) => return Ok(()),
+            Addressee::Unit(unit) => {
+                return match opcode::find(cdb) {
+                    Ok(row) if !unit.has(row.feature()) => Err(row.unsupported()),
+                    _ => Ok(()),
+                };
+            }
             Addressee::Absent => (Answer::Absent, Sense::LU_NOT_SUPPORTED),
             Addressee::ReportLunsWellKnown => (Answer::WellKnown, Sense::INVALID_OPCODE),
         };
-        let answered = opcode::rows_of(opcode).iter().any(|row| row.answered_by() >= asked);
+        let answered = opcode::rows_of(cdb[0]).iter().any(|row| row.answered_by() >= asked);
         if answered { Ok(()) } else { Err(refusal) }
     }
 }
 
 /// Carries a command out as far as it can be without I/O.
 ///
-/// `luns` are the LUN numbers of the addressed target, in the order in which they are to be listed; for the
-/// well-known logical unit those of target 0. `pending` matters to REQUEST SENSE only: it returns the condition as data
-/// and the caller [clears](crate::UnitAttentions::clear) it. `out` is emptied and filled when the answer is
-/// [`Action::DataIn`]; keeping it saves allocations. A read or write never looks at it.
+/// `scratch` is emptied and filled as the [`Action`] says.
 ///
 /// # Panics
-/// If a LUN number that REPORT LUNS has to list is above [`LUN_MAX`](crate::LUN_MAX). Never for what a CDB holds.
+/// If a LUN number that REPORT LUNS has to list is above [`LUN_MAX`](crate::LUN_MAX). Never for what a CDB or a
+/// parameter list holds.
 #[inline]
-pub fn execute(
-    to: Addressee<'_>,
-    command: &Command,
-    luns: &[u16],
-    pending: Option<UnitAttention>,
-    out: &mut Vec<u8>,
-) -> Action {
+pub fn execute(to: Addressee<'_>, command: &Command, context: &Context<'_>, scratch: &mut Scratch) -> Action {
     match (to, command) {
         (Addressee::Unit(unit), Command::Read(transfer)) => read_or_write(unit, transfer, false),
         (Addressee::Unit(unit), Command::Write(transfer)) => read_or_write(unit, transfer, true),
-        _ => execute_rare(to, command, luns, pending, out),
+        _ => execute_rare(to, command, context, scratch),
     }
 }
 
@@ -99,55 +153,132 @@ fn read_or_write(unit: &LogicalUnit, transfer: &Transfer, write: bool) -> Action
 
 /// Everything that is not a read or write.
 #[inline(never)]
-fn execute_rare(
-    to: Addressee<'_>,
-    command: &Command,
-    luns: &[u16],
-    pending: Option<UnitAttention>,
-    out: &mut Vec<u8>,
-) -> Action {
-    out.clear();
+fn execute_rare(to: Addressee<'_>, command: &Command, context: &Context<'_>, scratch: &mut Scratch) -> Action {
+    scratch.data_in.clear();
+    scratch.extents.clear();
     let answer = match to {
-        Addressee::Unit(unit) => on_unit(unit, command, luns, pending, out),
-        Addressee::Absent => on_absent(command, luns, out),
-        Addressee::ReportLunsWellKnown => on_well_known(command, luns, pending, out),
+        Addressee::Unit(unit) => on_unit(unit, command, context, scratch),
+        Addressee::Absent => on_absent(command, context, &mut scratch.data_in),
+        Addressee::ReportLunsWellKnown => on_well_known(command, context, &mut scratch.data_in),
     };
     match answer {
         Ok(Action::DataIn) => {
-            cut(command, out);
+            cut(command, &mut scratch.data_in);
             Action::DataIn
         }
         Ok(action) => action,
         Err(sense) => {
-            out.clear();
+            scratch.data_in.clear();
+            scratch.extents.clear();
             Action::Check(sense)
         }
     }
 }
 
+/// Commands for a logical unit: those that concern its blocks, then those that only tell something.
 fn on_unit(
     unit: &LogicalUnit,
     command: &Command,
-    luns: &[u16],
-    pending: Option<UnitAttention>,
-    out: &mut Vec<u8>,
+    context: &Context<'_>,
+    scratch: &mut Scratch,
 ) -> Result<Action, Sense> {
     match *command {
-        Command::Read(transfer) => return Ok(read_or_write(unit, &transfer, false)),
-        Command::Write(transfer) => return Ok(read_or_write(unit, &transfer, true)),
-        Command::TestUnitReady => return Ok(Action::Good),
-        Command::SynchronizeCache { lba, blocks } => {
-            unit.check_range(lba, blocks)?;
-            return Ok(Action::Flush);
-        }
+        Command::Read(transfer) => Ok(read_or_write(unit, &transfer, false)),
+        Command::Write(transfer) => Ok(read_or_write(unit, &transfer, true)),
+        Command::TestUnitReady | Command::PreventAllowMediumRemoval => Ok(Action::Good),
+        Command::SynchronizeCache { lba, blocks } => unit.check_range(lba, blocks).map(|()| Action::Flush),
         // A disk of this kind is always ready: a stop writes the cache back and changes nothing else.
-        Command::StartStopUnit { start: false, no_flush: false } => return Ok(Action::Flush),
-        Command::StartStopUnit { .. } => return Ok(Action::Good),
+        Command::StartStopUnit { start: false, no_flush: false } => Ok(Action::Flush),
+        Command::StartStopUnit { .. } => Ok(Action::Good),
+        Command::PreFetch { lba, blocks } => unit.check_range(lba, blocks).map(|()| Action::Good),
+        Command::Verify { transfer, compare } => verify(unit, transfer, compare),
+        Command::WriteAndVerify { transfer, compare } => write_and_verify(unit, transfer, compare),
+        Command::WriteSame { transfer, unmap, no_data_out } => write_same(unit, transfer, unmap, no_data_out),
+        Command::CompareAndWrite(transfer) => compare_and_write(unit, transfer),
+        Command::Unmap { list_len } => unmap(unit, parameter_list(context, list_len)?, &mut scratch.extents),
+        Command::ModeSelect { ten, list_len } => {
+            let flush = mode_select::apply(unit, ten, parameter_list(context, list_len)?)?;
+            Ok(if flush { Action::Flush } else { Action::Good })
+        }
+        Command::GetLbaStatus { lba, allocation_length } => lba_status(unit, lba, allocation_length),
+        _ => tell(unit, command, context, &mut scratch.data_in).map(|()| Action::DataIn),
+    }
+}
+
+fn verify(unit: &LogicalUnit, transfer: Transfer, compare: bool) -> Result<Action, Sense> {
+    supported(unit.config().verify)?;
+    unit.check_transfer(&transfer, false)?;
+    Ok(match compare {
+        _ if transfer.blocks == 0 => Action::Good,
+        true => Action::Compare(transfer),
+        false => Action::Verify(transfer),
+    })
+}
+
+fn write_and_verify(unit: &LogicalUnit, transfer: Transfer, compare: bool) -> Result<Action, Sense> {
+    supported(unit.config().verify)?;
+    unit.check_transfer(&transfer, true)?;
+    Ok(if transfer.blocks == 0 { Action::Good } else { Action::WriteAndVerify { transfer, compare } })
+}
+
+/// The maximum transfer length does not apply: what moves is one block (SBC-4, Block Limits VPD page).
+fn write_same(unit: &LogicalUnit, transfer: Transfer, unmap: bool, no_data_out: bool) -> Result<Action, Sense> {
+    let blocks_max = unit.config().write_same_max_blocks;
+    supported(blocks_max > 0)?;
+    if unmap && unit.config().unmap.is_none() {
+        return Err(Sense::invalid_field_in_cdb(1, Some(3))); // UNMAP, with LBPWS and LBPWS10 0
+    }
+    unit.check_range(transfer.lba, transfer.blocks)?;
+    if transfer.blocks > blocks_max {
+        return Err(Sense::INVALID_FIELD_IN_CDB);
+    }
+    unit.check_writable()?;
+    Ok(Action::WriteSame { transfer, unmap, no_data_out })
+}
+
+fn compare_and_write(unit: &LogicalUnit, transfer: Transfer) -> Result<Action, Sense> {
+    let blocks_max = u32::from(unit.config().compare_and_write_max_blocks);
+    supported(blocks_max > 0)?;
+    unit.check_range(transfer.lba, transfer.blocks)?;
+    if transfer.blocks > blocks_max {
+        return Err(Sense::invalid_field_in_cdb(13, None)); // NUMBER OF LOGICAL BLOCKS
+    }
+    if transfer.blocks == 0 {
+        return Ok(Action::Good);
+    }
+    unit.check_writable()?;
+    Ok(Action::CompareAndWrite(transfer))
+}
+
+fn unmap(unit: &LogicalUnit, list: &[u8], extents: &mut Vec<Extent>) -> Result<Action, Sense> {
+    let limits = unit.config().unmap.as_ref().ok_or(Sense::INVALID_OPCODE)?;
+    unmap::read(unit, limits, list, extents)?;
+    Ok(if extents.is_empty() { Action::Good } else { Action::Unmap })
+}
+
+fn lba_status(unit: &LogicalUnit, lba: u64, allocation_length: u32) -> Result<Action, Sense> {
+    supported(unit.config().lba_status)?;
+    unit.check_range(lba, 1)?;
+    Ok(Action::LbaStatus(LbaStatusQuery::new(lba, allocation_length)))
+}
+
+/// [`Addressee::admits`] says so first. A caller that did not ask it still gets no action that the unit cannot do.
+fn supported(able: bool) -> Result<(), Sense> {
+    if able { Ok(()) } else { Err(Sense::INVALID_OPCODE) }
+}
+
+fn parameter_list<'a>(context: &Context<'a>, len: u16) -> Result<&'a [u8], Sense> {
+    context.data_out.get(..usize::from(len)).ok_or(Sense::PARAMETER_LIST_LENGTH_ERROR)
+}
+
+/// Commands whose answer is parameter data.
+fn tell(unit: &LogicalUnit, command: &Command, context: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Sense> {
+    match *command {
         Command::Inquiry { page: None, .. } => inquiry::append_disk(unit.identity(), out),
         Command::Inquiry { page: Some(page), .. } => vpd::append_disk(unit, page, out)?,
-        Command::ReportLuns { selection, .. } => report_luns::append(selection, luns, out),
+        Command::ReportLuns { selection, .. } => report_luns::append(selection, context.luns, out),
         Command::RequestSense { descriptor_format, .. } => {
-            append_sense(pending.map_or(Sense::NO_SENSE, UnitAttention::sense), descriptor_format, out);
+            append_sense(context.pending.map_or(Sense::NO_SENSE, UnitAttention::sense), descriptor_format, out);
         }
         Command::ReadCapacity10 => capacity::append_ten(unit, out),
         Command::ReadCapacity16 { .. } => capacity::append_sixteen(unit, out),
@@ -155,19 +286,24 @@ fn on_unit(
             let request = mode::Request { ten, disable_block_descriptors, long_lba, control, page, subpage };
             mode::append(unit, &request, out)?;
         }
-        Command::ReportSupportedOperationCodes { query, timeouts, .. } => {
-            supported_opcodes::append(query, timeouts, out)?;
+        Command::LogSense { page, subpage, first_parameter, .. } => {
+            log::append(page, subpage, first_parameter, &context.log, out)?;
         }
+        Command::ReportSupportedOperationCodes { query, timeouts, .. } => {
+            supported_opcodes::append(unit, query, timeouts, out)?;
+        }
+        Command::ReportSupportedTaskManagement { extended, .. } => task_management::append(extended, out),
+        _ => return Err(Sense::INVALID_OPCODE), // `on_unit` has dealt with all others
     }
-    Ok(Action::DataIn)
+    Ok(())
 }
 
 /// A LUN that does not exist (SAM-6, incorrect logical unit numbers). It has no VPD pages, so EVPD is refused.
-fn on_absent(command: &Command, luns: &[u16], out: &mut Vec<u8>) -> Result<Action, Sense> {
+fn on_absent(command: &Command, context: &Context<'_>, out: &mut Vec<u8>) -> Result<Action, Sense> {
     match *command {
         Command::Inquiry { page: None, .. } => inquiry::append_absent(out),
         Command::Inquiry { page: Some(_), .. } => return Err(Sense::invalid_field_in_cdb(1, Some(0))),
-        Command::ReportLuns { selection, .. } => report_luns::append(selection, luns, out),
+        Command::ReportLuns { selection, .. } => report_luns::append(selection, context.luns, out),
         Command::RequestSense { descriptor_format, .. } => {
             append_sense(Sense::LU_NOT_SUPPORTED, descriptor_format, out);
         }
@@ -177,19 +313,14 @@ fn on_absent(command: &Command, luns: &[u16], out: &mut Vec<u8>) -> Result<Actio
 }
 
 /// The REPORT LUNS well-known logical unit (SPC-5): what it must answer and nothing else.
-fn on_well_known(
-    command: &Command,
-    luns: &[u16],
-    pending: Option<UnitAttention>,
-    out: &mut Vec<u8>,
-) -> Result<Action, Sense> {
+fn on_well_known(command: &Command, context: &Context<'_>, out: &mut Vec<u8>) -> Result<Action, Sense> {
     match *command {
         Command::TestUnitReady => return Ok(Action::Good),
         Command::Inquiry { page: None, .. } => inquiry::append_well_known(out),
         Command::Inquiry { page: Some(page), .. } => vpd::append_well_known(page, out)?,
-        Command::ReportLuns { selection, .. } => report_luns::append(selection, luns, out),
+        Command::ReportLuns { selection, .. } => report_luns::append(selection, context.luns, out),
         Command::RequestSense { descriptor_format, .. } => {
-            append_sense(pending.map_or(Sense::NO_SENSE, UnitAttention::sense), descriptor_format, out);
+            append_sense(context.pending.map_or(Sense::NO_SENSE, UnitAttention::sense), descriptor_format, out);
         }
         _ => return Err(Sense::INVALID_OPCODE),
     }
@@ -197,11 +328,7 @@ fn on_well_known(
 }
 
 fn append_sense(sense: Sense, descriptor_format: bool, out: &mut Vec<u8>) {
-    if descriptor_format {
-        sense.append_descriptor_format(out);
-    } else {
-        out.extend_from_slice(&sense.fixed());
-    }
+    out.extend_from_slice(&sense.bytes(descriptor_format));
 }
 
 /// The allocation length truncates; the lengths inside the data stay what they are (SPC-5, allocation length).

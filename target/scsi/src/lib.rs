@@ -3,13 +3,13 @@
 //!
 //! The layers, from the wire inwards:
 //!
-//! 1. [`Opcode`] - one table of every supported command. It alone decides what is supported, how long a CDB is, which
-//!    of its bits are evaluated or refused, which way data moves and who may be asked.
+//! 1. [`Opcode`] - one table of every command. It alone decides what is supported, and by which logical units, how long
+//!    a CDB is, which of its bits are evaluated or refused, which way data moves and who may be asked.
 //! 2. [`Command`] - what a CDB means, made by [`Command::parse`] from that table. Adding a command is one row and one
 //!    arm.
 //! 3. [`Addressee`] - who was asked: a [`LogicalUnit`], a LUN that does not exist, or the REPORT LUNS well-known unit.
-//! 4. [`execute()`] - the answer. INQUIRY, mode, capacity and the like write their parameter data into a vector of the
-//!    caller; reads, writes and flushes go back to the caller as an [`Action`].
+//! 4. [`execute()`] - the answer. INQUIRY, mode, capacity and the like write their parameter data into the [`Scratch`]
+//!    of the caller; whatever concerns the blocks themselves goes back to the caller as an [`Action`].
 //! 5. [`Sense`] and [`UnitAttentions`] - why not, and what happened meanwhile.
 //!
 //! A refusal is not an error of this crate but an answer, so nothing here panics whatever the CDB holds, and every
@@ -18,27 +18,31 @@
 //! How a transport uses it, in the order in which a refusal must win:
 //!
 //! ```
-//! use scsi::{Action, Addressee, CDB_LEN, Command, DataPhase, Identity, LogicalUnit, LogicalUnitConfig, Sense};
+//! use scsi::{
+//!     Action, Addressee, CDB_LEN, Command, Context, DataPhase, Identity, LogicalUnit, LogicalUnitConfig, Scratch,
+//!     Sense,
+//! };
 //!
-//! fn answer(to: Addressee<'_>, cdb: &[u8; CDB_LEN], data_in: u64, out: &mut Vec<u8>) -> Result<Action, Sense> {
-//!     to.admits(cdb[0])?; // does whoever is addressed know this operation code at all?
+//! fn answer(to: Addressee<'_>, cdb: &[u8; CDB_LEN], buffer: &[u8], scratch: &mut Scratch) -> Result<Action, Sense> {
 //!     // a pending unit attention is reported here, if scsi::reports_unit_attention(cdb[0])
+//!     to.admits(cdb)?; // does whoever is addressed know this command at all?
 //!     let command = Command::parse(cdb)?;
-//!     if let DataPhase::In(bytes) = command.data(512) {
-//!         assert!(bytes <= data_in, "the transport's overrun answer");
+//!     if let DataPhase::Out(bytes) = command.data(512) {
+//!         assert!(bytes <= buffer.len() as u64, "the transport's overrun answer");
 //!     }
-//!     Ok(scsi::execute(to, &command, &[0], None, out))
+//!     let data_out = command.parameter_list_len().map_or(&[][..], |len| &buffer[..len.into()]);
+//!     Ok(scsi::execute(to, &command, &Context { luns: &[0], data_out, ..Context::default() }, scratch))
 //! }
 //!
 //! let identity = Identity::new("RINGSIDE", "disk", "1", "serial-1", scsi::Naa::local(1))?;
 //! let unit = LogicalUnit::new(LogicalUnitConfig::new(identity, 512, 2048));
-//! let mut out = Vec::new();
+//! let mut scratch = Scratch::default();
 //!
 //! let mut read_capacity = [0; CDB_LEN];
 //! read_capacity[0] = 0x25;
-//! let action = answer(Addressee::Unit(&unit), &read_capacity, 8, &mut out);
+//! let action = answer(Addressee::Unit(&unit), &read_capacity, &[], &mut scratch);
 //! assert_eq!(action, Ok(Action::DataIn));
-//! assert_eq!(out, [0x00, 0x00, 0x07, 0xff, 0x00, 0x00, 0x02, 0x00]);
+//! assert_eq!(scratch.data_in, [0x00, 0x00, 0x07, 0xff, 0x00, 0x00, 0x02, 0x00]);
 //! # Ok::<(), scsi::IdentityError>(())
 //! ```
 
@@ -49,26 +53,35 @@ extern crate alloc;
 
 mod capacity;
 mod command;
+mod decode;
 mod execute;
 mod identity;
 mod inquiry;
+mod lba_status;
+mod log;
 mod mode;
+mod mode_select;
 mod opcode;
 mod report_luns;
 mod sense;
 mod supported_opcodes;
+mod task_management;
 mod unit;
 mod unit_attention;
+mod unmap;
 mod vpd;
 
 pub use command::{Command, DataPhase, LunSelection, OpcodeQuery, PageControl, Transfer};
-pub use execute::{Action, Addressee, execute};
+pub use execute::{Action, Addressee, Context, Scratch, execute};
 pub use identity::{Identity, IdentityError, Naa, SERIAL_LEN_MAX};
-pub use opcode::{Direction, Opcode, opcodes, reports_unit_attention};
+pub use lba_status::{LbaRun, LbaState, LbaStatusQuery};
+pub use log::LogData;
+pub use opcode::{Direction, Feature, Opcode, opcodes, reports_unit_attention};
 pub use report_luns::{LUN_MAX, encode_lun};
-pub use sense::{FieldPointer, Sense};
-pub use unit::{LogicalUnit, LogicalUnitConfig};
+pub use sense::{FieldPointer, Sense, SenseBytes};
+pub use unit::{LogicalUnit, LogicalUnitConfig, Provisioning, Unmap};
 pub use unit_attention::{UnitAttention, UnitAttentions};
+pub use unmap::Extent;
 
 /// Bytes of a CDB as the transport hands it over: the default `cdb_size` of virtio (1.3 §5.6.4). Shorter commands leave
 /// the rest zero or undefined; it is never looked at.

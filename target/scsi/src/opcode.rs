@@ -1,11 +1,14 @@
-//! The table of supported commands: what is supported, how long its CDB is, which bits are evaluated and which are
-//! refused, which way data moves, who answers it. What the remaining bits mean stands in `command`; how the table is
-//! reported to initiators stands in `supported_opcodes`.
+//! What a row of the table of commands says, and how a row is found. The rows stand in `opcode/table.rs`; what the
+//! remaining bits of a CDB mean stands in `command`; how the table is reported to initiators stands in
+//! `supported_opcodes`.
 
-use self::{OtherForm::*, TransferForm::*};
+use self::table::{FIRST_ROW, TABLE};
 use crate::{CDB_LEN, Cdb, sense::Sense};
 
-/// One supported command: a row of the table.
+mod table;
+
+/// A command that this crate knows: a row of the table. Whether a logical unit supports it depends on its
+/// [`feature`](Opcode::feature).
 #[derive(Debug)]
 pub struct Opcode {
     name: &'static str,
@@ -16,7 +19,8 @@ pub struct Opcode {
     direction: Direction,
     answered_by: Answer,
     despite_attention: bool,
-    timeout_s: u32,
+    feature: Feature,
+    timeout_s: u16,
     /// Which decoder in `command` reads the rest.
     pub(crate) form: Form,
 }
@@ -37,6 +41,24 @@ pub enum Direction {
     In,
     /// From the initiator to the logical unit.
     Out,
+}
+
+/// What a logical unit must be able to do for a command to be supported. Which of these it is able to do stands in its
+/// configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Feature {
+    /// Nothing: every logical unit supports the command.
+    Always,
+    /// Reading back and comparing what is on the medium: VERIFY, WRITE AND VERIFY.
+    Verify,
+    /// One block written to many: WRITE SAME.
+    WriteSame,
+    /// Giving up blocks: UNMAP.
+    Unmap,
+    /// COMPARE AND WRITE.
+    CompareAndWrite,
+    /// Knowing which blocks are there: GET LBA STATUS.
+    LbaStatus,
 }
 
 /// Who answers a command with something other than a refusal. Each includes the ones before it.
@@ -70,21 +92,45 @@ pub(crate) enum TransferForm {
     Sixteen,
 }
 
-/// The commands that do not move blocks.
+/// The commands that are not READ or WRITE. No data in the variants: telling READ and WRITE apart from them would cost
+/// the fast path more. Where a form has several lengths, the operation code [tells](TransferForm::of) which.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OtherForm {
     TestUnitReady,
     RequestSense,
     Inquiry,
+    ModeSelect6,
+    ModeSelect10,
     ModeSense6,
     ModeSense10,
+    LogSense,
     StartStopUnit,
+    PreventAllow,
     ReadCapacity10,
     ReadCapacity16,
-    SynchronizeCache10,
-    SynchronizeCache16,
+    GetLbaStatus,
+    Verify,
+    WriteAndVerify,
+    WriteSame,
+    CompareAndWrite,
+    Unmap,
+    PreFetch,
+    SynchronizeCache,
     ReportLuns,
     ReportSupportedOperationCodes,
+    ReportSupportedTaskManagement,
+}
+
+impl TransferForm {
+    /// The form that operation codes of this group have (SPC-5, operation code): the top three bits are the group.
+    pub(crate) fn of(code: u8) -> TransferForm {
+        match code >> 5 {
+            0 => TransferForm::Six,
+            4 => TransferForm::Sixteen,
+            5 => TransferForm::Twelve,
+            _ => TransferForm::Ten,
+        }
+    }
 }
 
 impl Opcode {
@@ -114,8 +160,13 @@ impl Opcode {
         self.direction
     }
 
+    /// What a logical unit must be able to do to support it.
+    pub const fn feature(&self) -> Feature {
+        self.feature
+    }
+
     /// How long an initiator should wait for it before it suspects a fault, in seconds.
-    pub const fn timeout_s(&self) -> u32 {
+    pub const fn timeout_s(&self) -> u16 {
         self.timeout_s
     }
 
@@ -136,6 +187,14 @@ impl Opcode {
         })
     }
 
+    /// How a logical unit refuses it that is not able to do it: just as if there were no such row.
+    pub(crate) const fn unsupported(&self) -> Sense {
+        match self.service_action {
+            None => Sense::INVALID_OPCODE,
+            Some(_) => NO_SUCH_SERVICE_ACTION,
+        }
+    }
+
     pub(crate) const fn answered_by(&self) -> Answer {
         self.answered_by
     }
@@ -154,6 +213,7 @@ impl Opcode {
             direction,
             answered_by: Answer::Unit,
             despite_attention: false,
+            feature: Feature::Always,
             timeout_s: 30,
             form,
         }
@@ -185,7 +245,12 @@ impl Opcode {
         self
     }
 
-    const fn timeout(mut self, timeout_s: u32) -> Opcode {
+    const fn needs(mut self, feature: Feature) -> Opcode {
+        self.feature = feature;
+        self
+    }
+
+    const fn timeout(mut self, timeout_s: u16) -> Opcode {
         self.timeout_s = timeout_s;
         self
     }
@@ -208,7 +273,7 @@ impl Refused {
     }
 }
 
-/// Every supported command, in the order of operation code and service action.
+/// Every command that this crate knows, in the order of operation code and service action.
 pub fn opcodes() -> &'static [Opcode] {
     &TABLE
 }
@@ -237,8 +302,10 @@ pub(crate) fn find(cdb: &Cdb) -> Result<&'static Opcode, Sense> {
 fn find_service_action(cdb: &Cdb) -> Result<&'static Opcode, Sense> {
     let action = cdb[1] & SERVICE_ACTION_MASK;
     let mut rows = rows_of(cdb[0]).iter();
-    rows.find(|row| row.service_action == Some(action)).ok_or(Sense::invalid_field_in_cdb(1, Some(4)))
+    rows.find(|row| row.service_action == Some(action)).ok_or(NO_SUCH_SERVICE_ACTION)
 }
+
+const NO_SUCH_SERVICE_ACTION: Sense = Sense::invalid_field_in_cdb(1, Some(4));
 
 /// The rows of an operation code: none, one, or one for each service action.
 pub(crate) fn rows_of(code: u8) -> &'static [Opcode] {
@@ -252,82 +319,6 @@ const USAGE_LEN_MAX: usize = 16;
 /// NACA in the CONTROL byte: NORMACA is 0, so ACA cannot be asked for (SAM-6, CONTROL byte).
 const NACA: u8 = 0x04;
 const SERVICE_ACTION_MASK: u8 = 0x1f;
-/// RDPROTECT and WRPROTECT: there is no protection information (SBC-4, READ(10)).
-const PROTECT: u8 = 0xe0;
-/// CMDDT, obsolete since SPC-3: to ignore it would return data that was not asked for.
-const CMDDT: u8 = 0x02;
-/// POWER CONDITION and LOEJ of START STOP UNIT: there are no power conditions, and nothing to eject.
-const POWER_CONDITION: u8 = 0xf0;
-const LOEJ: u8 = 0x02;
-
-#[rustfmt::skip] // one line of facts, one line of CDB usage data
-static TABLE: [Opcode; 20] = [
-    Opcode::new(Form::Other(TestUnitReady), "TEST UNIT READY", Direction::None,
-        &[0x00, 0, 0, 0, 0, NACA]).answered_by_well_known(),
-    Opcode::new(Form::Other(RequestSense), "REQUEST SENSE", Direction::In,
-        &[0x03, 0x01, 0, 0, 0xff, NACA]).always_answered(),
-    Opcode::new(Form::Read(Six), "READ(6)", Direction::In,
-        &[0x08, 0x1f, 0xff, 0xff, 0xff, NACA]),
-    Opcode::new(Form::Write(Six), "WRITE(6)", Direction::Out,
-        &[0x0a, 0x1f, 0xff, 0xff, 0xff, NACA]),
-    Opcode::new(Form::Other(Inquiry), "INQUIRY", Direction::In,
-        &[0x12, 0x01 | CMDDT, 0xff, 0xff, 0xff, NACA]).refuse(1, CMDDT).always_answered(),
-    Opcode::new(Form::Other(ModeSense6), "MODE SENSE(6)", Direction::In,
-        &[0x1a, 0x08, 0xff, 0xff, 0xff, NACA]),
-    Opcode::new(Form::Other(StartStopUnit), "START STOP UNIT", Direction::None,
-        &[0x1b, 0, 0, 0, 0x05 | POWER_CONDITION | LOEJ, NACA]).refuse(4, POWER_CONDITION | LOEJ).timeout(60),
-    Opcode::new(Form::Other(ReadCapacity10), "READ CAPACITY(10)", Direction::In,
-        &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, NACA]),
-    Opcode::new(Form::Read(Ten), "READ(10)", Direction::In,
-        &[0x28, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, NACA]).refuse(1, PROTECT),
-    Opcode::new(Form::Write(Ten), "WRITE(10)", Direction::Out,
-        &[0x2a, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, NACA]).refuse(1, PROTECT),
-    Opcode::new(Form::Other(SynchronizeCache10), "SYNCHRONIZE CACHE(10)", Direction::None,
-        &[0x35, 0, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, NACA]).timeout(60),
-    Opcode::new(Form::Other(ModeSense10), "MODE SENSE(10)", Direction::In,
-        &[0x5a, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, NACA]),
-    Opcode::new(Form::Read(Sixteen), "READ(16)", Direction::In,
-        &[0x88, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).refuse(1, PROTECT),
-    Opcode::new(Form::Write(Sixteen), "WRITE(16)", Direction::Out,
-        &[0x8a, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).refuse(1, PROTECT),
-    Opcode::new(Form::Other(SynchronizeCache16), "SYNCHRONIZE CACHE(16)", Direction::None,
-        &[0x91, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).timeout(60),
-    Opcode::new(Form::Other(ReadCapacity16), "READ CAPACITY(16)", Direction::In,
-        &[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, NACA]).with_service_action(),
-    Opcode::new(Form::Other(ReportLuns), "REPORT LUNS", Direction::In,
-        &[0xa0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, NACA]).always_answered(),
-    Opcode::new(Form::Other(ReportSupportedOperationCodes), "REPORT SUPPORTED OPERATION CODES", Direction::In,
-        &[0xa3, 0x0c, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).with_service_action(),
-    Opcode::new(Form::Read(Twelve), "READ(12)", Direction::In,
-        &[0xa8, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).refuse(1, PROTECT),
-    Opcode::new(Form::Write(Twelve), "WRITE(12)", Direction::Out,
-        &[0xaa, 0x18 | PROTECT, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, NACA]).refuse(1, PROTECT),
-];
-
-/// First row of each operation code; `NO_ROW` where there is none.
-static FIRST_ROW: [u8; 256] = first_rows();
-const NO_ROW: u8 = u8::MAX;
-
-/// Also proves, at compile time, that rows are sorted and unique.
-const fn first_rows() -> [u8; 256] {
-    let mut first = [NO_ROW; 256];
-    assert!(TABLE.len() < NO_ROW as usize);
-    let mut row = TABLE.len();
-    while row > 0 {
-        row -= 1;
-        assert!(row == 0 || sort_key(&TABLE[row - 1]) < sort_key(&TABLE[row]));
-        first[TABLE[row].usage[0] as usize] = row as u8;
-    }
-    first
-}
-
-const fn sort_key(row: &Opcode) -> u16 {
-    let action = match row.service_action {
-        Some(action) => action as u16,
-        None => 0,
-    };
-    (row.usage[0] as u16) << 8 | action
-}
 
 #[cfg(test)]
 #[path = "opcode_tests.rs"]

@@ -1,4 +1,5 @@
-//! REPORT SUPPORTED OPERATION CODES parameter data (SPC-5), made from the table in `opcode` that also decides support.
+//! REPORT SUPPORTED OPERATION CODES parameter data (SPC-5), made from the table in `opcode` that also decides support:
+//! what the logical unit is not able to do is not in it.
 
 use alloc::vec::Vec;
 
@@ -6,42 +7,48 @@ use crate::{
     command::OpcodeQuery,
     opcode::{self, Opcode},
     sense::Sense,
+    unit::LogicalUnit,
 };
 
 /// Appends the whole answer; `out` must be empty.
 ///
 /// An operation code with service actions where none is asked for, or the other way round, is INVALID FIELD IN CDB; one
 /// that is not supported is answered as such.
-pub(crate) fn append(query: OpcodeQuery, timeouts: bool, out: &mut Vec<u8>) -> Result<(), Sense> {
+pub(crate) fn append(unit: &LogicalUnit, query: OpcodeQuery, timeouts: bool, out: &mut Vec<u8>) -> Result<(), Sense> {
     const CONTRADICTION: Sense = Sense::invalid_field_in_cdb(2, Some(2)); // REPORTING OPTIONS
     let row = match query {
         OpcodeQuery::All => {
-            append_all(timeouts, out);
+            append_all(unit, timeouts, out);
             return Ok(());
         }
-        OpcodeQuery::Code(code) => match opcode::rows_of(code).first() {
+        OpcodeQuery::Code(code) => match rows_of(unit, code).next() {
             Some(row) if row.service_action().is_some() => return Err(CONTRADICTION),
             row => row,
         },
-        OpcodeQuery::CodeWithAction(code, action) => match opcode::rows_of(code) {
-            [row, ..] if row.service_action().is_none() => return Err(CONTRADICTION),
-            rows => with_action(rows, action),
+        OpcodeQuery::CodeWithAction(code, action) => match rows_of(unit, code).next() {
+            Some(row) if row.service_action().is_none() => return Err(CONTRADICTION),
+            _ => with_action(unit, code, action),
         },
-        OpcodeQuery::CodeAndAction(code, action) => with_action(opcode::rows_of(code), action),
+        OpcodeQuery::CodeAndAction(code, action) => with_action(unit, code, action),
     };
     append_one(row, timeouts, out);
     Ok(())
 }
 
+/// The rows of an operation code that the unit supports.
+fn rows_of(unit: &LogicalUnit, code: u8) -> impl Iterator<Item = &'static Opcode> {
+    opcode::rows_of(code).iter().filter(|row| unit.has(row.feature()))
+}
+
 /// The row with this service action; a command without one counts as 0.
-fn with_action(rows: &'static [Opcode], action: u16) -> Option<&'static Opcode> {
-    rows.iter().find(|row| u16::from(row.service_action().unwrap_or(0)) == action)
+fn with_action(unit: &LogicalUnit, code: u8, action: u16) -> Option<&'static Opcode> {
+    rows_of(unit, code).find(|row| u16::from(row.service_action().unwrap_or(0)) == action)
 }
 
 /// All_commands parameter data: a command descriptor for each row.
-fn append_all(timeouts: bool, out: &mut Vec<u8>) {
+fn append_all(unit: &LogicalUnit, timeouts: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; 4]);
-    for row in opcode::opcodes() {
+    for row in opcode::opcodes().iter().filter(|row| unit.has(row.feature())) {
         let action = row.service_action().unwrap_or(0);
         let timeouts_present = if timeouts { 0x02 } else { 0x00 }; // CTDP
         let has_action = u8::from(row.service_action().is_some()); // SERVACTV
@@ -79,5 +86,5 @@ fn cdb_len(row: &Opcode) -> [u8; 2] {
 /// Command timeouts descriptor: no nominal processing time, a recommended timeout in seconds.
 fn append_timeouts(row: &Opcode, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0x00, 0x0a, 0, 0, 0, 0, 0, 0]);
-    out.extend_from_slice(&row.timeout_s().to_be_bytes());
+    out.extend_from_slice(&u32::from(row.timeout_s()).to_be_bytes());
 }

@@ -113,3 +113,45 @@ fn new_exponent_beyond_four_bits_panics() {
 fn set_block_count_beyond_64_bit_bytes_panics() {
     LogicalUnit::new(config(1)).set_block_count(1 << 55);
 }
+
+fn unmap() -> Unmap {
+    Unmap {
+        provisioning: Provisioning::Resource,
+        max_blocks: 1,
+        max_extents: Unmap::EXTENTS_MAX,
+        granularity_blocks: 8,
+        alignment_blocks: 7,
+        reads_zero: false,
+    }
+}
+
+#[test]
+fn new_unmap_limits_at_their_bounds_are_good() {
+    assert_eq!(Unmap::EXTENTS_MAX, 4095);
+    assert!(LogicalUnit::new(LogicalUnitConfig { unmap: Some(unmap()), ..config(1) }).has(Feature::Unmap));
+}
+
+#[test]
+#[should_panic(expected = "unmap.max_extents 4096: 1 to 4095")]
+fn new_more_extents_than_a_list_has_room_for_panics() {
+    let unmap = Some(Unmap { max_extents: 4096, ..unmap() });
+    let _ = LogicalUnit::new(LogicalUnitConfig { unmap, ..config(1) });
+}
+
+#[test]
+#[should_panic(expected = "unmap.max_blocks 0: at least 1")]
+fn new_unmap_of_no_blocks_panics() {
+    let _ = LogicalUnit::new(LogicalUnitConfig { unmap: Some(Unmap { max_blocks: 0, ..unmap() }), ..config(1) });
+}
+
+#[test]
+#[should_panic(expected = "unmap.alignment_blocks 8: below 8")]
+fn new_alignment_beyond_the_granularity_panics() {
+    let _ = LogicalUnit::new(LogicalUnitConfig { unmap: Some(Unmap { alignment_blocks: 8, ..unmap() }), ..config(1) });
+}
+
+#[test]
+#[should_panic(expected = "lowest_aligned_lba 16384: 0 to 16383")]
+fn new_lowest_aligned_lba_beyond_14_bits_panics() {
+    let _ = LogicalUnit::new(LogicalUnitConfig { lowest_aligned_lba: 0x4000, ..config(1) });
+}

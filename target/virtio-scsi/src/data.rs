@@ -22,6 +22,14 @@ fn gather_split<const N: usize>(slices: &[GuestSlice]) -> Option<[u8; N]> {
     (at == N).then_some(bytes)
 }
 
+/// Copies the front of the slices to all of `bytes`. The caller has checked the length.
+pub(crate) fn gather_into(slices: &[GuestSlice], bytes: &mut [u8]) {
+    let mut at = 0;
+    for slice in slices {
+        at += slice.read(&mut bytes[at..]);
+    }
+}
+
 /// Writes `bytes` to the front of the slices. What does not fit is left out; the caller has checked the length.
 #[inline]
 pub(crate) fn scatter(slices: &[GuestSlice], bytes: &[u8]) {

@@ -50,7 +50,9 @@ pub(crate) struct Requests {
     waiting: Vec<UnitIndex>,
     completions: Vec<Completion>,
     /// Parameter data of emulated commands.
-    out: Vec<u8>,
+    scratch: scsi::Scratch,
+    /// The parameter list of the command at hand.
+    list: Vec<u8>,
     /// Buffers cut to size, where the driver's framing does not fit.
     cut: Vec<GuestSlice>,
     ok_responses: u64,
@@ -164,7 +166,8 @@ impl Requests {
             touched: Vec::with_capacity(count),
             waiting: Vec::with_capacity(count),
             completions: Vec::with_capacity(1024),
-            out: Vec::with_capacity(4096),
+            scratch: scsi::Scratch { data_in: Vec::with_capacity(4096), extents: Vec::with_capacity(256) },
+            list: Vec::with_capacity(4096),
             cut: Vec::with_capacity(256),
             ok_responses: 0,
         }

@@ -161,11 +161,12 @@ pub fn response_header(response: u8, status: u8, sense_len: u32, residual: u32) 
     bytes
 }
 
-/// A whole response that carries sense data. Returns the bytes and how many of them count.
+/// A whole response that carries sense data in descriptor or in fixed format. Returns the bytes and how many of them
+/// count.
 #[must_use]
-pub fn check_condition(sense: &Sense, residual: u32) -> ([u8; RESPONSE_LEN], usize) {
+pub fn check_condition(sense: &Sense, descriptor_format: bool, residual: u32) -> ([u8; RESPONSE_LEN], usize) {
     let mut bytes = [0; RESPONSE_LEN];
-    let data = sense.fixed();
+    let data = sense.bytes(descriptor_format);
     let header = response_header(response::OK, status::CHECK_CONDITION, data.len() as u32, residual);
     bytes[..RESPONSE_HEADER_LEN].copy_from_slice(&header);
     bytes[RESPONSE_HEADER_LEN..][..data.len()].copy_from_slice(&data);
@@ -251,8 +252,15 @@ mod tests {
     }
 
     #[test]
+    fn check_condition_carries_descriptor_sense_where_it_is_wanted() {
+        let (bytes, len) = check_condition(&Sense::INVALID_OPCODE, true, 0);
+        assert_eq!(len, 20);
+        assert_eq!(bytes[..20], [8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0x72, 0x05, 0x20, 0x00, 0, 0, 0, 0]);
+    }
+
+    #[test]
     fn check_condition_carries_fixed_sense() {
-        let (bytes, len) = check_condition(&Sense::INVALID_OPCODE, 512);
+        let (bytes, len) = check_condition(&Sense::INVALID_OPCODE, false, 512);
         assert_eq!(len, 30);
         assert_eq!(bytes[..12], [18, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0]);
         assert_eq!((bytes[12] & 0x7f, bytes[14], bytes[24], bytes[25]), (0x70, 0x05, 0x20, 0x00));

@@ -1,8 +1,8 @@
 //! READ CAPACITY (10) and (16).
 
-use scsi::{LogicalUnit, LogicalUnitConfig};
+use scsi::{LogicalUnit, LogicalUnitConfig, Unmap};
 
-use super::{config, data, unit};
+use super::{able_config, able_unit, config, data, unit};
 
 const TEN: [u8; 10] = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const SIXTEEN: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
@@ -46,4 +46,19 @@ fn read_capacity_follows_a_resize() {
     let unit = unit();
     unit.set_block_count(4096);
     assert_eq!(data(&unit, &TEN)[..4], [0x00, 0x00, 0x0f, 0xff]);
+}
+
+#[test]
+fn read_capacity_16_provisioning_and_alignment() {
+    assert_eq!(data(&able_unit(), &SIXTEEN)[12..16], [0x00, 0x00, 0xc0, 0x00]); // LBPME, LBPRZ
+    let unmap = able_config().unmap.map(|unmap| Unmap { reads_zero: false, ..unmap });
+    let unit = LogicalUnit::new(LogicalUnitConfig { unmap, lowest_aligned_lba: 0x3fff, ..config() });
+    assert_eq!(data(&unit, &SIXTEEN)[12..16], [0x00, 0x00, 0xbf, 0xff]);
+}
+
+#[test]
+fn read_capacity_blocks_of_4096_bytes() {
+    let unit = LogicalUnit::new(LogicalUnitConfig { block_size: 4096, ..config() });
+    assert_eq!(data(&unit, &TEN)[4..], [0x00, 0x00, 0x10, 0x00]);
+    assert_eq!(data(&unit, &SIXTEEN)[8..14], [0x00, 0x00, 0x10, 0x00, 0x00, 0x00]);
 }

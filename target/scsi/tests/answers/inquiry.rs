@@ -1,8 +1,8 @@
 //! Standard INQUIRY data and the VPD pages of a disk.
 
-use scsi::{Addressee, Identity, LogicalUnit, LogicalUnitConfig};
+use scsi::{Addressee, Identity, LogicalUnit, LogicalUnitConfig, Provisioning, Unmap};
 
-use super::{config, data, refused, unit};
+use super::{able_config, able_unit, config, data, refused, unit};
 
 fn vpd(unit: &LogicalUnit, page: u8) -> Vec<u8> {
     data(unit, &[0x12, 0x01, page, 0x01, 0xfc, 0])
@@ -31,7 +31,7 @@ fn inquiry_allocation_length_cuts_but_additional_length_stays() {
 
 #[test]
 fn vpd_00_lists_pages_in_ascending_order() {
-    assert_eq!(vpd(&unit(), 0x00), [0x00, 0x00, 0x00, 0x06, 0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2]);
+    assert_eq!(vpd(&unit(), 0x00), [0x00, 0x00, 0x00, 0x08, 0x00, 0x80, 0x83, 0x86, 0x87, 0xb0, 0xb1, 0xb2]);
 }
 
 #[test]
@@ -111,4 +111,61 @@ fn vpd_b1_medium_rotation_rate() {
 #[test]
 fn vpd_b2_is_fully_provisioned() {
     assert_eq!(vpd(&unit(), 0xb2), [0x00, 0xb2, 0x00, 0x04, 0x00, 0x00, 0x00, 0x00]);
+}
+
+#[test]
+fn vpd_86_task_attributes_and_volatile_cache() {
+    let page = vpd(&unit(), 0x86);
+    assert_eq!(page[..8], [0x00, 0x86, 0x00, 0x3c, 0x00, 0x07, 0x00, 0x00]);
+    assert_eq!(page[8..], [0; 56]);
+    let cached = LogicalUnit::new(LogicalUnitConfig { write_cache: true, ..config() });
+    assert_eq!(vpd(&cached, 0x86)[4..8], [0x00, 0x07, 0x01, 0x00]);
+}
+
+#[test]
+fn vpd_87_all_mode_pages_are_shared() {
+    assert_eq!(vpd(&unit(), 0x87), [0x00, 0x87, 0x00, 0x04, 0x3f, 0xff, 0x00, 0x00]);
+}
+
+#[test]
+fn vpd_b0_reports_what_the_unit_is_able_to_do() {
+    let unmap = Unmap {
+        provisioning: Provisioning::Thin,
+        max_blocks: 0x0102_0304,
+        max_extents: 0x0506,
+        granularity_blocks: 0x0708_090a,
+        alignment_blocks: 0x0102_0305,
+        reads_zero: true,
+    };
+    let unit = LogicalUnit::new(LogicalUnitConfig {
+        write_same_max_blocks: 0x0b0c_0d0e,
+        compare_and_write_max_blocks: 0x0f,
+        unmap: Some(unmap),
+        ..config()
+    });
+    let page = vpd(&unit, 0xb0);
+    assert_eq!(page[..8], [0x00, 0xb0, 0x00, 0x3c, 0x01, 0x0f, 0x00, 0x01]); // WSNZ
+    assert_eq!(page[8..20], [0; 12]); // no transfer lengths, no prefetch length
+    assert_eq!(page[20..28], [0x01, 0x02, 0x03, 0x04, 0x00, 0x00, 0x05, 0x06]);
+    assert_eq!(page[28..36], [0x07, 0x08, 0x09, 0x0a, 0x81, 0x02, 0x03, 0x05]); // UGAVALID
+    assert_eq!(page[36..44], [0x00, 0x00, 0x00, 0x00, 0x0b, 0x0c, 0x0d, 0x0e]);
+    assert_eq!(page[44..], [0; 20]);
+}
+
+#[test]
+fn vpd_b1_compares_blocks_that_were_given_up() {
+    assert_eq!(vpd(&able_unit(), 0xb1)[4..10], [0x00, 0x01, 0, 0, 0x01, 0]); // VBULS
+}
+
+#[test]
+fn vpd_b2_follows_provisioning() {
+    let b2 = |config| vpd(&LogicalUnit::new(config), 0xb2)[4..].to_vec();
+    let unmap = able_config().unmap.unwrap();
+    assert_eq!(b2(able_config()), [0x00, 0xe4, 0x02, 0x00]); // LBPU, LBPWS, LBPWS10, LBPRZ; thin
+    let resource = Unmap { provisioning: Provisioning::Resource, ..unmap };
+    assert_eq!(b2(LogicalUnitConfig { unmap: Some(resource), ..able_config() }), [0x00, 0xe4, 0x01, 0x00]);
+    let unspecified = Unmap { reads_zero: false, ..unmap };
+    assert_eq!(b2(LogicalUnitConfig { unmap: Some(unspecified), ..able_config() }), [0x00, 0xe0, 0x02, 0x00]);
+    assert_eq!(b2(LogicalUnitConfig { write_same_max_blocks: 0, ..able_config() }), [0x00, 0x84, 0x02, 0x00]);
+    assert_eq!(b2(LogicalUnitConfig { unmap: None, ..able_config() }), [0x00, 0x00, 0x00, 0x00]);
 }

@@ -78,14 +78,17 @@ fn mode_sense_10_llbaa_gives_the_long_block_descriptor() {
 }
 
 #[test]
-fn mode_sense_changeable_values_are_zero_masks() {
+fn mode_sense_changeable_values_are_masks() {
     let changeable = data(&unit(), &six(0x40 | 0x3f, 0));
     assert_eq!(changeable[..4], [43, 0x00, 0x10, 8]);
     assert_eq!(changeable[4..12], SHORT_DESCRIPTOR);
     assert_eq!(changeable[12..14], [0x08, 18]);
     assert_eq!(changeable[14..32], [0; 18]);
     assert_eq!(changeable[32..34], [0x0a, 10]);
-    assert_eq!(changeable[34..], [0; 10]);
+    assert_eq!(changeable[34..], [0x04, 0x00, 0x08, 0, 0, 0, 0, 0, 0, 0]); // D_SENSE, SWP
+    let cached = LogicalUnit::new(LogicalUnitConfig { write_cache: true, ..config() });
+    let caching = data(&cached, &[0x1a, 0x08, 0x48, 0, 0xff, 0]);
+    assert_eq!(caching[4..8], [0x08, 18, 0x04, 0x00]); // WCE, where there is a cache
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! REPORT LUNS and the eight-byte LUN.
 
-use scsi::{Action, Addressee, Command, LUN_MAX, encode_lun, execute};
+use scsi::{Action, Addressee, Context, LUN_MAX, encode_lun};
 
-use super::{cdb, data, unit};
+use super::{data, run_in, unit};
 
 fn select(report: u8) -> [u8; 12] {
     [0xa0, 0, report, 0, 0, 0, 0, 0, 0x10, 0, 0, 0]
@@ -50,20 +50,18 @@ fn report_luns_short_allocation_length_cuts_but_list_length_stays() {
 
 #[test]
 fn report_luns_without_luns_is_an_empty_list() {
-    let command = Command::parse(&cdb(&select(0))).unwrap();
-    let mut out = Vec::new();
-    assert_eq!(execute(Addressee::ReportLunsWellKnown, &command, &[], None, &mut out), Action::DataIn);
-    assert_eq!(out, [0; 8]);
+    let (action, scratch) = run_in(Addressee::ReportLunsWellKnown, &select(0), &Context::default());
+    assert_eq!((action, scratch.data_in), (Action::DataIn, vec![0; 8]));
 }
 
 #[test]
 fn report_luns_full_target_lists_all_16384() {
     let luns: Vec<u16> = (0..=LUN_MAX).collect();
-    let command = Command::parse(&cdb(&[0xa0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0])).unwrap();
-    let mut out = Vec::new();
-    assert_eq!(execute(Addressee::Absent, &command, &luns, None, &mut out), Action::DataIn);
-    assert_eq!(out.len(), 8 + 16384 * 8);
-    assert_eq!(out[..4], [0x00, 0x02, 0x00, 0x00]);
+    let whole = [0xa0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0];
+    let (action, scratch) = run_in(Addressee::Absent, &whole, &Context { luns: &luns, ..Context::default() });
+    assert_eq!(action, Action::DataIn);
+    assert_eq!(scratch.data_in.len(), 8 + 16384 * 8);
+    assert_eq!(scratch.data_in[..4], [0x00, 0x02, 0x00, 0x00]);
 }
 
 #[test]
@@ -78,4 +76,11 @@ fn r20_encode_lun_uses_peripheral_then_flat_addressing() {
 #[should_panic(expected = "LUN number above 16383")]
 fn encode_lun_above_14_bits_panics() {
     encode_lun(0x4000);
+}
+
+#[test]
+fn report_luns_conglomerates_and_unknown_selections_are_refused() {
+    for select_report in [0x03, 0x10, 0x11, 0x12, 0xff] {
+        assert_eq!(super::pointer(&unit(), &select(select_report)), [0x05, 0x24, 0, 0, 0xc0, 0, 2]);
+    }
 }

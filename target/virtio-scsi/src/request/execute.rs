@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bdev::{Io, Op, Status, Submitted};
 use guest_memory::GuestSlice;
 use reactor::Tsc;
-use scsi::{Action, Command, Sense, Transfer};
+use scsi::{Action, Command, Context, DataPhase, LogData, Sense, Transfer};
 
 use super::{Data, Held, Progress, Reply, Request, Requests};
 use crate::data;
@@ -37,8 +37,7 @@ impl Requests {
                 let op = Op::Write { fua: transfer.fua };
                 self.block_io(held, &transfer, op, request.readable, REQUEST_LEN, data.out, data, now)
             }
-            Ok(command) => self.other(request, &command, data, held.unit, now),
-            Err(sense) => Progress::Ended(Reply::Check(sense)),
+            parsed => self.other(request, header, parsed, data, held.unit, now),
         }
     }
 
@@ -75,6 +74,10 @@ impl Requests {
         if let Err(sense) = state.unit.logical_unit.check_transfer(transfer, write) {
             return Progress::Ended(Reply::Check(sense));
         }
+        let op = match op {
+            Op::Write { fua } => Op::Write { fua: fua | state.unit.logical_unit.write_through() },
+            other => other,
+        };
         let residual = data.out + data.into - bytes;
         if bytes == 0 {
             return Progress::Ended(Reply::Good { data_in: 0, residual });
@@ -95,12 +98,13 @@ impl Requests {
         }
     }
 
-    /// Everything that is not READ or WRITE.
+    /// Everything that is not a good READ or WRITE.
     #[inline(never)]
     pub(super) fn other(
         &mut self,
         request: &Request<'_>,
-        command: &Command,
+        header: RequestHeader<'_>,
+        parsed: Result<Command, Sense>,
         data: Data,
         index: UnitIndex,
         now: Tsc,
@@ -108,26 +112,68 @@ impl Requests {
         let state = &mut self.units[usize::from(index)];
         let (unit, nexus) = (Arc::clone(&state.unit), Arc::clone(&state.nexus));
         let pending = nexus.attentions.pending();
+        let to = scsi::Addressee::Unit(&unit.logical_unit);
+        let command = match to.admits(header.cdb()).and(parsed) {
+            Ok(command) => command,
+            Err(sense) => return Progress::Ended(Reply::Check(sense)),
+        };
+        let moved = match command.data(unit.logical_unit.block_size()) {
+            DataPhase::Out(bytes) if bytes > data.out => return Progress::Ended(Reply::Transport(response::OVERRUN)),
+            DataPhase::Out(bytes) => bytes,
+            DataPhase::None | DataPhase::In(_) | DataPhase::InUpTo(_) => 0,
+        };
+        self.fill_list(&command, request, data);
         let luns = self.map.luns(unit.target);
-        let action = scsi::execute(scsi::Addressee::Unit(&unit.logical_unit), command, luns, pending, &mut self.out);
+        let context = Context { luns, pending, data_out: &self.list, log: self.log_of(&command, index) };
+        let action = scsi::execute(to, &command, &context, &mut self.scratch);
         if let Action::Flush = action {
-            return self.flush(data, index, now);
+            return self.flush(data, moved, index, now);
         }
-        let reply = self.reply_of(action, request, data);
+        let reply = match self.reply_of(action, request, data) {
+            Reply::Good { data_in, residual } => Reply::Good { data_in, residual: residual - moved },
+            other => other,
+        };
         if let (Command::RequestSense { .. }, Reply::Good { .. }, Some(told)) = (command, &reply, pending) {
             nexus.attentions.clear(told);
         }
         Progress::Ended(reply)
     }
 
-    pub(super) fn flush(&mut self, data: Data, unit: UnitIndex, now: Tsc) -> Progress {
+    /// Copies the parameter list of a command that has one. Its length has been checked.
+    fn fill_list(&mut self, command: &Command, request: &Request<'_>, data: Data) {
+        self.list.clear();
+        let len = command.parameter_list_len().unwrap_or(0);
+        if len > 0 {
+            self.list.resize(len.into(), 0);
+            let slices = data::behind(request.readable, REQUEST_LEN, data.out, len.into(), &mut self.cut);
+            data::gather_into(slices, &mut self.list);
+        }
+    }
+
+    /// What LOG SENSE tells: what this shard has counted.
+    fn log_of(&self, command: &Command, unit: UnitIndex) -> LogData {
+        if !matches!(command, Command::LogSense { .. }) {
+            return LogData::default();
+        }
+        let (stats, block_size) = (&self.stats.units[usize::from(unit)], self.units[usize::from(unit)].block_size);
+        LogData {
+            reads: stats.reads.value(),
+            writes: stats.writes.value(),
+            blocks_read: stats.read_bytes.value() / u64::from(block_size),
+            blocks_written: stats.write_bytes.value() / u64::from(block_size),
+            ..LogData::default()
+        }
+    }
+
+    /// `moved` bytes of data-out came with the command.
+    pub(super) fn flush(&mut self, data: Data, moved: u64, unit: UnitIndex, now: Tsc) -> Progress {
         let io = Io::new(Op::Flush, 0, 0, &[], self.pending.next_token());
         match self.units[usize::from(unit)].channel.submit(&io, now) {
             Submitted::Done(Status::Good) => {
-                Progress::Ended(Reply::Good { data_in: 0, residual: data.out + data.into })
+                Progress::Ended(Reply::Good { data_in: 0, residual: data.out + data.into - moved })
             }
             Submitted::Done(failed) => Progress::Ended(Reply::Check(sense_of(failed, Kind::Write))),
-            Submitted::Pending => Progress::Pending(0),
+            Submitted::Pending => Progress::Pending(moved),
         }
     }
 
@@ -140,9 +186,12 @@ impl Requests {
         data: Data,
         target: u8,
     ) -> Reply {
-        let command = to.admits(header.cdb()[0]).and_then(|()| Command::parse(header.cdb()));
+        let command = to.admits(header.cdb()).and_then(|()| Command::parse(header.cdb()));
         let action = match command {
-            Ok(command) => scsi::execute(to, &command, self.map.luns(target), None, &mut self.out),
+            Ok(command) => {
+                let context = Context { luns: self.map.luns(target), ..Context::default() };
+                scsi::execute(to, &command, &context, &mut self.scratch)
+            }
             Err(sense) => Action::Check(sense),
         };
         self.reply_of(action, request, data)
@@ -151,19 +200,27 @@ impl Requests {
     /// Moves the parameter data of an emulated command.
     pub(super) fn reply_of(&mut self, action: Action, request: &Request<'_>, data: Data) -> Reply {
         let moved = match action {
-            Action::DataIn => self.out.len() as u64,
+            Action::DataIn => self.scratch.data_in.len() as u64,
             Action::Good => 0,
             Action::Check(sense) => return Reply::Check(sense),
             Action::Read(_) | Action::Write(_) | Action::Flush => {
                 unreachable!("only a logical unit's own commands reach its backend")
             }
+            // No unit is configured to be able to do these.
+            Action::Verify(_)
+            | Action::Compare(_)
+            | Action::WriteAndVerify { .. }
+            | Action::CompareAndWrite(_)
+            | Action::WriteSame { .. }
+            | Action::Unmap
+            | Action::LbaStatus(_) => return Reply::Check(Sense::INVALID_OPCODE),
         };
         if moved > data.into {
             return Reply::Transport(response::OVERRUN);
         }
         if moved > 0 {
             let buffers = data::behind(request.writable, RESPONSE_LEN, data.into, moved, &mut self.cut);
-            data::scatter(buffers, &self.out);
+            data::scatter(buffers, &self.scratch.data_in);
         }
         Reply::Good { data_in: moved, residual: data.out + data.into - moved }
     }
@@ -176,8 +233,7 @@ pub(super) fn sense_of(status: Status, kind: Kind) -> Sense {
         Status::WriteError => Sense::WRITE_ERROR,
         Status::NoSpace => Sense::new(0x07, 0x27, 0x07), // SPACE ALLOCATION FAILED WRITE PROTECT,
         Status::WriteProtected => Sense::WRITE_PROTECTED,
-        // MISCOMPARE DURING VERIFY OPERATION, with the offset in the data (SBC-4 §5.3).
-        Status::Miscompare { offset } => Sense::new(0x0e, 0x1d, 0x00).with_information(u64::from(offset)),
+        Status::Miscompare { offset } => Sense::miscompare(u64::from(offset)),
         Status::OutOfRange => Sense::LBA_OUT_OF_RANGE,
         Status::Unsupported => Sense::INVALID_OPCODE,
         Status::Gone => Sense::LU_NOT_SUPPORTED,

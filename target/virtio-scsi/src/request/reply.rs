@@ -85,10 +85,12 @@ impl Requests {
             }
             Reply::Check(sense) => {
                 self.ok_responses += 1;
+                let mut descriptor_format = false;
                 if let Some(unit) = unit {
                     self.stats.units[usize::from(unit)].errors.add(1);
+                    descriptor_format = self.units[usize::from(unit)].unit.logical_unit.descriptor_sense();
                 }
-                let (bytes, len) = check_condition(&sense, saturate(data));
+                let (bytes, len) = check_condition(&sense, descriptor_format, saturate(data));
                 write(&bytes[..len]);
                 len as u32
             }

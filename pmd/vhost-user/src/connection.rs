@@ -140,9 +140,11 @@ impl Connection<'_> {
         self.messages += 1;
         let code = header.code;
         tracing::debug!(bytes = body.len(), fds = fds.len(), "{code}");
-        let request = match fds_lost {
-            true => Err(DecodeError::DescriptorsLost { code }),
-            false => message::decode(code, &body, fds),
+        let request = if fds_lost {
+            drop(fds); // those that did arrive: nothing of a refused message is open any more when it is answered
+            Err(DecodeError::DescriptorsLost { code })
+        } else {
+            message::decode(code, &body, fds)
         };
         let outcome = match request {
             Ok(request) => self.session.on(request),

@@ -32,6 +32,17 @@ enum Command {
     Check(CheckArgs),
     /// Print the QEMU arguments for controllers: memory backend, chardev, device, matching limits
     QemuArgs(QemuArgs),
+    /// Measure a device from the driver's side
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Drive a vhost-user-scsi device and print IOPS and latencies
+    Scsi(bench::scsi::Args),
+    /// How far apart two cores are: the round trip of a cache line
+    Cores(bench::cores::Args),
 }
 
 /// Where the configuration comes from.
@@ -107,11 +118,17 @@ pub fn main() -> ExitCode {
         Command::Serve(source) => run_target(&source),
         Command::Check(args) => check_config(&args),
         Command::QemuArgs(args) => print_qemu_args(&args),
+        Command::Bench(Bench::Scsi(args)) => bench::scsi::run(&args).map(|outcome| passed(outcome.passed())),
+        Command::Bench(Bench::Cores(args)) => bench::cores::run(&args).map(|_| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("ringside: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn passed(passed: bool) -> ExitCode {
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Exit status of a configuration or command line that cannot be used; clap's own.

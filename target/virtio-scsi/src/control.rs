@@ -67,6 +67,12 @@ impl ControlQueue {
         ControlQueue { slot, batch: Some(ChainBatch::new(1, 16)), map, nexus, stats, active: None }
     }
 
+    /// The driver starts from nothing.
+    pub(crate) fn begin_session(&self) {
+        self.map.reset_modes();
+        self.nexus.begin_session();
+    }
+
     /// Whether a task management function is under way.
     pub(crate) fn busy(&self) -> bool {
         self.active.is_some()
@@ -101,7 +107,9 @@ impl ControlQueue {
         match active.sweep {
             Sweep { verdict: Verdict::Reset, scope: scope @ Scope::Unit(unit) } => {
                 // The initiator learns of the reset, and with it that cached data may be lost.
-                self.map.units()[usize::from(unit)].bdev.reset();
+                let reset = &self.map.units()[usize::from(unit)];
+                reset.bdev.reset();
+                reset.logical_unit.reset_modes();
                 self.nexus.attention(&self.map, scope, UnitAttention::LunReset);
             }
             Sweep { verdict: Verdict::Reset, scope } => {

@@ -129,6 +129,7 @@ impl Controller {
     #[must_use]
     pub fn connect(&self, pollers: &[PollerHandle], reports: &Sender<RingReport>) -> Connection {
         let count = pollers.len().max(1);
+        self.map.reset_modes();
         let nexus = Arc::new(Nexus::new(self.map.units().len(), count, pollers.to_vec()));
         let routes: Vec<usize> = (0..self.queues()).map(|index| shard_of(index, count)).collect();
         let mut ring_stats: Vec<Arc<RingStats>> = vec![Arc::default(); routes.len()];

@@ -78,6 +78,11 @@ impl LunMap {
         &self.units
     }
 
+    /// A new session: what an initiator changed in mode pages is as it was at first.
+    pub(crate) fn reset_modes(&self) {
+        self.units.iter().for_each(|unit| unit.logical_unit.reset_modes());
+    }
+
     /// Sorted LUNs of a target; empty if it does not exist.
     #[must_use]
     pub fn luns(&self, target: u8) -> &[u16] {

@@ -198,8 +198,8 @@ impl VhostShard for Shard {
     }
 
     fn reset(&mut self) {
-        if self.control.is_some() {
-            self.nexus.begin_session();
+        if let Some(control) = &self.control {
+            control.begin_session();
         }
     }
 }

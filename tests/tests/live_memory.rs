@@ -226,10 +226,10 @@ fn r15_nothing_is_written_and_nobody_called_after_the_reply_in_200_rounds() {
         let end = End::ALL[round % End::ALL.len()];
         let queue = client.queue(FIRST);
         (0..12).for_each(|lba| _ = queue.put(read(0, lba, 8)));
+        let before = queue.raw().used_index();
         queue.publish();
         // Not always the same moment: the first requests are fetched, or the first of them have ended.
         let begun = (round % 4) as u16;
-        let before = queue.raw().used_index();
         until("requests have ended", || queue.raw().used_index().wrapping_sub(before) >= begun);
         end.say(&mut client);
         end.reply(&mut client);

@@ -1,6 +1,6 @@
-//! A virtio-scsi device without socket and without threads: a controller of the test's choice, its shards, which the test
-//! polls by hand, and the driver side of every ring in real shared memory. What happens between two polls is up to the
-//! test, so every interleaving can be had, and nothing depends on time.
+//! A virtio-scsi device without socket and without threads: a controller of the test's choice, its shards, which the
+//! test polls by hand, and the driver side of every ring in real shared memory. What happens between two polls is up to
+//! the test, so every interleaving can be had, and nothing depends on time.
 //!
 //! Guest memory is two neighbouring regions of a MiB. The rings are in the lower one, from guest address 0 on, buffers
 //! in the upper one: [`BUFFERS`] is the border.

@@ -1,5 +1,5 @@
-//! A poll allocates nothing in a steady load, whatever becomes of its requests. Counted by a global allocator, around the
-//! polls alone: what the driver of these tests does is its own business.
+//! A poll allocates nothing in a steady load, whatever becomes of its requests. Counted by a global allocator, around
+//! the polls alone: what the driver of these tests does is its own business.
 
 use std::sync::Arc;
 

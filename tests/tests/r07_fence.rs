@@ -1,5 +1,6 @@
-//! R07: a task management function takes effect on every request queue before it is answered: on commands at the backend
-//! and on those that nobody has looked at yet. Polls are made one by one, and the used rings looked at after each.
+//! R07: a task management function takes effect on every request queue before it is answered: on commands at the
+//! backend and on those that nobody has looked at yet. Polls are made one by one, and the used rings looked at after
+//! each.
 
 use std::sync::Arc;
 
@@ -18,8 +19,8 @@ const ABORT_TASK_SET: u32 = 1;
 const LOGICAL_UNIT_RESET: u32 = 5;
 const QUERY_TASK_SET: u32 = 7;
 
-/// Two shards with a request queue each: [`FIRST`] is on shard 0, with the control queue, and [`SECOND`] on shard 1. LUN 0
-/// is behind the device's gate, LUN 1 behind its own.
+/// Two shards with a request queue each: [`FIRST`] is on shard 0, with the control queue, and [`SECOND`] on shard 1.
+/// LUN 0 is behind the device's gate, LUN 1 behind its own.
 const SECOND: u16 = FIRST + 1;
 
 struct Fixture {

@@ -1,5 +1,5 @@
-//! R07 under random interleavings of submissions, polls of single shards and backend completions: when a task management
-//! function is answered, nothing that came before it is left, and nothing that came after it was touched.
+//! R07 under random interleavings of submissions, polls of single shards and backend completions: when a task
+//! management function is answered, nothing that came before it is left, and nothing that came after it was touched.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! R08 and R09: what each task management function answers, what the commands it acts on get, and which units have a unit
-//! attention to report afterwards.
+//! R08 and R09: what each task management function answers, what the commands it acts on get, and which units have a
+//! unit attention to report afterwards.
 
 use std::sync::Arc;
 
@@ -60,8 +60,9 @@ fn attentions(device: &mut Device) -> [Option<(u8, u8, u8)>; 4] {
     UNITS.map(|(target, number)| device.answer(FIRST + 1, Request::new(lun(target, number), &TEST_UNIT_READY)).sense())
 }
 
-/// Two commands of each unit at the backend, tags 10 and 11, 20 and 21, …; then, once the function is under way, two more
-/// of each on the ring, tags 12 and 13, 22 and 23, … Returns every command's tag with its response, and the function's.
+/// Two commands of each unit at the backend, tags 10 and 11, 20 and 21, …; then, once the function is under way, two
+/// more of each on the ring, tags 12 and 13, 22 and 23, … Returns every command's tag with its response, and the
+/// function's.
 fn carry_out(device: &mut Device, subtype: u32, lun: [u8; 8], tag: u64) -> (Vec<(u64, u8)>, u8) {
     let mut tags = std::collections::BTreeMap::new();
     let mut submit = |device: &mut Device, extra: u64| {

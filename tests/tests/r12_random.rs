@@ -1,5 +1,5 @@
-//! R12 and R19 under noise: whatever a driver sends, every chain is completed exactly once or halts its own queue, and a
-//! second queue of the same device goes on as if nothing were.
+//! R12 and R19 under noise: whatever a driver sends, every chain is completed exactly once or halts its own queue, and
+//! a second queue of the same device goes on as if nothing were.
 
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ struct Fixture {
     content: Vec<u8>,
 }
 
-/// Two request queues on one shard; LUN 0 is the noisy queue's, LUN 1 the clean one's. What goes to LUN 0 may end later.
+/// Two request queues on one shard; LUN 0 is the noisy queue's, LUN 1 the clean one's. What goes to LUN 0 may end
+/// later.
 fn fixture(pending: bool) -> Fixture {
     let disks = [0, 1].map(|_| Arc::new(Malloc::new("disk", 64 * 512, 512).unwrap()));
     let content = fill(&*disks[1]);
@@ -212,8 +213,8 @@ fn r19_random_chains_are_completed_once_or_halt_their_own_queue() {
     }
 }
 
-/// Everything at once on two shards: requests of all kinds, attributes, functions, rings that pause and stop. In the end
-/// every chain has come back, once.
+/// Everything at once on two shards: requests of all kinds, attributes, functions, rings that pause and stop. In the
+/// end every chain has come back, once.
 #[test]
 fn r12_every_chain_comes_back_exactly_once() {
     for (seed, shards) in [(1, 1), (2, 2), (3, 2), (4, 3)] {

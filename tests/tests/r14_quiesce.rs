@@ -1,6 +1,6 @@
-//! R14 and R15, the device's side: whatever a front-end asks the device to let go of is answered when the device has let
-//! go of it: what is in flight has ended and its used entries are published. After the answer nothing is written and
-//! nobody is called.
+//! R14 and R15, the device's side: whatever a front-end asks the device to let go of is answered when the device has
+//! let go of it: what is in flight has ended and its used entries are published. After the answer nothing is written
+//! and nobody is called.
 
 use std::sync::Arc;
 

@@ -132,7 +132,8 @@ fn r16_indices_wrap() {
     }
 }
 
-/// A front-end that made the base up (DPDK's virtio-user says 0) is not believed: the used index says what was answered.
+/// A front-end that made the base up (DPDK's virtio-user says 0) is not believed: the used index says what was
+/// answered.
 #[test]
 fn r16_base_that_was_made_up_loses_and_repeats_nothing() {
     let mut device = device(false);

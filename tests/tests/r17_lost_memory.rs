@@ -1,5 +1,5 @@
-//! R17: memory that goes away under a running device (its file is truncated) stops that device with an error. The process
-//! and the other devices live on.
+//! R17: memory that goes away under a running device (its file is truncated) stops that device with an error. The
+//! process and the other devices live on.
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bdev::Gate;
 use bdev::testing::Recorder;
 use tests::device::{CONTROL, Device, END, FIRST, Request, Setup, TEST_UNIT_READY, lun, read_10, unit};
-use virtqueue::FaultReason;
+use virtqueue::FaultReason::{self, *};
 use virtqueue::split::RawSplit;
 
 const SECOND: u16 = FIRST + 1;
@@ -33,9 +33,18 @@ struct Places {
 struct Row {
     name: &'static str,
     reason: FaultReason,
-    /// Whether the fault has a chain.
-    has_head: bool,
     make: fn(&Device, u16, Places),
+}
+
+const fn row(name: &'static str, reason: FaultReason, make: fn(&Device, u16, Places)) -> Row {
+    Row { name, reason, make }
+}
+
+impl Row {
+    /// Whether the fault is in a chain.
+    fn has_head(&self) -> bool {
+        self.reason != AvailIndexJump
+    }
 }
 
 /// Puts descriptors into the table, from A on, and the first of them on the ring. Each is address, length, flags, next.
@@ -63,121 +72,134 @@ fn indirect(device: &Device, index: u16, at: Places, entries: &[(u64, u32, u16, 
     chain(device, index, &[(at.table, len, INDIRECT, 0)]);
 }
 
-#[rustfmt::skip]
 const ROWS: &[Row] = &[
-    Row { name: "readable after writable", reason: FaultReason::ReadableAfterWritable, has_head: true, make: |device, index, at| {
+    row("readable after writable", ReadableAfterWritable, |device, index, at| {
         chain(device, index, &[(at.response, 108, WRITE | NEXT, B), (at.header, 51, 0, 0)]);
-    } },
-    Row { name: "readable after writable, further on", reason: FaultReason::ReadableAfterWritable, has_head: true, make: |device, index, at| {
+    }),
+    row("readable after writable, further on", ReadableAfterWritable, |device, index, at| {
         chain(device, index, &[(at.header, 51, NEXT, B), (at.response, 108, WRITE | NEXT, C), (at.data, 512, 0, 0)]);
-    } },
-    Row { name: "readable after writable in a table", reason: FaultReason::ReadableAfterWritable, has_head: true, make: |device, index, at| {
-        indirect(device, index, at, &[(at.header, 51, NEXT, 1), (at.response, 108, WRITE | NEXT, 2), (at.data, 512, 0, 0)], 48);
-    } },
-    Row { name: "nested indirect", reason: FaultReason::NestedIndirect, has_head: true, make: |device, index, at| {
+    }),
+    row("readable after writable in a table", ReadableAfterWritable, |device, index, at| {
+        indirect(
+            device,
+            index,
+            at,
+            &[(at.header, 51, NEXT, 1), (at.response, 108, WRITE | NEXT, 2), (at.data, 512, 0, 0)],
+            48,
+        );
+    }),
+    row("nested indirect", NestedIndirect, |device, index, at| {
         indirect(device, index, at, &[(at.header, 51, NEXT, 1), (at.table, 32, INDIRECT, 0)], 32);
-    } },
-    Row { name: "nested indirect at once", reason: FaultReason::NestedIndirect, has_head: true, make: |device, index, at| {
+    }),
+    row("nested indirect at once", NestedIndirect, |device, index, at| {
         indirect(device, index, at, &[(at.table, 16, INDIRECT, 0)], 16);
-    } },
-    Row { name: "INDIRECT and NEXT", reason: FaultReason::IndirectWithNext, has_head: true, make: |device, index, at| {
+    }),
+    row("INDIRECT and NEXT", IndirectWithNext, |device, index, at| {
         indirect(device, index, at, &[(at.header, 51, NEXT, 1), (at.response, 108, WRITE, 0)], 32);
         device.raw(index).set_descriptor(A, at.table, 32, INDIRECT | NEXT, B);
         device.raw(index).set_descriptor(B, at.data, 512, WRITE, 0);
-    } },
-    Row { name: "loop of one", reason: FaultReason::Loop, has_head: true, make: |device, index, at| {
+    }),
+    row("loop of one", Loop, |device, index, at| {
         chain(device, index, &[(at.header, 51, NEXT, A)]);
-    } },
-    Row { name: "loop of two", reason: FaultReason::Loop, has_head: true, make: |device, index, at| {
+    }),
+    row("loop of two", Loop, |device, index, at| {
         chain(device, index, &[(at.header, 51, NEXT, B), (at.header, 51, NEXT, A)]);
-    } },
-    Row { name: "loop that the head is not in", reason: FaultReason::Loop, has_head: true, make: |device, index, at| {
-        chain(device, index, &[(at.header, 51, NEXT, B), (at.response, 108, WRITE | NEXT, C), (at.data, 512, WRITE | NEXT, B)]);
-    } },
-    Row { name: "loop of no bytes", reason: FaultReason::Loop, has_head: true, make: |device, index, _| {
+    }),
+    row("loop that the head is not in", Loop, |device, index, at| {
+        chain(
+            device,
+            index,
+            &[(at.header, 51, NEXT, B), (at.response, 108, WRITE | NEXT, C), (at.data, 512, WRITE | NEXT, B)],
+        );
+    }),
+    row("loop of no bytes", Loop, |device, index, _| {
         chain(device, index, &[(0, 0, NEXT, B), (0, 0, NEXT, A)]);
-    } },
-    Row { name: "loop in a table", reason: FaultReason::Loop, has_head: true, make: |device, index, at| {
+    }),
+    row("loop in a table", Loop, |device, index, at| {
         indirect(device, index, at, &[(at.header, 51, NEXT, 1), (at.response, 108, WRITE | NEXT, 1)], 32);
-    } },
-    Row { name: "chain longer than the ring", reason: FaultReason::ChainTooLong, has_head: true, make: |device, index, at| {
+    }),
+    row("chain longer than the ring", ChainTooLong, |device, index, at| {
         let mut entries: Vec<(u64, u32, u16, u16)> = (1..=SIZE).map(|next| (at.header, 1, NEXT, next)).collect();
         entries.push((at.response, 108, WRITE, 0));
         indirect(device, index, at, &entries, 16 * u32::from(SIZE + 1));
-    } },
-    Row { name: "chain longer than the ring with a table at its end", reason: FaultReason::ChainTooLong, has_head: true, make: |device, index, at| {
+    }),
+    row("chain longer than the ring with a table at its end", ChainTooLong, |device, index, at| {
         let mut entries: Vec<(u64, u32, u16, u16)> = (1..SIZE).map(|next| (at.header, 1, NEXT, next)).collect();
         entries.push((at.response, 108, WRITE, 0));
         indirect(device, index, at, &entries, 16 * u32::from(SIZE));
         device.raw(index).set_descriptor(A, at.header, 1, NEXT, B);
         device.raw(index).set_descriptor(B, at.table, 16 * u32::from(SIZE), INDIRECT, 0);
-    } },
-    Row { name: "head is the size", reason: FaultReason::HeadOutOfRange, has_head: true, make: |device, index, _| offer(device, index, SIZE) },
-    Row { name: "head is the largest number", reason: FaultReason::HeadOutOfRange, has_head: true, make: |device, index, _| offer(device, index, u16::MAX) },
-    Row { name: "head in flight", reason: FaultReason::HeadInFlight, has_head: true, make: |device, index, _| offer(device, index, 0) },
-    Row { name: "head twice in a batch", reason: FaultReason::HeadInFlight, has_head: true, make: |device, index, at| {
+    }),
+    row("head is the size", HeadOutOfRange, |device, index, _| offer(device, index, SIZE)),
+    row("head is the largest number", HeadOutOfRange, |device, index, _| offer(device, index, u16::MAX)),
+    row("head in flight", HeadInFlight, |device, index, _| offer(device, index, 0)),
+    row("head twice in a batch", HeadInFlight, |device, index, at| {
         chain(device, index, &[(at.header, 51, NEXT, B), (at.response, 108, WRITE, 0)]);
         offer(device, index, A);
-    } },
-    Row { name: "available index jumps", reason: FaultReason::AvailIndexJump, has_head: false, make: |device, index, _| {
+    }),
+    row("available index jumps", AvailIndexJump, |device, index, _| {
         let raw = device.raw(index);
         raw.set_avail_index(raw.avail_index().wrapping_add(SIZE + 1));
-    } },
-    Row { name: "available index goes back", reason: FaultReason::AvailIndexJump, has_head: false, make: |device, index, _| {
+    }),
+    row("available index goes back", AvailIndexJump, |device, index, _| {
         let raw = device.raw(index);
         raw.set_avail_index(raw.avail_index().wrapping_sub(2)); // behind what was fetched
-    } },
-    Row { name: "next is the size", reason: FaultReason::NextOutOfRange, has_head: true, make: |device, index, at| {
+    }),
+    row("next is the size", NextOutOfRange, |device, index, at| {
         chain(device, index, &[(at.header, 51, NEXT, SIZE)]);
-    } },
-    Row { name: "next is the largest number", reason: FaultReason::NextOutOfRange, has_head: true, make: |device, index, at| {
+    }),
+    row("next is the largest number", NextOutOfRange, |device, index, at| {
         chain(device, index, &[(at.header, 51, NEXT, B), (at.response, 108, WRITE | NEXT, u16::MAX)]);
-    } },
-    Row { name: "next leads out of a table", reason: FaultReason::NextOutOfRange, has_head: true, make: |device, index, at| {
+    }),
+    row("next leads out of a table", NextOutOfRange, |device, index, at| {
         indirect(device, index, at, &[(at.header, 51, NEXT, 1), (at.response, 108, WRITE | NEXT, 2)], 32);
-    } },
-    Row { name: "address and length overflow", reason: FaultReason::AddressOverflow, has_head: true, make: |device, index, _| {
+    }),
+    row("address and length overflow", AddressOverflow, |device, index, _| {
         chain(device, index, &[(u64::MAX - 50, 52, 0, 0)]);
-    } },
-    Row { name: "address and length overflow, writable", reason: FaultReason::AddressOverflow, has_head: true, make: |device, index, at| {
+    }),
+    row("address and length overflow, writable", AddressOverflow, |device, index, at| {
         chain(device, index, &[(at.header, 51, NEXT, B), (u64::MAX, u32::MAX, WRITE, 0)]);
-    } },
-    Row { name: "address and length of a table overflow", reason: FaultReason::AddressOverflow, has_head: true, make: |device, index, _| {
+    }),
+    row("address and length of a table overflow", AddressOverflow, |device, index, _| {
         chain(device, index, &[(u64::MAX - 15, 32, INDIRECT, 0)]);
-    } },
-    Row { name: "behind memory", reason: FaultReason::Unmapped, has_head: true, make: |device, index, _| {
+    }),
+    row("behind memory", Unmapped, |device, index, _| {
         chain(device, index, &[(END, 51, 0, 0)]);
-    } },
-    Row { name: "one byte behind memory", reason: FaultReason::Unmapped, has_head: true, make: |device, index, at| {
+    }),
+    row("one byte behind memory", Unmapped, |device, index, at| {
         chain(device, index, &[(at.header, 51, NEXT, B), (END - 107, 108, WRITE, 0)]);
-    } },
-    Row { name: "data outside memory", reason: FaultReason::Unmapped, has_head: true, make: |device, index, at| {
-        chain(device, index, &[(at.header, 51, NEXT, B), (at.response, 108, WRITE | NEXT, C), (1 << 40, 512, WRITE, 0)]);
-    } },
-    Row { name: "longer than memory", reason: FaultReason::Unmapped, has_head: true, make: |device, index, at| {
+    }),
+    row("data outside memory", Unmapped, |device, index, at| {
+        chain(
+            device,
+            index,
+            &[(at.header, 51, NEXT, B), (at.response, 108, WRITE | NEXT, C), (1 << 40, 512, WRITE, 0)],
+        );
+    }),
+    row("longer than memory", Unmapped, |device, index, at| {
         chain(device, index, &[(at.header, 51, NEXT, B), (0, u32::MAX, WRITE, 0)]);
-    } },
-    Row { name: "buffer of a table outside memory", reason: FaultReason::Unmapped, has_head: true, make: |device, index, at| {
+    }),
+    row("buffer of a table outside memory", Unmapped, |device, index, at| {
         indirect(device, index, at, &[(at.header, 51, NEXT, 1), (END, 108, WRITE, 0)], 32);
-    } },
-    Row { name: "last byte of the address space", reason: FaultReason::Unmapped, has_head: true, make: |device, index, _| {
+    }),
+    row("last byte of the address space", Unmapped, |device, index, _| {
         chain(device, index, &[(u64::MAX, 1, 0, 0)]);
-    } },
-    Row { name: "table outside memory", reason: FaultReason::IndirectUnmapped, has_head: true, make: |device, index, _| {
+    }),
+    row("table outside memory", IndirectUnmapped, |device, index, _| {
         chain(device, index, &[(END, 32, INDIRECT, 0)]);
-    } },
-    Row { name: "table that ends outside memory", reason: FaultReason::IndirectUnmapped, has_head: true, make: |device, index, _| {
+    }),
+    row("table that ends outside memory", IndirectUnmapped, |device, index, _| {
         chain(device, index, &[(END - 16, 32, INDIRECT, 0)]);
-    } },
-    Row { name: "table of no entries", reason: FaultReason::IndirectLength, has_head: true, make: |device, index, at| {
+    }),
+    row("table of no entries", IndirectLength, |device, index, at| {
         chain(device, index, &[(at.table, 0, INDIRECT, 0)]);
-    } },
-    Row { name: "table of less than an entry", reason: FaultReason::IndirectLength, has_head: true, make: |device, index, at| {
+    }),
+    row("table of less than an entry", IndirectLength, |device, index, at| {
         chain(device, index, &[(at.table, 15, INDIRECT, 0)]);
-    } },
-    Row { name: "table of one and a half entries", reason: FaultReason::IndirectLength, has_head: true, make: |device, index, at| {
+    }),
+    row("table of one and a half entries", IndirectLength, |device, index, at| {
         indirect(device, index, at, &[(at.header, 51, NEXT, 1), (at.response, 108, WRITE, 0)], 33);
-    } },
+    }),
 ];
 
 /// A unit behind the gate, and one that answers at once.
@@ -230,12 +252,12 @@ fn r19_every_fault_halts_its_queue_and_nothing_else() {
         assert_eq!((errs[0].drain(), errs[1].drain()), (1, 0), "{what}: err descriptors");
         let report = device.reports.try_recv().unwrap();
         assert_eq!((report.ring, report.fault.reason), (FIRST, row.reason), "{what}");
-        assert_eq!(report.fault.head.is_some(), row.has_head, "{what}");
+        assert_eq!(report.fault.head.is_some(), row.has_head(), "{what}");
         assert!(device.reports.try_recv().is_err(), "{what}: told once");
 
         // What came before it was served; a jump of the index hides that.
         let before = device.used(FIRST);
-        if row.has_head {
+        if row.has_head() {
             let twice = row.name == "head twice in a batch";
             assert_eq!(before, 2 + u16::from(twice), "{what}: unit attention, the chain before the fault");
             if !twice {
@@ -277,7 +299,7 @@ fn r19_every_fault_halts_its_queue_and_nothing_else() {
 
 #[test]
 fn r19_fault_on_the_control_queue_halts_the_control_queue() {
-    for row in ROWS.iter().filter(|row| row.reason != FaultReason::HeadInFlight) {
+    for row in ROWS.iter().filter(|row| row.reason != HeadInFlight) {
         let (mut device, _) = device(false);
         let at = places(&mut device);
         assert_eq!(device.manage(6, lun(0, 0), 0), 0);
@@ -393,7 +415,7 @@ fn r19_faults_are_counted_each_time() {
         offer(&device, FIRST, SIZE);
         device.run();
         let ring = &device.ring_stats[usize::from(FIRST)];
-        assert_eq!(ring.faults[FaultReason::HeadOutOfRange as usize].value(), times);
+        assert_eq!(ring.faults[HeadOutOfRange as usize].value(), times);
         device.restart(FIRST);
     }
 }

@@ -1,5 +1,5 @@
-//! R24, and the order of checks: of two objections to a request the first one answers, for each pair of neighbours in the
-//! list, and a refused command leaves nothing behind.
+//! R24, and the order of checks: of two objections to a request the first one answers, for each pair of neighbours in
+//! the list, and a refused command leaves nothing behind.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Requests as the bytes that a driver puts into its buffers, and the answers as the bytes it finds there. No memory and
-//! no ring in here.
+//! Requests as the bytes that a driver puts into its buffers, and the answers as the bytes it finds there. No memory
+//! and no ring in here.
 
 use virtqueue::Segment;
 

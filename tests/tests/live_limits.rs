@@ -161,7 +161,8 @@ fn r07_lun_reset_drains_both_pollers_and_comes_last() {
         }
         assert!(gate.wait_for_held(12, PATIENCE));
         let reset = client.send_tmf(LOGICAL_UNIT_RESET, 1, 0);
-        for queue in BOTH {
+        // When the second of these is answered, the function has been fetched; when the last is, both pollers know it.
+        for queue in [LEFT, LEFT, RIGHT, RIGHT] {
             good(client.run(queue, read(0, 3, 1)));
         }
         assert!(client.queue(0).take().is_none(), "twelve commands are at the backend");

@@ -15,11 +15,7 @@ pub struct Histogram {
 impl Histogram {
     /// An empty histogram.
     pub const fn new() -> Self {
-        Self {
-            sum: AtomicU64::new(0),
-            max: AtomicU64::new(0),
-            buckets: [const { AtomicU64::new(0) }; BUCKETS],
-        }
+        Self { sum: AtomicU64::new(0), max: AtomicU64::new(0), buckets: [const { AtomicU64::new(0) }; BUCKETS] }
     }
 
     /// Records one value. Writer only. 15 instructions on x86-64 (8 to find the bucket, 2 to check its bound, 1 each to add
@@ -51,19 +47,14 @@ impl Histogram {
         let cumulative: Box<[u64]> = cumulative.collect();
         let highest = cumulative.partition_point(|&below| below < count);
         let floor = if count == 0 { 0 } else { lowest_of(highest) };
-        HistogramSnapshot {
-            cumulative,
-            sum: self.sum.load(Relaxed),
-            max: self.max.load(Relaxed).max(floor),
-        }
+        HistogramSnapshot { cumulative, sum: self.sum.load(Relaxed), max: self.max.load(Relaxed).max(floor) }
     }
 
     #[inline(always)]
     fn add(&self, value: u64, n: u64, total: u64) {
         let bucket = &self.buckets[bucket_of(value)];
         bucket.store(bucket.load(Relaxed).wrapping_add(n), Relaxed);
-        self.sum
-            .store(self.sum.load(Relaxed).wrapping_add(total), Relaxed);
+        self.sum.store(self.sum.load(Relaxed).wrapping_add(total), Relaxed);
         if value > self.max.load(Relaxed) {
             self.max.store(value, Relaxed);
         }
@@ -94,11 +85,7 @@ pub struct HistogramSnapshot {
 impl HistogramSnapshot {
     /// A snapshot of nothing, to merge others into.
     pub fn empty() -> Self {
-        Self {
-            cumulative: vec![0; BUCKETS].into(),
-            sum: 0,
-            max: 0,
-        }
+        Self { cumulative: vec![0; BUCKETS].into(), sum: 0, max: 0 }
     }
 
     /// Number of values recorded.

@@ -3,7 +3,7 @@
 
 use scsi::{CDB_LEN, Sense};
 
-/// Device-readable part of a request: lun[8], id le64, task_attr, prio, crn, cdb[cdb_size] (§5.6.6.1).
+/// Device-readable part of a request: lun[8], id le64, task_attr, prio, crn, then `cdb_size` bytes of CDB (§5.6.6.1).
 pub const REQUEST_LEN: usize = 19 + CDB_LEN;
 /// The response without its sense bytes: sense_len le32, residual le32, status_qualifier le16, status u8, response u8.
 pub const RESPONSE_HEADER_LEN: usize = 12;

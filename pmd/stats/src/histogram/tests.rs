@@ -25,10 +25,7 @@ fn bucket_borders_tile_the_whole_range() {
     for bucket in 0..BUCKETS {
         let (lowest, highest) = (lowest_of(bucket), highest_of(bucket));
         assert_eq!((bucket_of(lowest), bucket_of(highest)), (bucket, bucket));
-        assert!(
-            highest - lowest <= lowest / 16,
-            "bucket {bucket}: {lowest}..={highest}"
-        );
+        assert!(highest - lowest <= lowest / 16, "bucket {bucket}: {lowest}..={highest}");
         if bucket + 1 < BUCKETS {
             assert_eq!(lowest_of(bucket + 1), highest + 1);
         } else {
@@ -41,10 +38,7 @@ fn bucket_borders_tile_the_whole_range() {
 fn histogram_empty_has_no_quantile() {
     let snapshot = Histogram::new().snapshot();
     assert_eq!(snapshot, HistogramSnapshot::empty());
-    assert_eq!(
-        (snapshot.count(), snapshot.sum(), snapshot.max()),
-        (0, 0, 0)
-    );
+    assert_eq!((snapshot.count(), snapshot.sum(), snapshot.max()), (0, 0, 0));
     assert_eq!(snapshot.quantile(0.5), None);
     assert_eq!(snapshot.cumulative_below(u64::MAX), 0);
 }
@@ -52,10 +46,7 @@ fn histogram_empty_has_no_quantile() {
 #[test]
 fn histogram_of_small_values_is_exact() {
     let snapshot = recorded(&(1..=31).collect::<Vec<_>>()).snapshot();
-    assert_eq!(
-        (snapshot.count(), snapshot.sum(), snapshot.max()),
-        (31, 496, 31)
-    );
+    assert_eq!((snapshot.count(), snapshot.sum(), snapshot.max()), (31, 496, 31));
     assert_eq!(snapshot.quantile(0.5), Some(16));
     assert_eq!(snapshot.quantile(1.0), Some(31));
     assert_eq!(snapshot.quantile(0.0), Some(1));
@@ -87,12 +78,7 @@ fn snapshot_taken_while_recording_never_falls() {
         let mut last = histogram.snapshot();
         while last.count() < TOTAL {
             let next = histogram.snapshot();
-            assert!(
-                next.cumulative
-                    .iter()
-                    .zip(&last.cumulative)
-                    .all(|(next, last)| next >= last)
-            );
+            assert!(next.cumulative.iter().zip(&last.cumulative).all(|(next, last)| next >= last));
             assert!(next.max() >= last.max() && next.quantile(1.0) <= Some(next.max()));
             last = next;
         }

@@ -3,7 +3,7 @@
 
 use scsi::{CDB_LEN, Sense};
 
-/// Device-readable part of a request: lun[8], id le64, task_attr, prio, crn, then `cdb_size` bytes of CDB (§5.6.6.1).
+/// Device-readable part of a request: 8 bytes of LUN, id le64, task_attr, prio, crn, then `cdb_size` bytes of CDB (§5.6.6.1).
 pub const REQUEST_LEN: usize = 19 + CDB_LEN;
 /// The response without its sense bytes: sense_len le32, residual le32, status_qualifier le16, status u8, response u8.
 pub const RESPONSE_HEADER_LEN: usize = 12;
@@ -175,9 +175,9 @@ pub fn check_condition(sense: &Sense, descriptor_format: bool, residual: u32) ->
 
 /// Control queue requests (§5.6.6.2).
 pub mod control {
-    /// Task management function: type le32, subtype le32, lun[8], id le64; response u8.
+    /// Task management function: type le32, subtype le32, 8 bytes of LUN, id le64; response u8.
     pub const TMF: u32 = 0;
-    /// Asynchronous notification query: type le32, lun[8], event_requested le32; event_actual le32, response u8.
+    /// Asynchronous notification query: type le32, 8 bytes of LUN, event_requested le32; event_actual le32, response u8.
     pub const AN_QUERY: u32 = 1;
     /// Asynchronous notification subscription: the same layout.
     pub const AN_SUBSCRIBE: u32 = 2;

@@ -10,7 +10,7 @@ use tests::device::{
     CONTROL, Device, FIRST, Noise, Request, Setup, TEST_UNIT_READY, lun, read_10, task_management, unit,
 };
 
-const OPERATIONS: u32 = 4000;
+const OPERATIONS: u32 = 6000;
 const QUEUES: u16 = 3;
 
 /// A command that has not been answered.
@@ -81,7 +81,7 @@ impl Run {
         match self.noise.below(16) {
             0..6 => self.submit(),
             6 => self.manage(),
-            7..9 => self.device.gate.release(self.noise.below(4)),
+            7..9 => self.device.gate.release(self.noise.below(16)),
             _ => {
                 self.device.poll_shard(self.noise.below(shards as u64) as usize);
             }
@@ -104,18 +104,23 @@ impl Run {
         }
     }
 
+    /// A command, or now and then more of them than a shard takes from a ring at once.
     fn submit(&mut self) {
         let queue = self.noise.below(u64::from(QUEUES)) as u16;
-        if self.device.outstanding(FIRST + queue) == 40 {
+        let count = if self.noise.once_in(30) { 50 } else { 1 };
+        if self.device.outstanding(FIRST + queue) + count > 60 {
             return;
         }
-        let (unit, tag) = (self.noise.below(3) as u16, self.noise.below(8));
-        let request = match self.noise.once_in(3) {
-            true => Request::new(lun(0, unit), &TEST_UNIT_READY),
-            false => Request::new(lun(0, unit), &read_10(0, 1)).data_in(512),
-        };
-        let token = self.device.submit(FIRST + queue, request.tag(tag));
-        self.commands[usize::from(queue)].insert(token, Command { unit, tag, submitted: self.now });
+        for _ in 0..count {
+            let (unit, tag) = (self.noise.below(3) as u16, self.noise.below(8));
+            let request = match self.noise.once_in(3) {
+                true => Request::new(lun(0, unit), &TEST_UNIT_READY),
+                false => Request::new(lun(0, unit), &read_10(0, 1)).data_in(512),
+            };
+            let chain = self.device.cut(&request.tag(tag).message(), &[], &[]);
+            let token = self.device.submit_chain(FIRST + queue, &chain);
+            self.commands[usize::from(queue)].insert(token, Command { unit, tag, submitted: self.now });
+        }
     }
 
     fn manage(&mut self) {

@@ -96,10 +96,11 @@ fn r02_driver_that_refills_at_once_is_never_refused_over_two_pollers() {
     (0..2).for_each(|lba| _ = client.send(RIGHT, read(0, lba, 1)));
     let mut ended = 0u32;
     until("commands have ended", || {
-        for queue in BOTH {
+        // What one poller gives back, the other one takes.
+        for (queue, other) in [(LEFT, RIGHT), (RIGHT, LEFT)] {
             if let Some(reply) = client.queue(queue).take() {
                 good(reply);
-                client.send(queue, read(0, ended % 8, 1));
+                client.send(other, read(0, ended % 8, 1));
                 ended += 1;
             }
         }

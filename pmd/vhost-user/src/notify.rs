@@ -1,16 +1,17 @@
 //! Event file descriptors that a front-end gave us: call and err to be written, kick to be drained. Who decides when is
 //! the ring set.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// An eventfd of the front-end.
 ///
-/// A descriptor whose owner made it blocking is asked with `poll` before each access: neither a full counter nor an
-/// empty one may hold a poller up. Its flags are the front-end's and stay as they are.
+/// Neither a full counter nor an empty one may hold a poller up. A descriptor whose owner made it blocking is asked with
+/// `poll` before it is written. Its flags are the front-end's and stay as they are.
 #[derive(Debug)]
 pub struct Notifier {
     fd: OwnedFd,
@@ -31,13 +32,12 @@ impl Notifier {
         (!self.blocking || self.ready(PollFlags::OUT)) && rustix::io::write(&self.fd, &1u64.to_ne_bytes()).is_ok()
     }
 
-    /// Takes what the counter holds: how many times the other side has signalled since the last call.
+    /// Takes what the counter holds: how many times the other side has signalled since the last call. Never blocks, also
+    /// if the front-end changes the descriptor's flags behind our back.
     pub fn drain(&self) -> u64 {
         let mut value = [0u8; 8];
-        if self.blocking && !self.ready(PollFlags::IN) {
-            return 0;
-        }
-        match rustix::io::read(&self.fd, &mut value) {
+        // An offset of -1 is the place where the file stands.
+        match preadv2(&self.fd, &mut [IoSliceMut::new(&mut value)], u64::MAX, ReadWriteFlags::NOWAIT) {
             Ok(8) => u64::from_ne_bytes(value),
             Ok(_) | Err(_) => 0,
         }

@@ -137,7 +137,7 @@ impl Service {
                 );
                 continue;
             }
-            sessions.push(self.begin(stream, stop)?);
+            sessions.extend(self.begin(stream, stop));
         }
         Ok(())
     }
@@ -150,7 +150,7 @@ impl Service {
     ) -> io::Result<()> {
         while let Some(stream) = connector.connect(stop) {
             reap(sessions);
-            let session = self.begin(stream, stop)?;
+            let Some(session) = self.begin(stream, stop) else { continue };
             // Until the front-end hangs up or we do; its requests, and a stop that waits for them, may last longer (R14).
             session.wait_gone()?;
             sessions.push(session);
@@ -158,7 +158,18 @@ impl Service {
         Ok(())
     }
 
-    fn begin(self: &Arc<Self>, stream: UnixStream, stop: &Arc<Stop>) -> io::Result<FrontEnd> {
+    /// Serves a front-end. Where descriptors or threads have run out it is turned away, said in the log: the next one
+    /// may find some.
+    fn begin(self: &Arc<Self>, stream: UnixStream, stop: &Arc<Stop>) -> Option<FrontEnd> {
+        let begun = self.try_begin(stream, stop);
+        begun
+            .inspect_err(|error| {
+                tracing::error!(controller = %self.controller.name(), "a front-end cannot be served: {error}");
+            })
+            .ok()
+    }
+
+    fn try_begin(self: &Arc<Self>, stream: UnixStream, stop: &Arc<Stop>) -> io::Result<FrontEnd> {
         let (service, stop) = (Arc::clone(self), Arc::clone(stop));
         let (peer, hang_up) = (stream.try_clone()?, HangUp(stream.try_clone()?));
         let connected = Arc::new(AtomicU64::new(1));

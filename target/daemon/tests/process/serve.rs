@@ -5,9 +5,10 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal};
 use tests::live::client::{Client, FIRST, Plan, good, read, test_unit_ready, write};
-use tests::live::until;
+use tests::live::{PATIENCE, until};
+use vhost_user::frontend::{Frontend, FrontendError};
 
 use crate::place::{Place, one_controller};
 
@@ -209,6 +210,31 @@ fn two_controllers_serve_two_front_ends_with_data_of_their_own() {
     process.signal(Signal::TERM);
     assert_eq!(process.wait().code(), Some(0));
     assert!(!place.path("vm0.sock").exists() && !place.path("vm1.sock").exists());
+}
+
+/// Out of descriptors, front-ends are turned away; with descriptors again, they are served again.
+#[test]
+fn front_end_without_a_descriptor_left_for_it_does_not_end_the_listening() {
+    let place = Place::new();
+    let process = place.serve(&one_controller(0));
+    let pid = rustix::process::Pid::from_raw(process.pid().try_into().unwrap());
+    let taken = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count() as u64;
+    let usual = rustix::process::getrlimit(Resource::Nofile);
+    let limit = |current| rustix::process::prlimit(pid, Resource::Nofile, Rlimit { current, ..usual.clone() });
+    for room in 1..=3 {
+        limit(Some(taken + room)).unwrap();
+        for _ in 0..3 {
+            let mut frontend = Frontend::connect(place.path("vm0.sock")).unwrap();
+            frontend.set_reply_timeout(Some(PATIENCE)).unwrap();
+            // Served or turned away: the socket says so either way.
+            let answer = frontend.features();
+            assert!(matches!(answer, Ok(_) | Err(FrontendError::Closed { .. })), "{answer:?}");
+        }
+    }
+    limit(usual.current).unwrap();
+    connect(&place, "vm0.sock").ready(FIRST, 0);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
 }
 
 /// `Name` and `Cpus_allowed_list` of every thread, when there are threads of these names: a thread names itself.

@@ -8,6 +8,7 @@ use tests::device::{Reply, Request, TEST_UNIT_READY, lun};
 use tests::live::client::{ABORT_TASK, Client, FIRST, LOGICAL_UNIT_RESET, Plan, good, read, test_unit_ready, write};
 use tests::live::rig::{Rig, Setup, malloc};
 use tests::live::{PATIENCE, until};
+use vhost_user::message::{RequestCode, vring_state_body};
 use virtio_scsi::Limits;
 
 /// Two queues that different pollers own.
@@ -224,6 +225,101 @@ fn r07_resets_against_running_commands_over_two_pollers_answer_everything() {
     assert_eq!(tmfs(&rig, "logical_unit_reset"), f64::from(ROUNDS));
     let labels = [("controller", "dut"), ("response", "reset")];
     assert_eq!(rig.metrics().sum("ringside_scsi_responses_total", &labels), f64::from(reset));
+    rig.undisturbed(load);
+}
+
+/// R14 and R07 together: a device reset that comes while a function waits for its commands is answered after both.
+#[test]
+fn r14_device_reset_while_a_function_waits_replies_after_the_function() {
+    let gate = Gate::closed();
+    let Some(rig) = Rig::spread(Setup::new("dut").disk(0).held(1, &gate), 2) else { return };
+    let load = rig.load();
+    let mut client = Client::connect(&rig.socket("dut"), &Plan::queues(2));
+    client.ready(LEFT, 1);
+    for round in 0..10 {
+        BOTH.iter().for_each(|queue| _ = client.send(*queue, read(1, 0, 1)));
+        assert!(gate.wait_for_held(2, PATIENCE));
+        let function = client.send_tmf(LOGICAL_UNIT_RESET, 1, 0);
+        for queue in [LEFT, LEFT, RIGHT, RIGHT] {
+            client.run(queue, test_unit_ready(0));
+        }
+        client.send_message(RequestCode::RESET_DEVICE, &[], &[]);
+        until("the reset waits", || rig.service().stats().quiesce_wait_s() > 0.0);
+        load.progress(50);
+        assert!(!client.has_reply());
+        gate.open();
+        assert_eq!(client.acknowledgement(RequestCode::RESET_DEVICE), 0);
+        let answer = client.queue(0).take().expect("answered before the reply");
+        assert_eq!((answer.token, answer.byte()), (function, 0), "round {round}");
+        for queue in BOTH {
+            assert_eq!(client.queue(queue).take().map(|reply| reply.code()), Some(RESET));
+        }
+        gate.close();
+        [0, LEFT, RIGHT].into_iter().for_each(|queue| client.start(queue));
+        client.ready(LEFT, 1);
+    }
+    rig.undisturbed(load);
+}
+
+#[test]
+fn r14_front_end_killed_while_a_function_waits_the_next_can_reset() {
+    let gate = Gate::closed();
+    let Some(rig) = Rig::spread(Setup::new("dut").disk(0).held(1, &gate), 2) else { return };
+    let mut old = Client::connect(&rig.socket("dut"), &Plan::queues(2));
+    old.ready(LEFT, 1);
+    BOTH.iter().for_each(|queue| _ = old.send(*queue, read(1, 0, 1)));
+    assert!(gate.wait_for_held(2, PATIENCE));
+    old.send_tmf(LOGICAL_UNIT_RESET, 1, 0);
+    let (regions, _) = old.kill();
+    let mut new = Client::connect(&rig.socket("dut"), &Plan::queues(2));
+    new.ready(RIGHT, 1);
+    // Commands of the dead session are no commands of this one.
+    let function = new.send_tmf(LOGICAL_UNIT_RESET, 1, 0);
+    assert_eq!(new.queue(0).wait_for(function).byte(), 0);
+    assert_eq!((gate.held(), regions[0].mappings()), (2, 2));
+    gate.open();
+    until("the old connection has ended", || rig.service().stats().live() == 1);
+    assert_eq!(regions[0].mappings(), 1);
+}
+
+/// A command that waits for its turn behind others is in flight like those.
+#[test]
+fn r10_ordered_command_that_waits_its_turn_is_answered_before_the_stop_is() {
+    const ORDERED: u8 = 1;
+    let gate = Gate::closed();
+    let rig = Rig::start(Setup::new("dut").held(1, &gate));
+    let load = rig.load();
+    let mut client = Client::connect(&rig.socket("dut"), &Plan::default());
+    client.ready(LEFT, 1);
+    for reset in [false, true] {
+        let tokens = [read(1, 0, 1), read(1, 1, 1).attribute(ORDERED), read(1, 2, 1)].map(|r| client.send(LEFT, r));
+        assert!(gate.wait_for_held(1, PATIENCE));
+        let function = reset.then(|| client.send_tmf(LOGICAL_UNIT_RESET, 1, 0));
+        if function.is_none() {
+            let stop = vring_state_body(u32::from(LEFT), 0);
+            client.send_message(RequestCode::GET_VRING_BASE, &stop, &[]);
+            until("the stop waits", || rig.service().stats().quiesce_wait_s() > 0.0);
+        }
+        load.progress(100);
+        assert!(!client.has_reply() && client.queue(0).take().is_none(), "one command is at the backend");
+        gate.open();
+        if let Some(function) = function {
+            assert_eq!(client.queue(0).wait_for(function).byte(), 0);
+        } else {
+            client.frontend.recv_reply().unwrap();
+        }
+        let mut replies: Vec<Reply> = std::iter::from_fn(|| client.queue(LEFT).take()).collect();
+        if reset {
+            replies.sort_by_key(|reply| reply.token); // those that never began ended at once
+        }
+        assert_eq!(replies.iter().map(|reply| reply.token).collect::<Vec<_>>(), tokens, "all of them, in order");
+        let code = if reset { RESET } else { 0 };
+        assert_eq!(codes(&replies, code), 3);
+        gate.close();
+        if !reset {
+            client.start(LEFT);
+        }
+    }
     rig.undisturbed(load);
 }
 

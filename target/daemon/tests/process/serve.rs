@@ -220,7 +220,7 @@ fn front_end_without_a_descriptor_left_for_it_does_not_end_the_listening() {
     let pid = rustix::process::Pid::from_raw(process.pid().try_into().unwrap());
     let taken = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count() as u64;
     let usual = rustix::process::getrlimit(Resource::Nofile);
-    let limit = |current| rustix::process::prlimit(pid, Resource::Nofile, Rlimit { current, ..usual.clone() });
+    let limit = |current| rustix::process::prlimit(pid, Resource::Nofile, Rlimit { current, ..usual });
     for room in 1..=3 {
         limit(Some(taken + room)).unwrap();
         for _ in 0..3 {

@@ -93,6 +93,7 @@ struct Ring {
     /// See [`RingSet::set_passive`].
     passive: bool,
     fault_told: bool,
+    starts: u64,
     /// Its memory is not in the current table: it is never fetched from or armed again until it is stopped.
     lost: bool,
     waiter: Option<Waiter>,
@@ -234,6 +235,12 @@ impl RingSet {
         ring.queue.as_ref().filter(|queue| ring.fetches() && queue.fault().is_none()).map(SplitDevice::next_avail)
     }
 
+    /// How often the ring has been started: an index that was taken before the last time means nothing now.
+    #[must_use]
+    pub fn starts(&self, slot: usize) -> u64 {
+        self.rings[slot].starts
+    }
+
     /// Size of the ring in descriptors, 0 while it is stopped.
     #[must_use]
     #[inline]
@@ -331,6 +338,7 @@ impl RingSet {
         let ring = &mut self.rings[slot];
         ring.stats.size.set(u64::from(queue.size()));
         ring.queue = Some(queue);
+        ring.starts += 1;
         ring.lost = false;
         ring.fault_told = false;
         ring.stats.broken.set(0);
@@ -493,6 +501,7 @@ impl Ring {
             enabled: false,
             passive: false,
             fault_told: false,
+            starts: 0,
             lost: false,
             waiter: None,
             kick: None,

@@ -69,7 +69,7 @@ pub struct Tally {
 pub fn run_sequence(seed: u64) -> Tally {
     let _told = TellSeed(seed);
     let mut world = World::new(seed);
-    let steps = 40 + world.noise.below(160) as u32;
+    let steps = 40 + world.noise.below(120) as u32;
     while world.step < steps {
         world.step();
     }
@@ -103,7 +103,7 @@ impl World {
             cmd_per_lun: 1 + noise.below(6) as u32,
             on_cmd_per_lun: noise.pick(&[OnCommandLimit::Transport, OnCommandLimit::Failure, OnCommandLimit::Scsi]),
             on_max_sectors: noise.pick(&[OnTransferLimit::Transport, OnTransferLimit::Scsi]),
-            ring_size: noise.pick(&[8, 16, 32]),
+            ring_size: noise.pick(&[8, 16, 32, 64]),
             features: Features { event_idx: noise.once_in(2) },
         };
         let ledger = |number: u16| Ledger::new(format!("ledger{number}"), rules.cmd_per_lun, Noise::new(noise.bits()));
@@ -160,8 +160,9 @@ impl World {
             eprintln!("step {step}: {roll}");
         }
         match roll {
-            0..70 => (0..=noise.below(3)).for_each(|_| session.submit(noise, step)),
-            70..80 => session.control(noise, step),
+            0..60 => session.submit(noise, step),
+
+            60..80 => session.control(noise, step),
             80..82 => session.post_event(noise, step),
             82 => session.poison(noise),
             83..100 => {

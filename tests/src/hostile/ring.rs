@@ -15,14 +15,14 @@ use crate::device::{Guest, Noise, UNWRITTEN, USER_BASE};
 /// Where the upper region begins.
 pub const BORDER: u64 = 0x1_0000;
 /// Where memory ends.
-pub const END: u64 = 0x3_4000;
+pub const END: u64 = 0x6_4000;
 /// Distance of two rings.
 const STRIDE: u64 = 0x800;
 /// The first of the places for buffers. One of them lies across the border.
 const PLACES: u64 = 0x3800;
 /// Distance of two of them.
 const PLACE: u64 = 0x1000;
-/// Where in its place an indirect table lies, of 33 entries at most.
+/// Where in its place an indirect table lies.
 const TABLE: u64 = 0xd80;
 /// Entries that it may have.
 const ENTRIES: usize = 32;
@@ -194,7 +194,7 @@ impl Ring {
 
     fn spoil(&self, guest: &Guest, raw: RawSplit, head: u16, place: u64, poison: Poison) {
         let size = self.driver.size();
-        let table = place + TABLE;
+        let table = place + 0x200; // room for a table that is longer than the ring
         let entries = |entries: &[(u64, u32, u16, u16)]| {
             let bytes: Vec<u8> = entries.iter().flat_map(|e| RawSplit::descriptor_bytes(e.0, e.1, e.2, e.3)).collect();
             guest.write(table, &bytes);

@@ -143,12 +143,15 @@ impl Session {
 
     // --- the driver ---
 
-    /// Makes a request available.
+    /// Makes requests available on one ring: a few, or now and then more than a shard takes at once.
     pub fn submit(&mut self, noise: &mut Noise, step: u32) {
         let requests = (self.rings.len() - usize::from(FIRST)) as u64;
         let index = FIRST + noise.below(requests) as u16;
-        let Shape { message, expect, tag, cuts, .. } = shapes::request(noise, self.rules.bounds);
-        self.send(noise, index, &message, cuts.as_ref(), (expect, tag, step));
+        let count = if noise.once_in(40) { 64 } else { 1 + noise.below(4) };
+        for _ in 0..count {
+            let Shape { message, expect, tag, cuts } = shapes::request(noise, self.rules.bounds);
+            self.send(noise, index, &message, cuts.as_ref(), (expect, tag, step));
+        }
     }
 
     /// Makes a request of the control queue available.
@@ -177,7 +180,7 @@ impl Session {
         }
         let Some(place) = self.places.take(noise, self.table != Regions::Both) else { return };
         let segments = shapes::cut(noise, place, message, cuts);
-        let indirect = noise.once_in(3);
+        let indirect = noise.once_in(3) || ring.sent.len() > 8;
         let token = self.next_token;
         self.next_token += 1;
         if !ring.send(&self.guest, place, token, &message.readable, segments, what, indirect) {

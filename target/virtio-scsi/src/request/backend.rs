@@ -132,6 +132,7 @@ impl Requests {
         }
         let data = pending.bytes + u64::from(pending.residual);
         let reply = match pending.verdict {
+            _ if state.leaving.is_some() => Reply::Transport(response::TRANSPORT_FAILURE), // R22
             Some(verdict) => Reply::Transport(verdict_response(verdict)),
             None if good => Reply::Good {
                 data_in: if pending.kind == Kind::Read { pending.bytes } else { 0 },

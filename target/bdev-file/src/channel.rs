@@ -74,6 +74,7 @@ impl FileChannel {
         }
         let nothing = match io.op {
             Op::Flush => false,
+            Op::BlockStatus { .. } => return Some(Status::Unsupported), // asking the file system may take long
             Op::Unmap if !geometry.holds_extents(io.extents) => return Some(Status::OutOfRange),
             Op::Unmap => io.extents.iter().all(|extent| extent.blocks == 0),
             _ => match geometry.span(io) {

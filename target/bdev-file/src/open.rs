@@ -78,7 +78,7 @@ pub(crate) fn info(name: String, config: &FileConfig, opened: &Opened) -> BdevIn
         physical_block_exponent,
         write_cache: config.cache != Cache::Writethrough,
         rotational: opened.rotational,
-        can: Abilities { unmap: opened.holes, ..Abilities::ALL },
+        can: Abilities { unmap: opened.holes, block_status: false, ..Abilities::ALL },
         provisioning: if opened.holes { Provisioning::Thin } else { Provisioning::Full },
         unmapped_reads_zeroes: true,
         unmap_granularity_blocks: (PAGE_BYTES / block_size).max(1),

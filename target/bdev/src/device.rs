@@ -72,6 +72,8 @@ pub struct Abilities {
     pub compare_and_write: bool,
     /// [`Op::Verify`].
     pub verify: bool,
+    /// [`Op::BlockStatus`].
+    pub block_status: bool,
 }
 
 impl Abilities {
@@ -83,6 +85,7 @@ impl Abilities {
         compare: true,
         compare_and_write: true,
         verify: true,
+        block_status: true,
     };
 
     /// Whether a device with these abilities knows the operation.
@@ -96,6 +99,7 @@ impl Abilities {
             Op::Compare => self.compare,
             Op::CompareAndWrite { .. } => self.compare_and_write,
             Op::Verify => self.verify,
+            Op::BlockStatus { .. } => self.block_status,
         }
     }
 }

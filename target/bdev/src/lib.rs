@@ -44,6 +44,6 @@ pub use device::{Abilities, Bdev, BdevInfo, IoChannel, Provisioning};
 pub use exclusion::{Exclusion, Turn};
 pub use faulty::{Effect, FaultPlan, FaultPlanError, Faulty};
 pub use geometry::{Geometry, GeometryError};
-pub use io::{Completion, Extent, Io, Op, Status, Submitted, Token};
+pub use io::{BlockRun, BlockRuns, Completion, Extent, Io, Op, Status, Submitted, Token};
 pub use malloc::{Malloc, MallocError};
 pub use null::Null;

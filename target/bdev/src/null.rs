@@ -2,7 +2,7 @@
 //! the medium costs nothing.
 
 use crate::channel::Channel;
-use crate::{Abilities, Bdev, BdevInfo, Geometry, GeometryError, Io, Op, Provisioning, Status, Submitted};
+use crate::{Abilities, Bdev, BdevInfo, BlockRun, Geometry, GeometryError, Io, Op, Provisioning, Status, Submitted};
 
 /// A device of any size without a medium.
 ///
@@ -54,9 +54,20 @@ impl NullChannel {
     pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
         Submitted::Done(match io.op {
             Op::Flush => Status::Good,
+            Op::BlockStatus { .. } => self.block_status(io),
             _ if self.geometry.holds(io) && self.geometry.holds_extents(io.extents) => Status::Good,
             _ => Status::OutOfRange,
         })
+    }
+
+    /// There is nothing to lack room for.
+    #[cold]
+    fn block_status(&self, io: &Io<'_>) -> Status {
+        let (Some(blocks @ 1..), Some(runs)) = (self.geometry.block_count().checked_sub(io.lba), io.runs) else {
+            return Status::OutOfRange;
+        };
+        runs.leave(vec![BlockRun { lba: io.lba, blocks, allocated: true }]);
+        Status::Good
     }
 }
 

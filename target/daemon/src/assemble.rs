@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bdev::{Bdev, Counted, Delay, DelayConfig, Faulty, Malloc, Null};
 use bdev_file::{File, FileConfig};
 use guest_memory::Backing;
-use scsi::{LogicalUnit, LogicalUnitConfig};
-use virtio_scsi::{Controller, ControllerConfig, Limits, OnCommandLimit, OnTransferLimit, Unit};
+use scsi::LogicalUnit;
+use virtio_scsi::{Controller, ControllerConfig, Limits, OnCommandLimit, OnTransferLimit, Unit, logical_unit_config};
 
 use crate::config::{self, BdevKind, Cache, Config, OnCmdPerLun, OnMaxSectors};
 
@@ -122,20 +122,10 @@ pub fn controller(config: &config::Controller, bdevs: &Bdevs) -> Controller {
 }
 
 fn unit(lun: &config::Lun, limits: &config::Limits, bdevs: &Bdevs) -> Unit {
-    const SECTOR_LEN: u32 = 512;
     let bdev = bdevs.named(&lun.bdev);
-    let info = bdev.info();
-    let logical_unit = LogicalUnit::new(LogicalUnitConfig {
-        physical_block_exponent: info.physical_block_exponent,
-        read_only: lun.read_only || info.read_only,
-        write_cache: info.write_cache,
-        rotational: info.rotational,
-        // R03: what the LUN promises is never more than what the transport lets through.
-        max_transfer_blocks: limits.max_sectors / (info.block_size / SECTOR_LEN),
-        optimal_transfer_blocks: info.optimal_transfer_blocks,
-        ..LogicalUnitConfig::new(identity(&lun.identity), info.block_size, info.block_count)
-    });
-    Unit { target: lun.target, lun: lun.lun, logical_unit, bdev }
+    let mut config = logical_unit_config(identity(&lun.identity), bdev.info());
+    config.read_only |= lun.read_only;
+    Unit { target: lun.target, lun: lun.lun, logical_unit: LogicalUnit::new(config), bdev }
 }
 
 fn identity(config: &config::Identity) -> scsi::Identity {

@@ -249,7 +249,7 @@ impl LogicalUnit {
             Feature::Verify => self.config.verify,
             Feature::WriteSame => self.config.write_same_max_blocks > 0,
             Feature::Unmap => self.config.unmap.is_some(),
-            Feature::CompareAndWrite => self.config.compare_and_write_max_blocks > 0,
+            Feature::CompareAndWrite => self.compare_and_write_max_blocks() > 0,
             Feature::LbaStatus => self.config.lba_status,
         }
     }
@@ -328,6 +328,15 @@ impl LogicalUnit {
             (own, bound) => own.min(bound),
         };
         self.max_transfer_blocks.store(effective, Ordering::Relaxed);
+    }
+
+    /// Most blocks of one COMPARE AND WRITE, whose data-out has two for each; 0: not supported.
+    pub fn compare_and_write_max_blocks(&self) -> u8 {
+        let own = self.config.compare_and_write_max_blocks;
+        match self.max_transfer_blocks() {
+            0 => own,
+            max => own.min(u8::try_from(max / 2).unwrap_or(u8::MAX)),
+        }
     }
 
     /// Best number of blocks of one command: whole physical blocks, within the maximum; 0 is no advice. (Linux warns

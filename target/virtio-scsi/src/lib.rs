@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod capability;
 mod control;
 mod controller;
 mod data;
@@ -29,6 +30,7 @@ mod unit_stats;
 pub mod wire;
 
 pub use address::{Address, LUN_MAX};
+pub use capability::logical_unit_config;
 pub use controller::{
     CONTROL_QUEUE, Connection, Controller, ControllerConfig, EVENT_QUEUE, FIRST_REQUEST_QUEUE, default_seg_max,
 };

@@ -37,7 +37,7 @@ impl Requests {
                 let op = Op::Write { fua: transfer.fua };
                 self.block_io(held, &transfer, op, request.readable, REQUEST_LEN, data.out, data, now)
             }
-            parsed => self.other(request, header, parsed, data, held.unit, now),
+            parsed => self.other(request, header, parsed, data, held, now),
         }
     }
 
@@ -94,7 +94,7 @@ impl Requests {
                 Progress::Ended(Reply::Good { data_in: bytes, residual })
             }
             Submitted::Done(failed) => Progress::Ended(Reply::Check(sense_of(failed, held.kind))),
-            Submitted::Pending => Progress::Pending(bytes),
+            Submitted::Pending => Progress::Pending(bytes, None),
         }
     }
 
@@ -106,9 +106,10 @@ impl Requests {
         header: RequestHeader<'_>,
         parsed: Result<Command, Sense>,
         data: Data,
-        index: UnitIndex,
+        held: &mut Held,
         now: Tsc,
     ) -> Progress {
+        let index = held.unit;
         let state = &mut self.units[usize::from(index)];
         let (unit, nexus) = (Arc::clone(&state.unit), Arc::clone(&state.nexus));
         let pending = nexus.attentions.pending();
@@ -126,9 +127,9 @@ impl Requests {
         let luns = self.map.luns(unit.target);
         let context = Context { luns, pending, data_out: &self.list, log: self.log_of(&command, index) };
         let action = scsi::execute(to, &command, &context, &mut self.scratch);
-        if let Action::Flush = action {
-            return self.flush(data, moved, index, now);
-        }
+        let (Action::DataIn | Action::Good | Action::Check(_)) = action else {
+            return self.on_medium(action, request, data, moved, held, now);
+        };
         let reply = match self.reply_of(action, request, data) {
             Reply::Good { data_in, residual } => Reply::Good { data_in, residual: residual - moved },
             other => other,
@@ -167,18 +168,6 @@ impl Requests {
         }
     }
 
-    /// `moved` bytes of data-out came with the command.
-    pub(super) fn flush(&mut self, data: Data, moved: u64, unit: UnitIndex, now: Tsc) -> Progress {
-        let io = Io::new(Op::Flush, 0, 0, &[], self.pending.next_token());
-        match self.units[usize::from(unit)].channel.submit(&io, now) {
-            Submitted::Done(Status::Good) => {
-                Progress::Ended(Reply::Good { data_in: 0, residual: data.out + data.into - moved })
-            }
-            Submitted::Done(failed) => Progress::Ended(Reply::Check(sense_of(failed, Kind::Write))),
-            Submitted::Pending => Progress::Pending(moved),
-        }
-    }
-
     /// Commands to something that is no logical unit of ours.
     pub(super) fn emulate(
         &mut self,
@@ -208,17 +197,7 @@ impl Requests {
             Action::DataIn => self.scratch.data_in.len() as u64,
             Action::Good => 0,
             Action::Check(sense) => return Reply::Check(sense),
-            Action::Read(_) | Action::Write(_) | Action::Flush => {
-                unreachable!("only a logical unit's own commands reach its backend")
-            }
-            // No unit is configured to be able to do these.
-            Action::Verify(_)
-            | Action::Compare(_)
-            | Action::WriteAndVerify { .. }
-            | Action::CompareAndWrite(_)
-            | Action::WriteSame { .. }
-            | Action::Unmap
-            | Action::LbaStatus(_) => return Reply::Check(Sense::INVALID_OPCODE),
+            _ => unreachable!("only a logical unit's own commands reach its backend"),
         };
         if moved > data.into {
             return Reply::Transport(response::OVERRUN);
@@ -243,7 +222,7 @@ pub(super) fn sense_of(status: Status, kind: Kind) -> Sense {
         Status::Unsupported => Sense::INVALID_OPCODE,
         Status::Gone => Sense::LU_NOT_SUPPORTED,
         Status::Busy | Status::Aborted => Sense::ABORTED_COMMAND,
-        Status::Good | Status::Failed if kind == Kind::Read => Sense::UNRECOVERED_READ_ERROR,
+        Status::Good | Status::Failed if matches!(kind, Kind::Read | Kind::Verify) => Sense::UNRECOVERED_READ_ERROR,
         Status::Good | Status::Failed => Sense::WRITE_ERROR,
     }
 }

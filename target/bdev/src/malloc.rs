@@ -92,6 +92,13 @@ impl Malloc {
         Ok(Malloc { info, geometry, region: Arc::new(region), written, exclusion: Exclusion::default() })
     }
 
+    /// The same with physical blocks of so many bytes, a power of two times those of a logical one: what initiators
+    /// are told, to align what they write.
+    #[must_use]
+    pub fn with_physical_blocks(self, bytes: u32) -> Malloc {
+        Malloc { info: self.info.with_physical_blocks(bytes), ..self }
+    }
+
     /// What the memory is made of. [`Backing::Plain`] is slower, and worth a warning to the operator.
     #[must_use]
     pub fn backing(&self) -> Backing {

@@ -20,7 +20,7 @@ use virtio_scsi::{Limit, Place, SENSE_KEY_NAMES, ShardStats, TMF_NAMES, UnitStat
 use virtqueue::FaultReason;
 
 use self::families::{Families, Family, Kind};
-use crate::assemble::{Bdevs, Device};
+use crate::bdevs::Bdevs;
 use crate::service::Service;
 
 /// Everything that is exported.
@@ -38,7 +38,7 @@ impl Exporter {
     /// Never: the registry is new, so that nothing can be registered twice.
     #[must_use]
     pub fn new(services: Vec<Arc<Service>>, pollers: Vec<PollerHandle>, bdevs: &Bdevs) -> Exporter {
-        let bdevs = bdevs.iter().cloned().collect();
+        let bdevs = bdevs.clone();
         let registry = Registry::new();
         registry.register(Box::new(Sources { services, pollers, bdevs })).expect("the first collector of a registry");
         Exporter { registry }
@@ -58,7 +58,7 @@ impl Exporter {
 struct Sources {
     services: Vec<Arc<Service>>,
     pollers: Vec<PollerHandle>,
-    bdevs: Vec<Device>,
+    bdevs: Bdevs,
 }
 
 impl Collector for Sources {
@@ -71,7 +71,7 @@ impl Collector for Sources {
         let mut families = Families::default();
         build_info(&mut families);
         self.pollers(&mut families);
-        bdevs::collect(&self.bdevs, &mut families);
+        bdevs::collect(&self.bdevs.devices(), &mut families);
         self.sessions(&mut families);
         self.limits(&mut families);
         self.units(&mut families);

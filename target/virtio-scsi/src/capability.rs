@@ -1,13 +1,11 @@
-//! What a logical unit can do and promises: as much as the block device behind it can do, and no more than the
-//! transport lets through (R03). The one place where the two are brought together.
+//! What a logical unit can do and promises: as much as the block device behind it can do. The one place where the two are
+//! brought together.
 
 use bdev::{BdevInfo, Provisioning};
 use scsi::{Identity, LogicalUnitConfig, Unmap};
 
-use crate::wire::SECTOR_LEN;
-
-/// A logical unit of these names over a block device, behind a transport that lets `max_sectors` sectors of 512 bytes
-/// through per command.
+/// A logical unit of these names over a block device, without regard to a transport: what that does not let through is taken
+/// off by [`Controller`](crate::Controller), whose limits may change.
 #[must_use]
 pub fn logical_unit_config(identity: Identity, info: &BdevInfo) -> LogicalUnitConfig {
     let can = info.can;

@@ -6,7 +6,7 @@ use bdev::{Bdev, Io, Op, Status, Submitted, Token};
 use guest_memory::{GuestSlice, Pages, SharedMemory};
 use reactor::Tsc;
 use scsi::{Identity, LogicalUnit, LogicalUnitConfig, Naa};
-use virtio_scsi::{Limits, Unit, logical_unit_config};
+use virtio_scsi::{Unit, logical_unit_config};
 
 /// A logical unit over a bdev, with the properties that the bdev tells of.
 #[must_use]

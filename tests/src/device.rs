@@ -408,6 +408,15 @@ fn start_reactor() -> Reactor {
     Reactor::start(&config).expect("a poller")
 }
 
+/// A descriptor that can be kicked.
+///
+/// # Panics
+/// If this process may open no more.
+#[must_use]
+pub fn event() -> Notifier {
+    event_pair().0
+}
+
 /// Two ends of one eventfd.
 fn event_pair() -> (Notifier, Notifier) {
     let fd: OwnedFd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");

@@ -177,4 +177,3 @@ fn file_config(config: &config::File) -> FileConfig {
         },
     }
 }
-

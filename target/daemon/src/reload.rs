@@ -177,8 +177,7 @@ impl Leaving {
 
     /// Whether a logical unit has to wait for this one: it takes its place or a block device of it.
     fn hinders(&self, plan: &Plan<'_>, lun: &Lun, bdevs: &BTreeSet<String>) -> bool {
-        let same_place =
-            self.controller == *plan.service.controller().name() && self.address == (lun.target, lun.lun);
+        let same_place = self.controller == *plan.service.controller().name() && self.address == (lun.target, lun.lun);
         same_place || !self.bdevs.is_disjoint(bdevs)
     }
 

@@ -34,10 +34,7 @@ pub enum ServeError {
 ///
 /// # Errors
 /// If the target does not start.
-pub fn run(
-    config: &Config,
-    read: impl Fn() -> Result<Config, LoadError> + Send + 'static,
-) -> Result<(), ServeError> {
+pub fn run(config: &Config, read: impl Fn() -> Result<Config, LoadError> + Send + 'static) -> Result<(), ServeError> {
     // Registered first, so that no signal is missed. In this order: the first signal sets the flag, the second one
     // finds it set and ends the process.
     let draining = Arc::new(AtomicBool::new(false));

@@ -165,8 +165,10 @@ impl Requests {
             Reply::Good { data_in, residual } => Reply::Good { data_in, residual: residual - moved },
             other => other,
         };
-        if let (Command::RequestSense { .. }, Reply::Good { .. }, Some(told)) = (command, &reply, pending) {
-            nexus.attentions.clear(told);
+        match (command, &reply, pending) {
+            (Command::RequestSense { .. }, Reply::Good { .. }, Some(told)) => drop(nexus.attentions.clear(told)),
+            (Command::ReportLuns { .. }, Reply::Good { .. }, _) => self.inventory_told(unit.target),
+            _ => {}
         }
         Progress::Ended(reply)
     }
@@ -209,6 +211,9 @@ impl Requests {
         let command = to.admits(header.cdb()).and_then(|()| Command::parse(header.cdb()));
         let action = match command {
             Ok(command) => {
+                if let Command::ReportLuns { .. } = command {
+                    self.inventory_told(target);
+                }
                 let context = Context { luns: self.map.luns(target), ..Context::default() };
                 scsi::execute(to, &command, &context, &mut self.scratch)
             }

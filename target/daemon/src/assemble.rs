@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bdev::{Bdev, Counted, Delay, DelayConfig, Faulty, Malloc, Null};
+use bdev::{Bdev, Counted, Delay, DelayConfig, Faulty, Malloc, Null, Ordered};
 use bdev_file::{File, FileConfig};
 use guest_memory::Backing;
 use scsi::LogicalUnit;
@@ -51,19 +51,20 @@ impl Bdevs {
     }
 
     fn build_one(&mut self, bdev: &config::Bdev) -> Result<Device, String> {
-        let name = bdev.name.as_str();
+        let (name, in_order) = (bdev.name.as_str(), bdev.in_order);
         let mut file = None;
-        let bdev: Arc<dyn Bdev> = match &bdev.kind {
+        let mut bdev: Arc<dyn Bdev> = match &bdev.kind {
             BdevKind::Malloc(geometry) => {
                 let (size, block_size) = (geometry.size.bytes(), geometry.block_size.bytes());
                 let malloc = Malloc::new(name, size, block_size).map_err(|error| error.to_string())?;
                 self.backings.push((name.to_owned(), malloc.backing()));
-                Arc::new(malloc)
+                Arc::new(malloc.with_physical_blocks(geometry.physical_block_size.bytes()))
             }
             BdevKind::Null(geometry) => {
                 let block_size = geometry.block_size.bytes();
                 let blocks = geometry.size.bytes() / u64::from(block_size);
-                Arc::new(Null::new(name, blocks, block_size).map_err(|error| error.to_string())?)
+                let null = Null::new(name, blocks, block_size).map_err(|error| error.to_string())?;
+                Arc::new(null.with_physical_blocks(geometry.physical_block_size.bytes()))
             }
             BdevKind::Delay(delay) => {
                 let config = DelayConfig::timed(u64::from(delay.latency_us), u64::from(delay.p99_us));
@@ -75,6 +76,9 @@ impl Bdevs {
                 Arc::clone(file.insert(Arc::new(opened))) as Arc<dyn Bdev>
             }
         };
+        if in_order {
+            bdev = Arc::new(Ordered::new(bdev));
+        }
         Ok(Device { bdev: Arc::new(Counted::new(bdev)), file })
     }
 

@@ -135,10 +135,10 @@ impl RingSet {
         }
     }
 
-    /// Chains of the ring in `slot` wait for the device to have something for them, as event buffers do: they are no work,
-    /// and no reason to stay awake.
-    pub fn set_passive(&mut self, slot: usize) {
-        self.rings[slot].passive = true;
+    /// Whether chains of the ring in `slot` wait for the device to have something for them, as event buffers do: they are
+    /// no work then, and no reason to stay awake.
+    pub fn set_passive(&mut self, slot: usize, passive: bool) {
+        self.rings[slot].passive = passive;
     }
 
     // --- the data path: `slot` counts the rings of this set from 0 ---

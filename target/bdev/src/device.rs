@@ -138,6 +138,12 @@ impl BdevInfo {
         }
     }
 
+    /// The same with physical blocks of so many bytes, a power of two times those of a logical one.
+    #[must_use]
+    pub(crate) fn with_physical_blocks(self, bytes: u32) -> BdevInfo {
+        BdevInfo { physical_block_exponent: (bytes / self.block_size).max(1).ilog2() as u8, ..self }
+    }
+
     /// Size in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -115,7 +115,8 @@ fn real_guest_finds_what_it_flushed_after_power_off_under_load() {
     // Its power is cut.
     let mut guest = writer(&lab, records).start();
     flushed(&mut guest, records + RECORDS);
-    guest.qmp().send("quit", json!({}));
+    let mut qmp = guest.qmp();
+    qmp.send("quit", json!({})); // which is not done if the connection is closed before
     let records = reported(&guest.gone());
     assert_on_host(&lab, records);
 

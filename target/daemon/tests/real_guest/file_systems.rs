@@ -70,10 +70,11 @@ fn real_guest_trims_ext4_and_xfs_and_the_host_gets_the_space() {
     let metrics = ringside.metrics();
     metrics.assert_no_trouble();
     for bdev in ["memory", "file"] {
-        let of = |family: &str, op| metrics.sum(family, &[("bdev", bdev), ("op", op)]);
-        assert!(of("ringside_bdev_requests_total", "unmap") > 0.0, "{bdev}");
-        assert!(of("ringside_bdev_requests_total", "flush") > 0.0, "{bdev}");
+        let unmaps = metrics.sum("ringside_bdev_requests_total", &[("bdev", bdev), ("op", "unmap")]);
+        assert!(unmaps > 0.0, "{bdev}");
         assert_eq!(metrics.sum("ringside_bdev_errors_total", &[("bdev", bdev)]), 0.0, "{bdev}");
     }
+    let flushes = metrics.sum("ringside_bdev_requests_total", &[("bdev", "file"), ("op", "flush")]);
+    assert!(flushes > 0.0, "memory has no write cache, the file has one");
     ringside.stop();
 }

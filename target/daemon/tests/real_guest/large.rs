@@ -35,6 +35,10 @@ fn real_guest_moves_4_mib_and_126_segments_in_a_command() {
     let (commands, bytes) = moved(&ringside.metrics(), "read");
     let read = step("READ", "read");
     assert_eq!((read.0 - commands, read.1 - bytes), (3.0, 16.0 * MIB), "two commands of 126 segments, and the rest");
+    let (commands, bytes) = moved(&ringside.metrics(), "read");
+    let read = step("READ AGAIN", "read");
+    assert_eq!(read.1 - bytes, 16.0 * MIB);
+    assert!(read.0 - commands >= 3.0, "a guest that sends 16 MiB at once can be tested more");
     guest.finish();
     let metrics = ringside.metrics();
     metrics.assert_no_trouble();

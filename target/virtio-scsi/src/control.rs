@@ -67,6 +67,11 @@ impl ControlQueue {
         ControlQueue { slot, batch: Some(ChainBatch::new(1, 16)), map, nexus, stats, active: None }
     }
 
+    /// The slot of its ring.
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+
     /// The driver starts from nothing.
     pub(crate) fn begin_session(&self) {
         self.map.reset_modes();

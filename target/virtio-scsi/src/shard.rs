@@ -51,6 +51,7 @@ impl Shard {
         }
         let control = owns_control.then(|| {
             let slot = (0..slots).position(|slot| rings.index(slot) == CONTROL_QUEUE).expect("the first shard owns it");
+            rings.set_cold_start(slot);
             ControlQueue::new(slot, Arc::clone(map), Arc::clone(&nexus), Arc::clone(&stats))
         });
         Shard {
@@ -118,8 +119,13 @@ impl Shard {
 
     fn publish_requests(&mut self, now: Tsc) {
         self.requests.settle(now);
-        for slot in self.first_request..self.rings.len() {
-            self.rings.publish(slot);
+        // A ring with commands in flight is hot.
+        let mut at = 0;
+        while let Some(slot) = self.rings.hot(at) {
+            if slot >= self.first_request {
+                self.rings.publish(slot);
+            }
+            at += 1;
         }
     }
 
@@ -127,6 +133,8 @@ impl Shard {
     fn begin_sweep(&mut self, now: Tsc) {
         if let Some(sweep) = self.nexus.fence.look(&mut self.fence_seen) {
             self.targets.snapshot(&self.rings, self.first_request..self.rings.len());
+            // Cold rings, too, are swept up to there: what came before the function may have come a moment ago.
+            self.rings.warm();
             let found = self.requests.judge_blocked(&mut self.rings, sweep);
             self.sweeping = Some(Sweeping::begin(sweep, self.requests.pending_mut(), found));
             self.publish_requests(now);
@@ -153,13 +161,19 @@ impl Source for Shard {
         if self.requests.outstanding() > 0 {
             work += self.poll_backends(now);
         }
-        for slot in self.first_request..self.rings.len() {
-            work += self.poll_requests(slot, now);
+        let mut at = 0;
+        while let Some(slot) = self.rings.hot(at) {
+            if slot >= self.first_request {
+                work += self.poll_requests(slot, now);
+            }
+            at += 1;
         }
         if self.sweeping.is_some() {
             self.end_sweep();
         }
-        if let Some(control) = &mut self.control {
+        if let Some(control) = &mut self.control
+            && (control.busy() || self.rings.is_hot(control.slot()))
+        {
             work += control.poll(&mut self.rings, now);
         }
         self.rings.settle(work > 0);
@@ -180,6 +194,14 @@ impl Source for Shard {
     fn disarm(&mut self) {
         self.rings.disable_notifications();
         self.requests.disarm_backends();
+    }
+
+    fn cool(&mut self) {
+        self.rings.cool();
+    }
+
+    fn warm(&mut self) {
+        self.rings.warm();
     }
 
     fn wake_fds(&self, add: &mut dyn FnMut(BorrowedFd<'_>)) {

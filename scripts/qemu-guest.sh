@@ -8,7 +8,11 @@
 #   --run FILE            a shell script for the guest; without it you get a shell on the guest's console
 #   --env KEY=VALUE       a variable for that script (may be repeated)
 #   --with-fio            put fio into the guest
+#   --kernel 6.12         another kernel than the distribution's (those in DIR/kernels)
+#   --boot bios|uefi      no kernel from the host: firmware loads one from the disk, which boot-disk.sh has made with
+#                         a script and parameters on it (no --run, --env, --with-fio, --kernel)
 #   --memory 512M         guest memory; --hugepages takes it from 2 MiB pages
+#   --memory-path DIR     guest memory from files in DIR, a tmpfs or a hugetlbfs
 #   --cpus 2              virtual CPUs
 #   --queues N            request queues (default: one per CPU)
 #   --virtqueue-size 128  entries of each ring
@@ -21,6 +25,7 @@
 #   --bzimage             boot the packed kernel by QEMU's BIOS, not the unpacked one by PVH
 #   --verbose             the kernel's own messages too
 #   --append TEXT         more kernel arguments
+#   --qmp PATH            QEMU's machine protocol on this socket
 #   --image-dir DIR       where the guest image is or is built (default: $GUEST_DIR, else .build/guest)
 #
 # Exit status: with --run the script's own; 124 = out of time, 125 = the guest ended without a result, 2 = bad
@@ -29,9 +34,12 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/lib/output.sh
 . "$HERE/lib/output.sh"
+# shellcheck source=scripts/lib/guest.sh
+. "$HERE/lib/guest.sh"
 
-SOCKET='' DISK='' RUN='' WITH_FIO=no MEMORY=512M HUGEPAGES=no CPUS=2 QUEUES='' QUEUE_SIZE=128
+SOCKET='' DISK='' RUN='' KERNEL='' BOOT='' QMP='' MEMORY_PATH='' WITH_FIO=no MEMORY=512M HUGEPAGES=no CPUS=2 QUEUES='' QUEUE_SIZE=128
 CMD_PER_LUN='' MAX_SECTORS='' PROPS='' TIMEOUT=180 REBOOTS=0 ACCEL=tcg BZIMAGE=no VERBOSE=no APPEND=''
+readonly UEFI_FIRMWARE=/usr/share/ovmf/OVMF.fd # of the package ovmf
 IMAGE_DIR=${GUEST_DIR:-${HERE%/*}/.build/guest}
 ENVIRONMENT=() EXTRA=() QEMU=() WORK='' QEMU_PID=''
 
@@ -40,16 +48,16 @@ main() {
     command -v qemu-system-x86_64 >/dev/null || die "no qemu-system-x86_64" "run scripts/setup.sh --only guest"
     local build=()
     [ $WITH_FIO = no ] || build=(--with-fio)
-    "$HERE/guest/build.sh" "${build[@]}" "$IMAGE_DIR" >/dev/null
+    [ -n "$BOOT" ] || "$HERE/guest/build.sh" "${build[@]}" "$IMAGE_DIR" >/dev/null
     WORK=$(mktemp -d)
     trap end_qemu EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    make_initrd
     machine_arguments
+    if [ -n "$BOOT" ]; then firmware_arguments; else kernel_arguments; fi
     disk_arguments
     QEMU+=("${EXTRA[@]}")
-    if [ -z "$RUN" ]; then
+    if [ -z "$RUN$BOOT" ]; then
         printf 'Starting the guest. Leave with "exit" in its shell, or with Ctrl-A X.\n' >&2
         qemu-system-x86_64 "${QEMU[@]}" -serial mon:stdio
     else
@@ -76,6 +84,10 @@ parse_arguments() {
         --socket) SOCKET=$2 ;;
         --disk) DISK=$2 ;;
         --run) RUN=$2 ;;
+        --kernel) KERNEL=$2 ;;
+        --boot) BOOT=$2 ;;
+        --memory-path) MEMORY_PATH=$2 ;;
+        --qmp) QMP=$2 ;;
         --env) ENVIRONMENT+=("$2") ;;
         --memory) MEMORY=$2 ;;
         --cpus) CPUS=$2 ;;
@@ -105,7 +117,7 @@ check_arguments() {
         [[ ${!number} =~ ^[0-9]*$ ]] || bad "'${!number}' is not a number"
     done
     for pair in "${ENVIRONMENT[@]}"; do
-        [[ $pair =~ ^[A-Za-z_][A-Za-z0-9_]*=[^\']*$ ]] || bad "--env: '$pair' is not KEY=VALUE without quotes"
+        is_parameter "$pair" || bad "--env: '$pair' is not KEY=VALUE without quotes"
     done
     [ "$TIMEOUT" -ge 10 ] || bad "--timeout: $TIMEOUT s are too few, a boot alone takes several (at least 10)"
     [ -n "$SOCKET" ] || [ -n "$DISK" ] || bad "neither --socket nor --disk"
@@ -113,34 +125,32 @@ check_arguments() {
     [ -z "$SOCKET" ] || [ -S "$SOCKET" ] || bad "--socket: $SOCKET is no socket (is ringside running?)"
     [ -z "$DISK" ] || [ -w "$DISK" ] || bad "--disk: $DISK cannot be written (truncate -s 256M $DISK makes one)"
     [ -z "$RUN" ] || [ -r "$RUN" ] || bad "--run: cannot read $RUN"
+    case $BOOT in
+    '') ;;
+    bios | uefi) [ -z "$RUN$KERNEL${ENVIRONMENT[*]}" ] || bad "--boot: what runs is on the disk" ;;
+    *) bad "--boot: '$BOOT' is neither bios nor uefi" ;;
+    esac
+    [ "$BOOT" != uefi ] || [ -r "$UEFI_FIRMWARE" ] || bad "--boot uefi: no $UEFI_FIRMWARE (package ovmf)"
+    [ -z "$MEMORY_PATH" ] || [ -w "$MEMORY_PATH" ] || bad "--memory-path: $MEMORY_PATH cannot be written"
     case $ACCEL in tcg | kvm) ;; *) bad "--accel: '$ACCEL' is neither tcg nor kvm" ;; esac
 }
 
-# make_initrd: base, fio when wanted, and an archive with the script and its parameters; the kernel unpacks all.
+# make_initrd KERNEL_DIR: base, the kernel's modules, fio when wanted, and an archive with the script and its parameters;
+# the kernel unpacks all.
 make_initrd() {
-    local archives=("$IMAGE_DIR/base.cpio") pair
+    local archives=("$IMAGE_DIR/base.cpio" "$1/modules.cpio") shell=()
     [ $WITH_FIO = no ] || archives+=("$IMAGE_DIR/fio.cpio")
-    mkdir "$WORK/files"
-    {
-        # the guest gives up first, so that it can still say what hangs
-        printf 'GUEST_TIMEOUT=%s\nGUEST_BOOTS=%s\n' $((TIMEOUT - TIMEOUT / 6 - 5)) $((REBOOTS + 1))
-        [ -n "$RUN" ] || printf 'GUEST_SHELL=yes\n'
-        for pair in "${ENVIRONMENT[@]}"; do
-            printf "%s='%s'\n" "${pair%%=*}" "${pair#*=}"
-        done
-    } >"$WORK/files/params"
-    [ -z "$RUN" ] || cp "$RUN" "$WORK/files/run.sh"
-    (cd "$WORK/files" && find . -type f | cpio --quiet -o -H newc -R 0:0) >"$WORK/run.cpio"
+    [ -n "$RUN" ] || shell=(GUEST_SHELL=yes)
+    # the guest gives up first, so that it can still say what hangs
+    run_archive "$WORK/files" "$RUN" GUEST_TIMEOUT=$((TIMEOUT - TIMEOUT / 6 - 5)) GUEST_BOOTS=$((REBOOTS + 1)) \
+        "${shell[@]}" "${ENVIRONMENT[@]}" >"$WORK/run.cpio"
     cat "${archives[@]}" "$WORK/run.cpio" >"$WORK/initrd"
 }
 
 machine_arguments() {
-    local memory="memory-backend-memfd,id=mem,size=$MEMORY,share=on" kernel_args='console=ttyS0 panic=-1'
+    local memory="memory-backend-memfd,id=mem,size=$MEMORY,share=on"
     [ $HUGEPAGES = no ] || memory+=',hugetlb=on,hugetlbsize=2M'
-    # what only takes time on an emulated CPU: self-tests, hardening, calibration
-    kernel_args+=' cryptomgr.notests mitigations=off nokaslr random.trust_cpu=on tsc=reliable no_timer_check'
-    kernel_args+=' rcupdate.rcu_expedited=1 lsm= audit=0 init_on_alloc=0'
-    [ $VERBOSE = yes ] || kernel_args+=' quiet'
+    [ -z "$MEMORY_PATH" ] || memory="memory-backend-file,id=mem,size=$MEMORY,share=on,mem-path=$MEMORY_PATH"
     if [ "$ACCEL" = kvm ]; then
         QEMU=(-accel kvm -cpu host)
     else
@@ -148,14 +158,29 @@ machine_arguments() {
     fi
     QEMU+=(-smp "$CPUS" -m "$MEMORY" -object "$memory"
         -machine 'q35,memory-backend=mem,sata=off,smbus=off,usb=off,vmport=off'
-        -nodefaults -no-user-config -nographic
-        -initrd "$WORK/initrd" -append "$kernel_args $APPEND")
+        -nodefaults -no-user-config -nographic)
     [ "$REBOOTS" -gt 0 ] || QEMU+=(-no-reboot)
-    if [ $BZIMAGE = no ] && [ -e "$IMAGE_DIR/vmlinux" ] && has_qboot; then
-        QEMU+=(-bios qboot.rom -kernel "$IMAGE_DIR/vmlinux")
+    [ -z "$QMP" ] || QEMU+=(-qmp "unix:$QMP,server=on,wait=off")
+}
+
+# kernel_arguments: QEMU puts kernel and initramfs into memory.
+kernel_arguments() {
+    local folder=$IMAGE_DIR/kernel kernel_args="$KERNEL_ARGS"
+    [ -z "$KERNEL" ] || folder=$IMAGE_DIR/kernels/$KERNEL
+    [ -e "$folder/vmlinuz" ] || bad "--kernel: $folder has none"
+    [ $VERBOSE = yes ] || kernel_args+=' quiet'
+    make_initrd "$folder"
+    QEMU+=(-initrd "$WORK/initrd" -append "$kernel_args $APPEND")
+    if [ $BZIMAGE = no ] && [ -e "$folder/vmlinux" ] && has_qboot; then
+        QEMU+=(-bios qboot.rom -kernel "$folder/vmlinux")
     else
-        QEMU+=(-kernel "$IMAGE_DIR/vmlinuz")
+        QEMU+=(-kernel "$folder/vmlinuz")
     fi
+}
+
+# firmware_arguments: the firmware finds a boot loader on the disk. SeaBIOS needs no argument.
+firmware_arguments() {
+    [ "$BOOT" = bios ] || QEMU+=(-bios "$UEFI_FIRMWARE")
 }
 
 # has_qboot: whether QEMU's package brought the minimal firmware that enters an ELF kernel by PVH.
@@ -172,6 +197,7 @@ disk_arguments() {
     [ -z "$CMD_PER_LUN" ] || device+=",cmd_per_lun=$CMD_PER_LUN"
     [ -z "$MAX_SECTORS" ] || device+=",max_sectors=$MAX_SECTORS"
     [ -z "$PROPS" ] || device+=",$PROPS"
+    [ -z "$BOOT" ] || device+=',bootindex=0'
     if [ -n "$DISK" ]; then
         QEMU+=(-device "virtio-scsi-pci,id=scsi0,$device"
             -blockdev "driver=raw,node-name=disk0,file.driver=file,file.filename=$DISK"

@@ -22,7 +22,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # From this QEMU on, vhost-user-scsi comes back after a target restart and offers the inflight region.
 readonly QEMU_WANTED='1:8.2'
 readonly BUILD_PACKAGES=(gcc libc6-dev pkg-config)
-readonly GUEST_PACKAGES=(cpio e2fsprogs fio kmod lz4 sg3-utils xz-utils zstd)
+# Into the guest go e2fsprogs fio libiscsi-bin sg3-utils xfsprogs, onto disks that firmware boots grub (with mtools).
+readonly GUEST_PACKAGES=(cpio e2fsprogs fio grub-common grub-efi-amd64-bin grub-pc-bin kmod libiscsi-bin lz4 mtools ovmf
+    sg3-utils xfsprogs xz-utils zstd)
 readonly BENCH_PACKAGES=(valgrind)
 readonly LINT_PACKAGES=(shellcheck)
 readonly PAGES_DIR=/sys/kernel/mm/hugepages/hugepages-2048kB
@@ -88,8 +90,9 @@ group_build() {
 group_guest() {
     install_qemu || true
     install_group guest "${GUEST_PACKAGES[@]}" || return 0
-    if [ ! -e .build/guest/manifest ] && [ -z "$(apt_candidate linux-image-cloud-amd64)" ]; then
-        apt_update_once >>"$LOG" 2>&1 || true # the guest's kernel is fetched by name
+    if [ ! -e .build/guest/manifest ] &&
+        { [ -z "$(apt_candidate linux-image-cloud-amd64)" ] || [ -z "$(apt_candidate linux-image-6.12-cloud-amd64)" ]; }; then
+        apt_update_once >>"$LOG" 2>&1 || true # the guest's kernels are fetched by name
     fi
     scripts/guest/build.sh --with-fio .build/guest || problem "guest: the image could not be built, see above"
 }

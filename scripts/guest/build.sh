@@ -3,23 +3,34 @@
 #
 #   scripts/guest/build.sh [--with-fio] [--refresh] OUT_DIR
 #
-# Into OUT_DIR: vmlinuz (Debian's cloud kernel), vmlinux (the same, unpacked, for a quick PVH boot), base.cpio
-# (busybox, the modules of a virtio-scsi guest, e2fsprogs, sg3-utils, init and functions.sh) and, when asked for,
-# fio.cpio (fio with its libraries, to be appended to base.cpio). The kernel and busybox are downloaded and
-# unpacked, never installed. Archives are not compressed: an emulated CPU is slow to unpack.
+# Into OUT_DIR:
+#   kernels/6.1/…  one folder for each kernel: vmlinuz (Debian's cloud kernel), vmlinux (the same, unpacked, for a quick
+#                  PVH boot), modules.cpio (what a virtio-scsi guest needs of it). Besides the distribution's kernel,
+#                  6.12 where apt knows it
+#   kernel         a link to the folder of the distribution's kernel
+#   base.cpio      busybox, e2fsprogs, xfsprogs, sg3-utils, libiscsi's conformance tests, init and functions.sh
+#   fio.cpio       when asked for: fio with its libraries
+# An initramfs is base.cpio, modules.cpio and what else is wanted, one after the other. Kernels and busybox are
+# downloaded and unpacked, never installed. Archives are not compressed: an emulated CPU is slow to unpack.
 # Built once: nothing is done while `manifest` names the same inputs. --refresh looks for newer packages.
-# Not here: installing the tools this needs (setup.sh --only guest), booting (qemu-guest.sh).
+# Not here: installing the tools this needs (setup.sh --only guest), booting (qemu-guest.sh), disks that firmware
+# boots (boot-disk.sh).
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/lib/output.sh
 . "$HERE/../lib/output.sh"
 
+# The first is the guests' kernel, the others are built too where apt knows them.
+readonly KERNEL_PACKAGES=(linux-image-cloud-amd64 linux-image-6.12-cloud-amd64)
 # In order of loading: sd before virtio_scsi, so that a disk is there when insmod virtio_scsi returns.
 readonly MODULES=(virtio_pci scsi_mod sd_mod sg ext4 virtio_scsi)
-readonly BASE_TOOLS=(mkfs.ext4 fsck.ext4 e2fsck dumpe2fs tune2fs
+# There for a script that asks for them (`load` in functions.sh).
+readonly LATER_MODULES=(xfs)
+readonly BASE_TOOLS=(mkfs.ext4 fsck.ext4 e2fsck dumpe2fs tune2fs mkfs.xfs xfs_repair iscsi-test-cu
     sg_inq sg_vpd sg_luns sg_readcap sg_reset sg_turs sg_requests sg_opcodes sg_modes sg_dd sg_raw sg_persist
-    sg_sync sg_unmap sg_write_same sg_get_lba_status sg_logs sg_verify sginfo)
-readonly BASE_PACKAGES=(e2fsprogs sg3-utils libsgutils2-1.46-2 libsgutils2-2 libc6)
+    sg_sync sg_unmap sg_write_same sg_get_lba_status sg_logs sg_verify sg_compare_and_write sg_wr_mode sg_prevent
+    sginfo)
+readonly BASE_PACKAGES=(e2fsprogs xfsprogs libiscsi-bin libiscsi7 sg3-utils libsgutils2-1.46-2 libsgutils2-2 libc6)
 readonly FIO_TOOLS=(fio)
 
 main() {
@@ -40,7 +51,7 @@ main() {
     exec 9>"$OUT/lock"
     flock 9 # tests start guests side by side; the first builds, the others wait
     if [ $refresh = no ] && is_current "$with_fio"; then
-        say "guest: the image in $out is up to date ($(sed -n 's/^kernel //p' "$OUT/manifest"))"
+        say "guest: the image in $out is up to date (kernel $(sed -n 's/^kernel //p' "$OUT/manifest" | paste -sd ' '))"
         return 0
     fi
     require_tools "$with_fio"
@@ -49,16 +60,17 @@ main() {
     mkdir -p "$STAGE" "$OUT/packages"
     local started=$SECONDS
     printf 'guest: building the image in %s\n' "$out" >&2
-    build_kernel
+    build_kernels
     build_base
-    rm -f "$STAGE/fio.cpio" "$OUT/manifest"
     [ $with_fio = no ] || build_fio
+    rm -f "$OUT/manifest"
     local file
-    for file in vmlinuz vmlinux base.cpio fio.cpio; do
-        if [ -e "$STAGE/$file" ]; then mv -f "$STAGE/$file" "$OUT/$file"; else rm -f "$OUT/$file"; fi
+    for file in kernel kernels base.cpio fio.cpio; do
+        rm -rf "${OUT:?}/$file"
+        [ ! -e "$STAGE/$file" ] || mv "$STAGE/$file" "$OUT/$file"
     done
-    { inputs && printf 'kernel %s\n' "$KERNEL_VERSION"; } >"$OUT/manifest"
-    say "guest: built in $out in $((SECONDS - started)) s: kernel $KERNEL_VERSION, base $(size base.cpio)$(
+    { inputs && printf 'kernel %s\n' "${KERNEL_VERSIONS[@]}"; } >"$OUT/manifest"
+    say "guest: built in $out in $((SECONDS - started)) s: kernel ${KERNEL_VERSIONS[*]}, base $(size base.cpio)$(
         [ $with_fio = no ] || printf ', fio %s' "$(size fio.cpio)"
     )"
 }
@@ -73,14 +85,14 @@ inputs() {
 
 # is_current WITH_FIO: whether OUT holds everything, made from today's inputs.
 is_current() {
-    [ -e "$OUT/manifest" ] && [ -e "$OUT/base.cpio" ] && [ -e "$OUT/vmlinuz" ] || return 1
+    [ -e "$OUT/manifest" ] && [ -e "$OUT/base.cpio" ] && [ -e "$OUT/kernel/vmlinuz" ] || return 1
     [ "$1" = no ] || [ -e "$OUT/fio.cpio" ] || return 1
     [ "$(grep -v '^kernel ' "$OUT/manifest")" = "$(inputs)" ]
 }
 
 require_tools() {
     local tool missing=()
-    for tool in cpio depmod modinfo xz zstd lz4 mkfs.ext4 sg_inq; do
+    for tool in cpio depmod modinfo xz zstd lz4 mkfs.ext4 mkfs.xfs sg_inq iscsi-test-cu; do
         PATH=$PATH:/usr/sbin:/sbin command -v $tool >/dev/null || missing+=("$tool")
     done
     [ "$1" = no ] || command -v fio >/dev/null || missing+=(fio)
@@ -106,20 +118,46 @@ fetch() {
 # find_deb PACKAGE VERSION: apt writes the colon of an epoch as %3a.
 find_deb() { find "$OUT/packages" -maxdepth 1 -name "$1_${2//:/%3a}_*.deb" -print -quit; }
 
-# build_kernel: vmlinuz, vmlinux and the unpacked modules.
+# build_kernels: kernels/SERIES for each of KERNEL_PACKAGES, and kernel, a link to the first.
+build_kernels() {
+    local meta
+    KERNEL_VERSIONS=()
+    for meta in "${KERNEL_PACKAGES[@]}"; do
+        build_kernel "$meta" "$(kernel_package "$meta")"
+    done
+}
+
+# kernel_package META: the package with the kernel that this one stands for; empty when apt knows none.
+kernel_package() {
+    apt-cache depends --important "$1" 2>/dev/null |
+        sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1
+}
+
+# build_kernel META PACKAGE: a folder under kernels/, unless it is there already.
 build_kernel() {
-    local package tree=$STAGE/kernel
-    package=$(apt-cache depends --important linux-image-cloud-amd64 2>/dev/null |
-        sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p' | head -n 1)
-    [ -n "$package" ] || die "apt knows no linux-image-cloud-amd64" "run scripts/setup.sh --only guest"
-    dpkg -x "$(fetch "$package")" "$tree"
-    KERNEL_VERSION=$(basename "$tree"/lib/modules/*)
-    cp "$tree/boot/vmlinuz-$KERNEL_VERSION" "$STAGE/vmlinuz"
-    extract_vmlinux "$STAGE/vmlinuz" >"$STAGE/vmlinux"
-    if [ "$(head -c 4 "$STAGE/vmlinux" | tail -c 3)" != ELF ]; then
-        warn "guest: no ELF kernel inside vmlinuz; guests boot from the bzImage, which takes longer"
-        rm "$STAGE/vmlinux"
+    local tree=$STAGE/tree version series folder
+    if [ -z "$2" ]; then
+        [ "$1" != "${KERNEL_PACKAGES[0]}" ] || die "apt knows no $1" "run scripts/setup.sh --only guest"
+        say "guest: apt knows no $1: no guests with that kernel"
+        return 0
     fi
+    rm -rf "$tree"
+    dpkg -x "$(fetch "$2")" "$tree"
+    version=$(basename "$tree"/lib/modules/*)
+    [[ $version =~ ^[0-9]+\.[0-9]+ ]] || die "$2: kernel version '$version' has no series"
+    series=${BASH_REMATCH[0]}
+    folder=$STAGE/kernels/$series
+    [ ! -e "$folder" ] || return 0
+    mkdir -p "$folder"
+    [ -e "$STAGE/kernel" ] || ln -s "kernels/$series" "$STAGE/kernel"
+    KERNEL_VERSIONS+=("$version")
+    cp "$tree/boot/vmlinuz-$version" "$folder/vmlinuz"
+    extract_vmlinux "$folder/vmlinuz" >"$folder/vmlinux"
+    if [ "$(head -c 4 "$folder/vmlinux" | tail -c 3)" != ELF ]; then
+        warn "guest: no ELF kernel inside vmlinuz $version; guests boot from the bzImage, which takes longer"
+        rm "$folder/vmlinux"
+    fi
+    build_modules "$tree" "$version" "$folder/modules.cpio"
 }
 
 # extract_vmlinux BZIMAGE: the kernel inside, on standard output. Header fields: Documentation/arch/x86/boot.rst.
@@ -143,7 +181,7 @@ field() { od -An -tu"$3" -j "$2" -N "$3" "$1" | tr -d ' '; }
 
 payload() { dd if="$1" bs=1M iflag=skip_bytes,count_bytes skip="$2" count="$3" status=none; }
 
-# build_base: busybox with its applets as links, modules in loading order, tools with their libraries, init.
+# build_base: busybox with its applets as links, tools with their libraries, init.
 build_base() {
     local root=$STAGE/base busybox=$STAGE/busybox applet
     mkdir -p "$root"/usr/{bin,sbin,lib,lib64} "$root"/{etc,proc,sys,dev,tmp,run,mnt,root}
@@ -158,11 +196,10 @@ build_base() {
         esac
         [ -e "$root/$applet" ] || ln -s /bin/busybox "$root/$applet" # a real tool wins
     done
-    add_modules "$root"
     install -m 755 "$HERE/init" "$root/init"
     install -m 644 "$HERE/functions.sh" "$root/functions.sh"
     ln -s /proc/mounts "$root/etc/mtab"
-    pack "$root" base.cpio
+    pack "$root" "$STAGE/base.cpio"
 }
 
 build_fio() {
@@ -170,7 +207,7 @@ build_fio() {
     add_tools "$STAGE/fio" "${FIO_TOOLS[@]}"
     # what base.cpio already has would only be written a second time
     (cd "$STAGE/fio" && find . -type f -exec sh -c '[ ! -e "$1/$2" ] || rm "$2"' _ "$STAGE/base" {} \;)
-    pack "$STAGE/fio" fio.cpio
+    pack "$STAGE/fio" "$STAGE/fio.cpio"
 }
 
 # add_tools ROOT TOOL…: programs at their own places, with the libraries that ldd names.
@@ -193,37 +230,44 @@ add_file() {
     [ -e "$to" ] || install -D -m 755 "$(readlink -f "$2")" "$to"
 }
 
-# add_modules ROOT: MODULES and what they need, uncompressed, named in /etc/modules in an order that loads.
-add_modules() {
-    local root=$1 tree=$STAGE/kernel/lib/modules/$KERNEL_VERSION module dependency
-    depmod -b "$STAGE/kernel" "$KERNEL_VERSION"
+# build_modules TREE VERSION ARCHIVE: MODULES and LATER_MODULES and what they need, uncompressed. /etc/modules names the
+# former in an order that loads, /etc/modules.NAME what each of the latter needs besides.
+build_modules() {
+    local tree=$1/lib/modules/$2 root=$STAGE/modules module
+    depmod -b "$1" "$2"
+    rm -rf "$root"
+    mkdir -p "$root/usr/lib/modules" "$root/etc" # not lib: that is a link in base.cpio, and the kernel would replace it
     declare -A seen=()
-    mkdir -p "$root/lib/modules"
-    for module in "${MODULES[@]}"; do
-        # modules.dep lists dependencies last-needed-first: the reverse order loads
-        while read -r dependency; do
-            [ -z "${seen[$dependency]:-}" ] || continue
-            seen[$dependency]=yes
-            add_module "$tree/$dependency" "$root"
-        done < <(sed -n "s|^\(\(.*/\)\{0,1\}$module\.ko[.a-z]*\):\(.*\)|\1\3|p" "$tree/modules.dep" |
-            tr ' ' '\n' | tac)
-    done
+    for module in "${MODULES[@]}"; do add_module "$tree" "$module" "$root" modules; done
+    for module in "${LATER_MODULES[@]}"; do add_module "$tree" "$module" "$root" "modules.$module"; done
+    pack "$root" "$3"
 }
 
+# add_module TREE MODULE ROOT LIST: it and what it needs, unless `seen` has it.
 add_module() {
-    local file=$1 root=$2 name
-    name=$(basename "$file")
-    name=${name%%.ko*}.ko
-    case $file in
-    *.xz) xz -dc "$file" ;;
-    *.zst) zstd -dc "$file" ;;
-    *.gz) gzip -dc "$file" ;;
-    *) cat "$file" ;;
-    esac >"$root/lib/modules/$name"
-    printf '/lib/modules/%s\n' "$name" >>"$root/etc/modules"
+    local dependency name
+    # modules.dep lists dependencies last-needed-first: the reverse order loads
+    while read -r dependency; do
+        [ -z "${seen[$dependency]:-}" ] || continue
+        seen[$dependency]=yes
+        name=$(basename "$dependency")
+        name=${name%%.ko*}.ko
+        unpacked "$1/$dependency" >"$3/usr/lib/modules/$name"
+        printf '/lib/modules/%s\n' "$name" >>"$3/etc/$4"
+    done < <(sed -n "s|^\(\(.*/\)\{0,1\}$2\.ko[.a-z]*\):\(.*\)|\1\3|p" "$1/modules.dep" | tr ' ' '\n' | tac)
 }
 
-# pack ROOT NAME: a newc archive. cpio pads it to 512 bytes, so that archives can be put one after the other.
-pack() { (cd "$1" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 >"$STAGE/$2"); }
+# unpacked FILE: on standard output.
+unpacked() {
+    case $1 in
+    *.xz) xz -dc "$1" ;;
+    *.zst) zstd -dc "$1" ;;
+    *.gz) gzip -dc "$1" ;;
+    *) cat "$1" ;;
+    esac
+}
+
+# pack ROOT ARCHIVE: newc. cpio pads it to 512 bytes, so that archives can be put one after the other.
+pack() { (cd "$1" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 >"$2"); }
 
 main "$@"

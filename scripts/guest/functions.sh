@@ -16,6 +16,13 @@ expect() {
     printf '%s: %s\n' "$1" "$3"
 }
 
+# load MODULE: one that the guest does not load by itself, with what it needs (build.sh).
+load() {
+    while read -r module; do
+        insmod "$module" || fail "insmod $module"
+    done <"/etc/modules.$1"
+}
+
 # disk_at TARGET LUN: its name, such as sda, once the kernel has attached it (at most 30 s).
 disk_at() {
     local tries=0 name

@@ -74,6 +74,7 @@ impl FileChannel {
         }
         let nothing = match io.op {
             Op::Flush => false,
+            Op::BlockStatus { .. } => return Some(Status::Unsupported), // asking the file system may take long
             Op::Unmap if !geometry.holds_extents(io.extents) => return Some(Status::OutOfRange),
             Op::Unmap => io.extents.iter().all(|extent| extent.blocks == 0),
             _ => match geometry.span(io) {
@@ -123,6 +124,10 @@ impl FileChannel {
 
     /// Hands calls to the ring, as many as fit.
     fn pump(&mut self) {
+        if !self.ring.has_begun() && !self.ready.is_empty() && self.ring.begin().is_err() {
+            self.counters.enter_failures.add(1); // and again with the next batch
+            return;
+        }
         while self.ring.has_room() {
             let Some(index) = self.ready.pop_front() else { return };
             self.make_call(index);
@@ -148,7 +153,7 @@ impl FileChannel {
             choose(&self.file, request);
         }
         let file = request.offset + request.done;
-        let durable = request.durable;
+        let durable = request.durable && !request.doubtful;
         let straight = match request.step {
             Step::Read | Step::Write => {
                 request.bounce.is_none() && !request.bounce_wanted && lay_out(request, &self.file)
@@ -219,6 +224,8 @@ impl FileChannel {
                     return self.finish(index, status, done);
                 }
             }
+            // There was room for this data.
+            Step::Write | Step::Fill if request.doubtful => return self.lost(index, done),
             Step::Write | Step::Fill => {}
             Step::Punch | Step::Zero => return self.next_extent(index, done),
             Step::Sync => {
@@ -284,28 +291,48 @@ impl FileChannel {
                 self.counters.retried.add(1);
                 self.ready.push_back(index);
             }
-            (libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENOTTY, Step::Punch) => {
+            (libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY, Step::Punch) => {
                 self.file.no_holes.store(true, Ordering::Relaxed);
                 self.ready.push_back(index);
             }
-            (libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENOTTY, Step::Zero) => {
+            (libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY, Step::Zero) => {
                 self.file.no_zeroes.store(true, Ordering::Relaxed);
                 request.step = Step::Punch; // chosen anew
+                self.ready.push_back(index);
+            }
+            // Not these blocks, but maybe others: a block device whose own blocks are larger than the guest's.
+            (libc::EINVAL, Step::Punch | Step::Zero) => {
+                request.step = Step::Fill;
                 self.ready.push_back(index);
             }
             (libc::EINVAL, Step::Read | Step::Write) if self.file.direct.is_some() && !request.bounce_wanted => {
                 request.bounce_wanted = true;
                 self.ready.push_back(index);
             }
+            // No room for this data, or for older data that had to go to the medium with it? In the page cache alone
+            // there is no older data to be lost.
+            (libc::ENOSPC | libc::EDQUOT | libc::EFBIG, Step::Write | Step::Fill)
+                if request.durable && self.file.direct.is_none() && !request.doubtful =>
+            {
+                request.doubtful = true;
+                self.ready.push_back(index);
+            }
             (_, step) => {
                 let status = status_of(errno, step);
                 if step == Step::Sync || request.durable && status == Status::WriteError {
-                    self.file.sync_failed.store(true, Ordering::Relaxed);
-                    self.counters.sync_failures.add(1);
+                    return self.lost(index, done);
                 }
                 self.finish(index, status, done);
             }
         }
+    }
+
+    /// Data was lost on its way to stable storage.
+    #[cold]
+    fn lost(&mut self, index: u32, done: &mut Vec<Completion>) {
+        self.file.sync_failed.store(true, Ordering::Relaxed);
+        self.counters.sync_failures.add(1);
+        self.finish(index, Status::WriteError, done);
     }
 
     fn finish(&mut self, index: u32, status: Status, done: &mut Vec<Completion>) {

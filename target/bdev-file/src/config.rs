@@ -126,6 +126,17 @@ pub enum FileError {
     Ring(#[from] RingError),
 }
 
+impl FileError {
+    /// Whether somebody else has it, who may be on the way out.
+    pub(crate) fn is_busy(&self) -> bool {
+        match self {
+            FileError::Locked { .. } => true,
+            FileError::Open { source, .. } => source.kind() == io::ErrorKind::ResourceBusy,
+            _ => false,
+        }
+    }
+}
+
 /// Why there is no ring.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {

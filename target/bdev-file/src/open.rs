@@ -1,10 +1,12 @@
 //! Opening a file: creation, lock, size, and what the file system under it can do. Runs on control threads.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bdev::{Abilities, BdevInfo, Geometry, Provisioning};
 use guest_memory::{Pages, SharedMemory};
@@ -32,14 +34,11 @@ pub(crate) struct Opened {
 pub(crate) fn open(config: &FileConfig) -> Result<Opened, FileError> {
     let path = &config.path;
     let call = |action| move |source: io::Error| FileError::Call { path: path.clone(), action, source };
-    let file = open_path(config)?;
-    let metadata = file.metadata().map_err(call("fstat"))?;
+    let (file, metadata) = exclusively(config)?;
     let block_device = metadata.file_type().is_block_device();
-    if !block_device && !metadata.is_file() {
-        return Err(FileError::Kind { path: path.clone(), found: kind(&metadata) });
-    }
-    if !lock::lock(file.as_fd(), !config.read_only).map_err(call("locking it"))? {
-        return Err(FileError::Locked { path: path.clone() });
+    if block_device && !config.read_only && Queue::of(&metadata, true).read_only {
+        let source = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+        return Err(FileError::Open { path: path.clone(), source, hint: READ_ONLY_HINT });
     }
     let size = sized(config, &file, block_device)?;
     let geometry = Geometry::of_bytes(size, config.block_size)
@@ -78,12 +77,42 @@ pub(crate) fn info(name: String, config: &FileConfig, opened: &Opened) -> BdevIn
         physical_block_exponent,
         write_cache: config.cache != Cache::Writethrough,
         rotational: opened.rotational,
-        can: Abilities { unmap: opened.holes, ..Abilities::ALL },
+        can: Abilities { unmap: opened.holes, block_status: false, ..Abilities::ALL },
         provisioning: if opened.holes { Provisioning::Thin } else { Provisioning::Full },
         unmapped_reads_zeroes: true,
         unmap_granularity_blocks: (PAGE_BYTES / block_size).max(1),
         bulk_blocks_max: BULK_BYTES_MAX / block_size,
         ..BdevInfo::new(name, "file", opened.geometry)
+    }
+}
+
+/// The open and locked file. The kernel lets go of what a ring had open a moment after the ring was closed, or its
+/// process killed: who is started in its place waits that long.
+fn exclusively(config: &FileConfig) -> Result<(File, Metadata), FileError> {
+    let end = Instant::now() + AFTERLIFE;
+    loop {
+        let error = match open_and_lock(config) {
+            Err(error) if error.is_busy() => error,
+            result => return result,
+        };
+        if Instant::now() >= end {
+            return Err(error);
+        }
+        thread::sleep(AFTERLIFE / 50); // nothing tells when it is free
+    }
+}
+
+fn open_and_lock(config: &FileConfig) -> Result<(File, Metadata), FileError> {
+    let path = &config.path;
+    let call = |action| move |source: io::Error| FileError::Call { path: path.clone(), action, source };
+    let file = open_path(config)?;
+    let metadata = file.metadata().map_err(call("fstat"))?;
+    if !metadata.file_type().is_block_device() && !metadata.is_file() {
+        return Err(FileError::Kind { path: path.clone(), found: kind(&metadata) });
+    }
+    match lock::lock(file.as_fd(), !config.read_only).map_err(call("locking it"))? {
+        true => Ok((file, metadata)),
+        false => Err(FileError::Locked { path: path.clone() }),
     }
 }
 
@@ -118,9 +147,7 @@ fn open_path(config: &FileConfig) -> Result<File, FileError> {
     };
     result.map_err(|source| {
         let hint = match source.raw_os_error() {
-            Some(libc::EROFS | libc::EACCES | libc::EPERM) if !config.read_only => {
-                " (read_only = true serves what may only be read)"
-            }
+            Some(libc::EROFS | libc::EACCES | libc::EPERM) if !config.read_only => READ_ONLY_HINT,
             Some(libc::ENOENT) if config.size.is_none() => " (give a size to create it)",
             Some(libc::EBUSY) => " (it is mounted, or in use by another device or process)",
             _ => "",
@@ -129,7 +156,7 @@ fn open_path(config: &FileConfig) -> Result<File, FileError> {
     })
 }
 
-fn kind(metadata: &std::fs::Metadata) -> &'static str {
+fn kind(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
     match () {
         () if kind.is_dir() => "a directory",
@@ -225,26 +252,29 @@ fn has_holes(file: &File, geometry: Geometry) -> bool {
 
 /// What a block device of the host says about itself; of a file, the device under it is not asked.
 struct Queue {
+    read_only: bool,
     rotational: bool,
     discards: bool,
     physical_block: u32,
 }
 
 impl Queue {
-    fn of(metadata: &std::fs::Metadata, block_device: bool) -> Queue {
+    fn of(metadata: &Metadata, block_device: bool) -> Queue {
         if !block_device {
-            return Queue { rotational: false, discards: false, physical_block: 0 };
+            return Queue { read_only: false, rotational: false, discards: false, physical_block: 0 };
         }
         let device = metadata.rdev();
         let device = format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
         // A partition has no queue of its own.
         let own = Path::new(&device).join("queue");
         let queue = if own.is_dir() { own } else { Path::new(&device).join("../queue") };
-        let value = |name: &str| -> u64 {
-            let text = std::fs::read_to_string(queue.join(name)).unwrap_or_default();
+        let number = |path: &Path| -> u64 {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
             text.trim().parse().unwrap_or(0)
         };
+        let value = |name: &str| number(&queue.join(name));
         Queue {
+            read_only: number(&Path::new(&device).join("ro")) != 0,
             rotational: value("rotational") != 0,
             discards: value("discard_max_bytes") > 0 && value("write_zeroes_max_bytes") > 0,
             physical_block: u32::try_from(value("physical_block_size")).unwrap_or(0),
@@ -252,6 +282,9 @@ impl Queue {
     }
 }
 
+/// How long what a closed ring had open may go on being so.
+const AFTERLIFE: Duration = Duration::from_millis(500);
+const READ_ONLY_HINT: &str = " (read_only = true serves what may only be read)";
 /// What file systems allocate in, nearly all of them.
 const PAGE_BYTES: u32 = 4096;
 /// Bytes of one bulk operation: done by the kernel's workers, but a guest waits 30 s at most.

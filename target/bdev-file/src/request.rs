@@ -51,6 +51,8 @@ pub(crate) struct Request {
     pub bounce_wanted: bool,
     /// The data has to be on stable storage before the request ends.
     pub durable: bool,
+    /// There was no room for it, or for older data: it is written again without being durable, to find out which.
+    pub doubtful: bool,
     /// It is announced as a change of the device.
     pub entered: bool,
     /// How often the same call was refused for the moment.
@@ -76,6 +78,7 @@ impl Request {
             bounce: None,
             bounce_wanted: false,
             durable: false,
+            doubtful: false,
             entered: false,
             tries: 0,
         }
@@ -88,7 +91,7 @@ impl Request {
         self.token = io.token;
         (self.offset, self.length) = (offset, length);
         (self.done, self.data_at, self.next_extent, self.tries) = (0, 0, 0, 0);
-        (self.bounce_wanted, self.entered) = (false, false);
+        (self.bounce_wanted, self.doubtful, self.entered) = (false, false, false);
         self.buffers.clear();
         self.buffers.extend_from_slice(io.buffers);
         self.extents.clear();

@@ -9,15 +9,18 @@ use io_uring::types::{Fixed, FsyncFlags};
 use io_uring::{Builder, IoUring, opcode, squeue};
 use rustix::event::EventfdFlags;
 use rustix::pipe::PipeFlags;
+use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::config::RingError;
 
-/// A ring for one file and one thread: whichever enters it first.
+/// A ring for one file and one thread: whichever [begins](Ring::begin) to use it.
 pub(crate) struct Ring {
     /// `None` once it is closed.
     uring: Option<IoUring>,
-    /// Set up, but not open for calls until the thread that will make them says so.
-    disabled: bool,
+    /// Open for calls, those of one thread.
+    begun: bool,
+    /// Where the kernel's workers may run: where the thread may that made the ring.
+    workers: Option<CpuSet>,
     /// Calls handed over and not yet reaped.
     under_way: usize,
     /// Some of them still have to be made.
@@ -94,11 +97,48 @@ impl Ring {
         let submitter = uring.submitter();
         submitter.register_files(&[file.as_raw_fd(), held.as_raw_fd()]).map_err(failed("registering the file"))?;
         submitter.register_eventfd(wake.as_raw_fd()).map_err(failed("registering an eventfd"))?;
-        let depth = depth as usize;
-        let mut ring =
-            Ring { uring: Some(uring), disabled: true, under_way: 0, unsubmitted: false, depth, wake, released };
+        let mut ring = Ring {
+            uring: Some(uring),
+            begun: false,
+            workers: sched_getaffinity(None).ok(),
+            under_way: 0,
+            unsubmitted: false,
+            depth: depth as usize,
+            wake,
+            released,
+        };
         ring.notify(false);
         Ok(ring)
+    }
+
+    /// Whether [`begin`](Ring::begin) was called by the thread that uses it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// From now on the ring belongs to the calling thread, which makes all calls. A few system calls, once.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
+        let workers = self.workers;
+        let uring = self.uring();
+        match uring.submitter().register_enable_rings() {
+            Err(error) if error.raw_os_error() != Some(libc::EBADFD) => return Err(error),
+            Ok(_) | Err(_) => {} // EBADFD: a beginning that came only so far
+        }
+        // The kernel knows this thread as one that uses rings, and has workers for it, from the first call on.
+        // SAFETY: a call without addresses.
+        unsafe { uring.submission().push(&opcode::Nop::new().build()) }.map_err(io::Error::other)?;
+        uring.submit_and_wait(1)?;
+        uring.completion().for_each(drop);
+        self.begun = true;
+        // Workers go anywhere unless told otherwise, to the cores of pollers, too. Whoever opened the ring was kept off
+        // those, if there are others; if there are none, anywhere it is.
+        if let (Some(workers), Ok(own)) = (workers, sched_getaffinity(None))
+            && (0..CpuSet::MAX_CPU).all(|core| !(workers.is_set(core) && own.is_set(core)))
+            && let Err(error) = self.uring().submitter().register_iowq_aff(&cpu_set(&workers))
+        {
+            tracing::debug!("io_uring workers may run on every core: {error}"); // before 5.14
+        }
+        Ok(())
     }
 
     /// Whether one more call fits.
@@ -157,11 +197,6 @@ impl Ring {
 
     /// The system call: makes what was handed over and finishes what the kernel has for this thread.
     pub(crate) fn enter(&mut self) -> io::Result<()> {
-        if self.disabled {
-            // From now on the ring belongs to this thread.
-            self.uring().submitter().register_enable_rings()?;
-            self.disabled = false;
-        }
         let result = self.uring().submit();
         let left = self.uring().submission().len();
         self.unsubmitted = left > 0;
@@ -217,6 +252,17 @@ pub(crate) fn read_once(file: BorrowedFd<'_>, to: GuestSlice, offset: u64) -> io
     }
 }
 
+/// The set as the binding wants it.
+fn cpu_set(set: &CpuSet) -> libc::cpu_set_t {
+    // SAFETY: an array of integers, of which no core is in the set when all are zero.
+    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for core in (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)) {
+        // SAFETY: sets a bit in an array of at least `MAX_CPU` of them; out of bounds it would panic.
+        unsafe { libc::CPU_SET(core, &mut cores) };
+    }
+    cores
+}
+
 /// The best kind of ring that this kernel has.
 fn build(depth: u32) -> Result<IoUring, RingError> {
     let kinds: [fn(&mut Builder) -> &mut Builder; 3] = [
@@ -269,3 +315,6 @@ fn flags(durable: bool) -> i32 {
 
 /// The place of the file in the ring's table.
 const FILE: Fixed = Fixed(0);
+
+#[cfg(test)]
+mod tests;

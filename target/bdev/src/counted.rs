@@ -32,11 +32,13 @@ pub enum OpKind {
     Verify,
     /// [`Op::CompareAndWrite`].
     CompareAndWrite,
+    /// [`Op::BlockStatus`].
+    BlockStatus,
 }
 
 impl OpKind {
     /// Each of them, in the order of their numbers.
-    pub const ALL: [OpKind; 7] = [
+    pub const ALL: [OpKind; 8] = [
         OpKind::Read,
         OpKind::Write,
         OpKind::Flush,
@@ -44,6 +46,7 @@ impl OpKind {
         OpKind::Fill,
         OpKind::Verify,
         OpKind::CompareAndWrite,
+        OpKind::BlockStatus,
     ];
 
     /// The kind of an operation.
@@ -58,6 +61,7 @@ impl OpKind {
             Op::WriteZeroes { .. } | Op::WriteSame => OpKind::Fill,
             Op::Compare | Op::Verify => OpKind::Verify,
             Op::CompareAndWrite { .. } => OpKind::CompareAndWrite,
+            Op::BlockStatus { .. } => OpKind::BlockStatus,
         }
     }
 
@@ -72,6 +76,7 @@ impl OpKind {
             OpKind::Fill => "fill",
             OpKind::Verify => "verify",
             OpKind::CompareAndWrite => "compare_and_write",
+            OpKind::BlockStatus => "block_status",
         }
     }
 }
@@ -185,6 +190,12 @@ impl Counting {
         }
     }
 
+    /// The request, a read or write, was ended at once.
+    #[inline(always)]
+    pub(crate) fn done(&self, io: &Io<'_>, status: Status) {
+        self.ended(OpKind::of(io.op), u64::from(io.blocks) * u64::from(self.block_size), status);
+    }
+
     /// A request has completed: gives it its own token back.
     #[inline]
     pub(crate) fn completed(&mut self, completion: &mut Completion, now: Tsc) {
@@ -249,8 +260,8 @@ mod tests {
             let Submitted::Done(_) = channel.submit(io, NOW) else { panic!("{io:?} is pending") };
         }
         let totals = counted.totals();
-        assert_eq!(totals.ended, [0, 0, 1, 1, 1, 1, 0]);
-        assert_eq!(totals.errors, [0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(totals.ended, [0, 0, 1, 1, 1, 1, 0, 0]);
+        assert_eq!(totals.errors, [0, 0, 0, 0, 1, 0, 0, 0]);
     }
 
     #[test]
@@ -277,7 +288,7 @@ mod tests {
             (0..1200).map(|n| Completion { token: Token(u64::MAX - n), status: Status::Good }).collect();
         assert_eq!(ended, expected);
         let totals = counted.totals();
-        assert_eq!((totals.ended[0], totals.ended[1], totals.errors), (600, 600, [0; 7]));
+        assert_eq!((totals.ended[0], totals.ended[1], totals.errors), (600, 600, [0; 8]));
         assert_eq!((totals.read_bytes, totals.written_bytes), (600 * 4096, 600 * 4096));
         assert_eq!((totals.read_ticks.count(), totals.write_ticks.count()), (600, 600));
         assert_eq!(totals.read_ticks.max(), 8000);

@@ -72,6 +72,8 @@ pub struct Abilities {
     pub compare_and_write: bool,
     /// [`Op::Verify`].
     pub verify: bool,
+    /// [`Op::BlockStatus`].
+    pub block_status: bool,
 }
 
 impl Abilities {
@@ -83,6 +85,7 @@ impl Abilities {
         compare: true,
         compare_and_write: true,
         verify: true,
+        block_status: true,
     };
 
     /// Whether a device with these abilities knows the operation.
@@ -96,6 +99,7 @@ impl Abilities {
             Op::Compare => self.compare,
             Op::CompareAndWrite { .. } => self.compare_and_write,
             Op::Verify => self.verify,
+            Op::BlockStatus { .. } => self.block_status,
         }
     }
 }
@@ -132,6 +136,12 @@ impl BdevInfo {
             unmap_extents_max: UNMAP_EXTENTS_MAX,
             bulk_blocks_max: BULK_BYTES_MAX / geometry.block_size(),
         }
+    }
+
+    /// The same with physical blocks of so many bytes, a power of two times those of a logical one.
+    #[must_use]
+    pub(crate) fn with_physical_blocks(self, bytes: u32) -> BdevInfo {
+        BdevInfo { physical_block_exponent: (bytes / self.block_size).max(1).ilog2() as u8, ..self }
     }
 
     /// Size in bytes.

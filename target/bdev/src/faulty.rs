@@ -78,9 +78,7 @@ impl IoChannel for FaultyChannel {
         match self.decider.decide(io) {
             None => self.base.submit(io, now),
             Some(Effect::Fail(status)) => Submitted::Done(status),
-            Some(Effect::MediumError) if matches!(io.op, Op::Read | Op::Compare | Op::Verify) => {
-                Submitted::Done(Status::ReadError)
-            }
+            Some(Effect::MediumError) if !io.op.writes() && io.op != Op::Flush => Submitted::Done(Status::ReadError),
             Some(Effect::MediumError) => Submitted::Done(Status::WriteError),
             Some(Effect::Lose) => Submitted::Done(Status::Good),
             Some(Effect::Corrupt) => self.submit_corrupting(io, now),

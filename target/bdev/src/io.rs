@@ -1,5 +1,7 @@
 //! One request to a block device and its outcome. No device in here, and nothing about what a guest is told.
 
+use std::sync::{Arc, OnceLock};
+
 use guest_memory::GuestSlice;
 
 /// One request. It is lent for the length of a call: a device that keeps it copies what it needs.
@@ -9,12 +11,15 @@ pub struct Io<'a> {
     pub op: Op,
     /// First block; 0 for [`Op::Unmap`].
     pub lba: u64,
-    /// Number of blocks. 0 moves nothing and succeeds; [`Op::Unmap`] has 0.
+    /// Number of blocks. 0 moves nothing and succeeds; [`Op::Unmap`] and [`Op::BlockStatus`]
+    /// have 0.
     pub blocks: u32,
     /// Where the data goes to or comes from, in order, cut anywhere: exactly [`Op::data_bytes`] in total.
     pub buffers: &'a [GuestSlice],
     /// What [`Op::Unmap`] gives back; empty for everything else.
     pub extents: &'a [Extent],
+    /// Where [`Op::BlockStatus`] leaves what it finds; `None` for everything else.
+    pub runs: Option<&'a BlockRuns>,
     /// Comes back in the [`Completion`].
     pub token: Token,
 }
@@ -28,19 +33,55 @@ pub struct Extent {
     pub blocks: u32,
 }
 
+/// Neighbouring blocks of the same state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockRun {
+    /// First block.
+    pub lba: u64,
+    /// Number of blocks, at least 1.
+    pub blocks: u64,
+    /// Whether there is room set aside for them. `true` where the device does not know.
+    pub allocated: bool,
+}
+
+/// Where an [`Op::BlockStatus`] leaves what it finds. Clones are the same place; each is for one request.
+#[derive(Clone, Debug, Default)]
+pub struct BlockRuns(Arc<OnceLock<Vec<BlockRun>>>);
+
+impl BlockRuns {
+    /// Leaves the runs: the first one begins with the block that was asked for, each further one where the one before
+    /// it ends. Only the first call counts.
+    pub fn leave(&self, runs: Vec<BlockRun>) {
+        let _ = self.0.set(runs);
+    }
+
+    /// What was left; nothing before the request has ended well.
+    #[must_use]
+    pub fn found(&self) -> &[BlockRun] {
+        self.0.get().map_or(&[], Vec::as_slice)
+    }
+}
+
 impl<'a> Io<'a> {
-    /// A request on one run of blocks: every operation but [`Op::Unmap`].
+    /// A request on one run of blocks: every operation but [`Op::Unmap`] and [`Op::BlockStatus`].
     #[must_use]
     #[inline]
     pub const fn new(op: Op, lba: u64, blocks: u32, buffers: &'a [GuestSlice], token: Token) -> Io<'a> {
-        Io { op, lba, blocks, buffers, extents: &[], token }
+        Io { op, lba, blocks, buffers, extents: &[], runs: None, token }
     }
 
     /// An [`Op::Unmap`] of these extents.
     #[must_use]
     #[inline]
     pub const fn unmap(extents: &'a [Extent], token: Token) -> Io<'a> {
-        Io { op: Op::Unmap, lba: 0, blocks: 0, buffers: &[], extents, token }
+        Io { op: Op::Unmap, lba: 0, blocks: 0, buffers: &[], extents, runs: None, token }
+    }
+
+    /// An [`Op::BlockStatus`] from `lba` on.
+    #[must_use]
+    #[inline]
+    pub const fn block_status(lba: u64, runs_max: u16, runs: &'a BlockRuns, token: Token) -> Io<'a> {
+        Io { op: Op::BlockStatus { runs_max }, lba, blocks: 0, buffers: &[], extents: &[], runs: Some(runs), token }
     }
 }
 
@@ -80,6 +121,12 @@ pub enum Op {
     },
     /// Reads the blocks and moves none of them: can they be read?
     Verify,
+    /// Finds out which blocks there is room set aside for, from `lba`, which exists, on. Leaves at least one run in
+    /// [`Io::runs`], and need not look farther than is quick.
+    BlockStatus {
+        /// At most so many runs, at least 1.
+        runs_max: u16,
+    },
 }
 
 impl Op {
@@ -89,7 +136,7 @@ impl Op {
     pub const fn writes(self) -> bool {
         match self {
             Op::Write { .. } | Op::Unmap | Op::WriteZeroes { .. } | Op::WriteSame | Op::CompareAndWrite { .. } => true,
-            Op::Read | Op::Flush | Op::Compare | Op::Verify => false,
+            Op::Read | Op::Flush | Op::Compare | Op::Verify | Op::BlockStatus { .. } => false,
         }
     }
 
@@ -102,7 +149,7 @@ impl Op {
             Op::Read | Op::Write { .. } | Op::Compare => bytes,
             Op::CompareAndWrite { .. } => 2 * bytes,
             Op::WriteSame => block_size as u64,
-            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } | Op::Verify => 0,
+            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } | Op::Verify | Op::BlockStatus { .. } => 0,
         }
     }
 }

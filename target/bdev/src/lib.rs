@@ -3,7 +3,7 @@
 //! From the bottom up: [`Io`] is one request and [`Status`] what can become of it, [`Geometry`] is the size of a device
 //! and the last check before it is touched, [`Bdev`] is a device and [`IoChannel`] one poller's way into it,
 //! [`Channel`] spares the memory-speed devices the virtual call. [`Null`] and [`Malloc`] are devices; [`Delay`] makes
-//! one slow, [`Faulty`] makes one fail, [`Counted`] counts what one does. [`Exclusion`] is what makes a compare-and-write
+//! one slow, [`Faulty`] makes one fail, [`Ordered`] keeps completions in order, [`Counted`] counts what one does. [`Exclusion`] is what makes a compare-and-write
 //! atomic. [`testing`] has a device that records requests and fails on demand.
 //!
 //! No SCSI and no virtio in here, no file, no thread, and no clock: time is a parameter. Devices that need a system
@@ -32,6 +32,7 @@ mod geometry;
 mod io;
 mod malloc;
 mod null;
+mod ordered;
 mod parked;
 pub mod scatter;
 pub mod testing;
@@ -44,6 +45,7 @@ pub use device::{Abilities, Bdev, BdevInfo, IoChannel, Provisioning};
 pub use exclusion::{Exclusion, Turn};
 pub use faulty::{Effect, FaultPlan, FaultPlanError, Faulty};
 pub use geometry::{Geometry, GeometryError};
-pub use io::{Completion, Extent, Io, Op, Status, Submitted, Token};
+pub use io::{BlockRun, BlockRuns, Completion, Extent, Io, Op, Status, Submitted, Token};
 pub use malloc::{Malloc, MallocError};
 pub use null::Null;
+pub use ordered::Ordered;

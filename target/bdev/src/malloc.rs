@@ -1,11 +1,14 @@
 //! The device whose medium is memory. One copy per request, none of it through a buffer. No persistence.
 
+mod written;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use guest_memory::{Backing, GuestSlice, HugeRegion};
 use reactor::clock::Tsc;
 
+use self::written::Written;
 use crate::channel::Channel;
 use crate::parked::{Parked, Slot};
 use crate::scatter::{first_difference, part};
@@ -20,13 +23,14 @@ use crate::{
 /// together leave blocks whose content is a mixture of theirs, as on any disk; only a compare-and-write is atomic.
 ///
 /// Blocks that are given back read as zeroes. Ordinary memory goes back to the system, whole pages of it, and comes
-/// again when it is written. Huge pages stay (they were taken out of the pool for this device: a page that went back
+/// again when it is written. Which pages were written since is known. Huge pages stay (they were taken out of the pool for this device: a page that went back
 /// could be gone when the guest wants it again) and are cleared.
 #[derive(Debug)]
 pub struct Malloc {
     info: BdevInfo,
     geometry: Geometry,
     region: Arc<HugeRegion>,
+    written: Arc<Written>,
     exclusion: Exclusion,
 }
 
@@ -53,6 +57,8 @@ pub(crate) struct MallocChannel {
     medium: GuestSlice,
     /// Keeps `medium` mapped.
     region: Arc<HugeRegion>,
+    /// Of all channels together.
+    written: Arc<Written>,
     turn: Turn,
     /// Requests that found the device taken by a compare-and-write of another channel: nearly always none.
     waiting: VecDeque<Slot>,
@@ -71,18 +77,26 @@ impl Malloc {
             .map_err(|_| std::io::ErrorKind::OutOfMemory.into())
             .and_then(HugeRegion::allocate)
             .map_err(|source| MallocError::Memory { size_bytes, source })?;
-        let (provisioning, granularity) = match region.backing() {
-            Backing::Plain => (Provisioning::Thin, PAGE_BYTES / block_size),
-            Backing::Huge => (Provisioning::Resource, 1),
+        let provisioning = match region.backing() {
+            Backing::Plain => Provisioning::Thin,
+            Backing::Huge => Provisioning::Resource,
         };
         let info = BdevInfo {
             can: Abilities::ALL,
             provisioning,
             unmapped_reads_zeroes: true,
-            unmap_granularity_blocks: granularity,
+            unmap_granularity_blocks: Written::PAGE_BYTES / block_size,
             ..BdevInfo::new(name, "malloc", geometry)
         };
-        Ok(Malloc { info, geometry, region: Arc::new(region), exclusion: Exclusion::default() })
+        let written = Arc::new(Written::new(size_bytes));
+        Ok(Malloc { info, geometry, region: Arc::new(region), written, exclusion: Exclusion::default() })
+    }
+
+    /// The same with physical blocks of so many bytes, a power of two times those of a logical one: what initiators
+    /// are told, to align what they write.
+    #[must_use]
+    pub fn with_physical_blocks(self, bytes: u32) -> Malloc {
+        Malloc { info: self.info.with_physical_blocks(bytes), ..self }
     }
 
     /// What the memory is made of. [`Backing::Plain`] is slower, and worth a warning to the operator.
@@ -102,6 +116,7 @@ impl Bdev for Malloc {
             geometry: self.geometry,
             medium: self.region.slice(),
             region: Arc::clone(&self.region),
+            written: Arc::clone(&self.written),
             turn: self.exclusion.join(),
             waiting: VecDeque::new(),
             parked: Parked::empty(),
@@ -124,20 +139,24 @@ impl MallocChannel {
         }
     }
 
+    /// Ends a read, or a write that finds the device free; nothing else.
     #[inline]
-    pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
+    pub(crate) fn at_once(&mut self, io: &Io<'_>) -> Option<Status> {
         match io.op {
-            Op::Read => Submitted::Done(self.each_buffer(io, |blocks, buffer| blocks.copy_to(buffer))),
-            Op::Write { .. } => {
-                if !self.turn.enter() {
-                    return self.park(io);
-                }
-                let status = self.each_buffer(io, |blocks, buffer| buffer.copy_to(blocks));
+            Op::Read => Some(self.each_buffer(io, |blocks, buffer| blocks.copy_to(buffer))),
+            Op::Write { .. } if self.turn.enter() => {
+                let status = self.write(io);
                 self.turn.leave();
-                Submitted::Done(status)
+                Some(status)
             }
-            Op::Flush => Submitted::Done(Status::Good), // what is written is as stable as it gets
-            _ => self.submit_rare(io),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
+        match self.attempt(io) {
+            Some(status) => Submitted::Done(status),
+            None => self.park(io),
         }
     }
 
@@ -151,14 +170,6 @@ impl MallocChannel {
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Tsc> {
         (!self.waiting.is_empty()).then_some(Tsc(0))
-    }
-
-    #[inline(never)]
-    fn submit_rare(&mut self, io: &Io<'_>) -> Submitted {
-        match self.attempt(io) {
-            Some(status) => Submitted::Done(status),
-            None => self.park(io),
-        }
     }
 
     #[cold]
@@ -205,19 +216,22 @@ impl MallocChannel {
         match io.op {
             Op::Compare => self.blocks(io).map_or_else(|status| status, |blocks| compare(blocks, io)),
             Op::Verify => self.blocks(io).map_or_else(|status| status, |_| Status::Good),
-            Op::Flush => Status::Good,
+            Op::Read => self.each_buffer(io, |blocks, buffer| blocks.copy_to(buffer)),
+            Op::Flush => Status::Good, // what is written is as stable as it gets
+            Op::BlockStatus { runs_max } => self.block_status(io, runs_max),
             _ => Status::Unsupported,
         }
     }
 
     fn change(&self, io: &Io<'_>) -> Status {
         match io.op {
-            Op::Write { .. } => self.each_buffer(io, |blocks, buffer| buffer.copy_to(blocks)),
+            Op::Write { .. } => self.write(io),
             Op::Unmap => self.unmap(io.extents),
             Op::WriteZeroes { unmap } => match self.blocks(io) {
                 Ok(_) if unmap => self.unmap(&[Extent { lba: io.lba, blocks: io.blocks }]),
                 Ok(blocks) => {
                     blocks.fill(0);
+                    self.mark(io);
                     Status::Good
                 }
                 Err(status) => status,
@@ -227,12 +241,38 @@ impl MallocChannel {
         }
     }
 
+    #[inline]
+    fn write(&self, io: &Io<'_>) -> Status {
+        let status = self.each_buffer(io, |blocks, buffer| buffer.copy_to(blocks));
+        if status == Status::Good {
+            self.mark(io);
+        }
+        status
+    }
+
+    /// The blocks of the request, which are there, hold data: said after the data has come.
+    #[inline]
+    fn mark(&self, io: &Io<'_>) {
+        let (offset, length) = self.geometry.bytes_of(Extent { lba: io.lba, blocks: io.blocks });
+        self.written.set(offset, length);
+    }
+
+    fn block_status(&self, io: &Io<'_>, runs_max: u16) -> Status {
+        if io.lba >= self.geometry.block_count() {
+            return Status::OutOfRange;
+        }
+        let Some(runs) = io.runs else { return Status::Failed };
+        runs.leave(self.written.runs(self.geometry, io.lba, runs_max.max(1)));
+        Status::Good
+    }
+
     fn unmap(&self, extents: &[Extent]) -> Status {
         if !self.geometry.holds_extents(extents) {
             return Status::OutOfRange;
         }
         for extent in extents {
             let (offset, length) = self.geometry.bytes_of(*extent);
+            self.written.clear(offset, length);
             self.region.clear(offset as usize, length as usize);
         }
         Status::Good
@@ -253,6 +293,7 @@ impl MallocChannel {
             let (from, to) = blocks.split_at(filled);
             filled += from.copy_to(to);
         }
+        self.mark(io);
         Status::Good
     }
 
@@ -272,6 +313,7 @@ impl MallocChannel {
                     piece.copy_to(to);
                     rest = tail;
                 }
+                self.mark(io);
             }
             equal
         });
@@ -310,9 +352,6 @@ fn compare(blocks: GuestSlice, io: &Io<'_>) -> Status {
         Some(offset) => Status::Miscompare { offset },
     }
 }
-
-/// What ordinary memory is given back in.
-const PAGE_BYTES: u32 = 4096;
 
 #[cfg(test)]
 mod tests;

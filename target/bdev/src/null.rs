@@ -2,7 +2,7 @@
 //! the medium costs nothing.
 
 use crate::channel::Channel;
-use crate::{Abilities, Bdev, BdevInfo, Geometry, GeometryError, Io, Op, Provisioning, Status, Submitted};
+use crate::{Abilities, Bdev, BdevInfo, BlockRun, Geometry, GeometryError, Io, Op, Provisioning, Status, Submitted};
 
 /// A device of any size without a medium.
 ///
@@ -37,6 +37,13 @@ impl Null {
         };
         Ok(Null { info, geometry })
     }
+
+    /// The same with physical blocks of so many bytes, a power of two times those of a logical one: what initiators
+    /// are told, to align what they write.
+    #[must_use]
+    pub fn with_physical_blocks(self, bytes: u32) -> Null {
+        Null { info: self.info.with_physical_blocks(bytes), ..self }
+    }
 }
 
 impl Bdev for Null {
@@ -50,13 +57,34 @@ impl Bdev for Null {
 }
 
 impl NullChannel {
-    #[inline]
+    /// Ends a read or write; nothing else.
+    #[inline(always)]
+    pub(crate) fn at_once(&mut self, io: &Io<'_>) -> Option<Status> {
+        match io.op {
+            Op::Read | Op::Write { .. } => {
+                Some(if self.geometry.holds(io) { Status::Good } else { Status::OutOfRange })
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
         Submitted::Done(match io.op {
             Op::Flush => Status::Good,
+            Op::BlockStatus { .. } => self.block_status(io),
             _ if self.geometry.holds(io) && self.geometry.holds_extents(io.extents) => Status::Good,
             _ => Status::OutOfRange,
         })
+    }
+
+    /// There is nothing to lack room for.
+    #[cold]
+    fn block_status(&self, io: &Io<'_>) -> Status {
+        let (Some(blocks @ 1..), Some(runs)) = (self.geometry.block_count().checked_sub(io.lba), io.runs) else {
+            return Status::OutOfRange;
+        };
+        runs.leave(vec![BlockRun { lba: io.lba, blocks, allocated: true }]);
+        Status::Good
     }
 }
 
@@ -81,6 +109,14 @@ mod tests {
             assert_eq!(channel.submit(&io, NOW), Submitted::Done(Status::Good));
         }
         assert_eq!(memory.slice().read_array::<4096>(), Some([0x5a; 4096]));
+    }
+
+    #[test]
+    fn null_with_larger_physical_blocks_says_so() {
+        let exponent = |block_size, physical| {
+            Null::new("n", 8, block_size).unwrap().with_physical_blocks(physical).info().physical_block_exponent
+        };
+        assert_eq!((exponent(512, 4096), exponent(512, 512), exponent(4096, 4096)), (3, 0, 0));
     }
 
     #[test]

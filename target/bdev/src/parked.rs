@@ -2,7 +2,7 @@
 
 use guest_memory::GuestSlice;
 
-use crate::{Extent, Io, Op, Token};
+use crate::{BlockRuns, Extent, Io, Op, Token};
 
 /// Copies of requests, in places that are used again with all the room they have grown: a channel that has once held as
 /// much as it holds now does not allocate.
@@ -24,6 +24,7 @@ struct Place {
     token: Token,
     buffers: Vec<GuestSlice>,
     extents: Vec<Extent>,
+    runs: Option<BlockRuns>,
 }
 
 impl Parked {
@@ -41,14 +42,17 @@ impl Parked {
             token: Token(0),
             buffers: Vec::with_capacity(RESERVED_BUFFERS),
             extents: Vec::new(),
+            runs: None,
         };
         Parked { places: (0..RESERVED).map(place).collect(), free: (0..RESERVED).rev().map(Slot).collect() }
     }
 
     pub(crate) fn park(&mut self, io: &Io<'_>) -> Slot {
-        let Io { op, lba, blocks, buffers, extents, token } = *io;
+        let Io { op, lba, blocks, buffers, extents, runs, token } = *io;
+        let runs = runs.cloned();
         let Some(slot) = self.free.pop() else {
-            self.places.push(Place { op, lba, blocks, token, buffers: buffers.to_vec(), extents: extents.to_vec() });
+            let (buffers, extents) = (buffers.to_vec(), extents.to_vec());
+            self.places.push(Place { op, lba, blocks, token, buffers, extents, runs });
             self.free.reserve(self.places.len()); // a release must not allocate
             return Slot(self.places.len() - 1);
         };
@@ -58,13 +62,14 @@ impl Parked {
         place.buffers.extend_from_slice(buffers);
         place.extents.clear();
         place.extents.extend_from_slice(extents);
+        place.runs = runs;
         slot
     }
 
     /// The request in `slot`.
     pub(crate) fn io(&self, slot: Slot) -> Io<'_> {
-        let Place { op, lba, blocks, token, ref buffers, ref extents } = self.places[slot.0];
-        Io { op, lba, blocks, buffers, extents, token }
+        let Place { op, lba, blocks, token, ref buffers, ref extents, ref runs } = self.places[slot.0];
+        Io { op, lba, blocks, buffers, extents, runs: runs.as_ref(), token }
     }
 
     /// All places may be used again: nothing is parked any more.

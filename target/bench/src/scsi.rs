@@ -196,12 +196,22 @@ fn failure(report: &Report, ended: Ended) -> Option<String> {
         return Some(format!("the device broke the used ring of request queue {queue}: {fault}"));
     }
     match ended {
-        Ended::ByItself | Ended::Interrupted => None,
+        Ended::ByItself | Ended::Interrupted => nothing_to_verify(report),
         Ended::Trouble(trouble) => Some(format!("{trouble}; commands outstanding: {}", outstanding())),
         Ended::Stalled(time) => {
             Some(format!("no command came back for {time:?}; commands outstanding: {}", outstanding()))
         }
     }
+}
+
+/// Not a fault of a disk: of the choice of one.
+fn nothing_to_verify(report: &Report) -> Option<String> {
+    let findings = report.findings.as_ref().filter(|findings| findings.moved_nothing())?;
+    Some(format!(
+        "--verify: every READ ended well and none moved a byte of the {} blocks asked for: the LUN keeps no data (a null \
+         bdev?), there is nothing to verify",
+        findings.checked
+    ))
 }
 
 /// Another one each time, so that a block of an earlier run is not taken for one of this.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bdev::{Bdev, Counted, Delay, DelayConfig, Faulty, Malloc, Null};
+use bdev::{Bdev, Counted, Delay, DelayConfig, Faulty, Malloc, Null, Ordered};
 use bdev_file::{File, FileConfig};
 use guest_memory::Backing;
-use scsi::{LogicalUnit, LogicalUnitConfig};
-use virtio_scsi::{Controller, ControllerConfig, Limits, OnCommandLimit, OnTransferLimit, Unit};
+use scsi::LogicalUnit;
+use virtio_scsi::{Controller, ControllerConfig, Limits, OnCommandLimit, OnTransferLimit, Unit, logical_unit_config};
 
 use crate::config::{self, BdevKind, Cache, Config, OnCmdPerLun, OnMaxSectors};
 
@@ -51,19 +51,20 @@ impl Bdevs {
     }
 
     fn build_one(&mut self, bdev: &config::Bdev) -> Result<Device, String> {
-        let name = bdev.name.as_str();
+        let (name, in_order) = (bdev.name.as_str(), bdev.in_order);
         let mut file = None;
-        let bdev: Arc<dyn Bdev> = match &bdev.kind {
+        let mut bdev: Arc<dyn Bdev> = match &bdev.kind {
             BdevKind::Malloc(geometry) => {
                 let (size, block_size) = (geometry.size.bytes(), geometry.block_size.bytes());
                 let malloc = Malloc::new(name, size, block_size).map_err(|error| error.to_string())?;
                 self.backings.push((name.to_owned(), malloc.backing()));
-                Arc::new(malloc)
+                Arc::new(malloc.with_physical_blocks(geometry.physical_block_size.bytes()))
             }
             BdevKind::Null(geometry) => {
                 let block_size = geometry.block_size.bytes();
                 let blocks = geometry.size.bytes() / u64::from(block_size);
-                Arc::new(Null::new(name, blocks, block_size).map_err(|error| error.to_string())?)
+                let null = Null::new(name, blocks, block_size).map_err(|error| error.to_string())?;
+                Arc::new(null.with_physical_blocks(geometry.physical_block_size.bytes()))
             }
             BdevKind::Delay(delay) => {
                 let config = DelayConfig::timed(u64::from(delay.latency_us), u64::from(delay.p99_us));
@@ -75,6 +76,9 @@ impl Bdevs {
                 Arc::clone(file.insert(Arc::new(opened))) as Arc<dyn Bdev>
             }
         };
+        if in_order {
+            bdev = Arc::new(Ordered::new(bdev));
+        }
         Ok(Device { bdev: Arc::new(Counted::new(bdev)), file })
     }
 
@@ -122,20 +126,10 @@ pub fn controller(config: &config::Controller, bdevs: &Bdevs) -> Controller {
 }
 
 fn unit(lun: &config::Lun, limits: &config::Limits, bdevs: &Bdevs) -> Unit {
-    const SECTOR_LEN: u32 = 512;
     let bdev = bdevs.named(&lun.bdev);
-    let info = bdev.info();
-    let logical_unit = LogicalUnit::new(LogicalUnitConfig {
-        physical_block_exponent: info.physical_block_exponent,
-        read_only: lun.read_only || info.read_only,
-        write_cache: info.write_cache,
-        rotational: info.rotational,
-        // R03: what the LUN promises is never more than what the transport lets through.
-        max_transfer_blocks: limits.max_sectors / (info.block_size / SECTOR_LEN),
-        optimal_transfer_blocks: info.optimal_transfer_blocks,
-        ..LogicalUnitConfig::new(identity(&lun.identity), info.block_size, info.block_count)
-    });
-    Unit { target: lun.target, lun: lun.lun, logical_unit, bdev }
+    let mut config = logical_unit_config(identity(&lun.identity), bdev.info(), limits.max_sectors);
+    config.read_only |= lun.read_only;
+    Unit { target: lun.target, lun: lun.lun, logical_unit: LogicalUnit::new(config), bdev }
 }
 
 fn identity(config: &config::Identity) -> scsi::Identity {

@@ -128,7 +128,10 @@ impl Config {
     pub fn geometry(&self, name: &str) -> Option<Geometry> {
         match &self.bdev(name)?.kind {
             BdevKind::Malloc(geometry) | BdevKind::Null(geometry) => Some(*geometry),
-            BdevKind::File(file) => file.size.map(|size| Geometry { size, block_size: file.block_size }),
+            BdevKind::File(file) => {
+                let block_size = file.block_size;
+                file.size.map(|size| Geometry { size, block_size, physical_block_size: block_size })
+            }
             BdevKind::Delay(Delay { base, .. }) | BdevKind::Error(Fault { base, .. }) => self.geometry(base),
         }
     }

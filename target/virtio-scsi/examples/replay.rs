@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use bdev::{Bdev, Malloc, Null};
+use bdev::{Bdev, Counted, Malloc, Null};
 use crossbeam::channel;
 use guest_memory::{Mapping, MemTable, Pages, RegionConfig, SharedMemory};
 use reactor::{Source, Tsc};
@@ -34,6 +34,7 @@ fn main() {
         "malloc" => Arc::new(Malloc::new("malloc", BLOCKS * 512, 512).expect("memory")),
         _ => Arc::new(Null::new("null", BLOCKS, 512).expect("geometry")),
     };
+    let bdev = Arc::new(Counted::new(bdev)); // as the target does
     let identity = Identity::new("RINGSIDE", "replay", "1", "1", Naa::local(1)).expect("valid");
     let logical_unit = LogicalUnit::new(LogicalUnitConfig::new(identity, 512, BLOCKS));
     let controller = Controller::new(ControllerConfig {

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod capability;
 mod control;
 mod controller;
 mod data;
@@ -26,6 +27,7 @@ mod sweep;
 pub mod wire;
 
 pub use address::{Address, LUN_MAX};
+pub use capability::logical_unit_config;
 pub use controller::{
     CONTROL_QUEUE, Connection, Controller, ControllerConfig, EVENT_QUEUE, FIRST_REQUEST_QUEUE, default_seg_max,
 };

@@ -1,9 +1,10 @@
 //! Commands that wait for their backend. A slab that is allocated as it grows and then reused: a steady load allocates
 //! nothing.
 
-use bdev::Token;
+use bdev::{BlockRuns, Op, Token};
 use guest_memory::GuestSlice;
 use reactor::Tsc;
+use scsi::LbaStatusQuery;
 use vhost_user::Ticket;
 
 use crate::fence::{Scope, UnitIndex, Verdict};
@@ -15,6 +16,8 @@ use crate::wire::RESPONSE_LEN;
 pub(crate) enum Kind {
     Read,
     Write,
+    /// Reads the medium, and moves nothing of it.
+    Verify,
     Other,
 }
 
@@ -36,7 +39,18 @@ pub(crate) struct Pending {
     pub barrier: bool,
     /// What a task management function has said of it.
     pub verdict: Option<Verdict>,
+    /// What is left to do if it ends well so far. Boxed: only rare commands have more than one step.
+    pub next: Option<Box<Next>>,
     pub response: ResponseArea,
+}
+
+/// The second step of a command.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// An operation on the same unit: what was written is read back, or flushed.
+    Io { op: Op, lba: u64, blocks: u32, buffers: Vec<GuestSlice> },
+    /// GET LBA STATUS: what was found is told, in these buffers, which hold that many bytes.
+    Tell { query: LbaStatusQuery, runs: BlockRuns, buffers: Vec<GuestSlice>, room: u64 },
 }
 
 /// Where the response goes: the first writable bytes of the chain.

@@ -1,12 +1,13 @@
 //! Request queues: what becomes of a chain that was popped. The order of checks is the order of this file (see
 //! requirements R01-R04, R12, R24) and of `request/execute.rs` behind it: the first one that objects answers.
 //!
-//! `reply.rs` ends requests, `backend.rs` deals with those that their backend keeps, `task_set.rs` with those that have
+//! `medium.rs` has the rarer commands that concern the medium, `reply.rs` ends requests, `backend.rs` deals with those that their backend keeps, `task_set.rs` with those that have
 //! to wait for others. Nothing in here allocates, locks or calls the kernel in a steady load. When an answer becomes
 //! visible is the shard's business.
 
 mod backend;
 mod execute;
+mod medium;
 mod reply;
 mod task_set;
 
@@ -28,7 +29,7 @@ use crate::limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimi
 use crate::lun_map::{Addressee, LunMap, Unit};
 use crate::nexus::{Nexus, UnitNexus};
 use crate::order::TaskSets;
-use crate::pending::{Kind, PendingTable};
+use crate::pending::{Kind, Next, PendingTable};
 use crate::stats::{Limit, ShardStats};
 use crate::sweep::Sweeping;
 use crate::wire::{REQUEST_LEN, RESPONSE_LEN, RequestHeader, SECTOR_LEN, response, status, task_attr};
@@ -53,6 +54,8 @@ pub(crate) struct Requests {
     scratch: scsi::Scratch,
     /// The parameter list of the command at hand.
     list: Vec<u8>,
+    /// Blocks that an UNMAP gives back.
+    extents: Vec<bdev::Extent>,
     /// Buffers cut to size, where the driver's framing does not fit.
     cut: Vec<GuestSlice>,
     ok_responses: u64,
@@ -112,8 +115,8 @@ enum Reply {
 /// How far a command has come.
 enum Progress {
     Ended(Reply),
-    /// The backend has it; the bytes that move if it ends well.
-    Pending(u64),
+    /// The backend has it; the bytes that move if it ends well, and what is to be done then, if that is not all.
+    Pending(u64, Option<Box<Next>>),
 }
 
 /// A command that was accepted: it counts as in flight.
@@ -168,6 +171,7 @@ impl Requests {
             completions: Vec::with_capacity(1024),
             scratch: scsi::Scratch { data_in: Vec::with_capacity(4096), extents: Vec::with_capacity(256) },
             list: Vec::with_capacity(4096),
+            extents: Vec::new(),
             cut: Vec::with_capacity(256),
             ok_responses: 0,
         }
@@ -235,7 +239,7 @@ impl Requests {
         }
         match self.execute(request, header, data, &mut held, now) {
             Progress::Ended(reply) => self.finish(rings, ticket, request, &reply, held),
-            Progress::Pending(bytes) => self.park(ticket, request, header, data, held, bytes, now),
+            Progress::Pending(bytes, next) => self.park(ticket, request, header, data, held, (bytes, next), now),
         }
     }
 

@@ -6,7 +6,7 @@ use bdev::{Bdev, Io, Op, Status, Submitted, Token};
 use guest_memory::{GuestSlice, Pages, SharedMemory};
 use reactor::Tsc;
 use scsi::{Identity, LogicalUnit, LogicalUnitConfig, Naa};
-use virtio_scsi::Unit;
+use virtio_scsi::{Limits, Unit, logical_unit_config};
 
 /// A logical unit over a bdev, with the properties that the bdev tells of.
 #[must_use]
@@ -22,11 +22,8 @@ pub fn unit(target: u8, lun: u16, bdev: Arc<dyn Bdev>) -> Arc<Unit> {
 pub fn unit_with(target: u8, lun: u16, bdev: Arc<dyn Bdev>, change: impl FnOnce(&mut LogicalUnitConfig)) -> Arc<Unit> {
     let serial = format!("{target}-{lun}");
     let identity = Identity::new("RINGSIDE", "test disk", "1", &serial, Naa::local(u64::from(lun)));
-    let info = bdev.info();
-    let mut config =
-        LogicalUnitConfig::new(identity.expect("a short serial number"), info.block_size, info.block_count);
-    config.read_only = info.read_only;
-    config.write_cache = info.write_cache;
+    let identity = identity.expect("a short serial number");
+    let mut config = logical_unit_config(identity, bdev.info(), Limits::default().max_sectors);
     change(&mut config);
     Arc::new(Unit { target, lun, logical_unit: LogicalUnit::new(config), bdev })
 }

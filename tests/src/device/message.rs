@@ -192,6 +192,12 @@ impl Reply {
         self.word(0)
     }
 
+    /// The sense data, as long as the response says.
+    #[must_use]
+    pub fn sense_bytes(&self) -> &[u8] {
+        &self.writable[12..12 + self.sense_len() as usize]
+    }
+
     /// Sense key, ASC and ASCQ of a CHECK CONDITION; `None` for anything else.
     #[must_use]
     pub fn sense(&self) -> Option<(u8, u8, u8)> {

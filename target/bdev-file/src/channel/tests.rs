@@ -17,8 +17,12 @@ struct Rig {
 
 impl Rig {
     fn new(cache: Cache) -> Rig {
+        Rig::with(cache, true)
+    }
+
+    fn with(cache: Cache, direct: bool) -> Rig {
         let place = tempfile::tempdir().unwrap();
-        let config = FileConfig { size: Some(1 << 20), cache, ..FileConfig::new(place.path().join("f")) };
+        let config = FileConfig { size: Some(1 << 20), cache, direct, ..FileConfig::new(place.path().join("f")) };
         let file = File::open("f", &config).unwrap();
         let channel = FileChannel::open(&file.shared).unwrap();
         Rig { _place: place, file, channel, done: Vec::new() }
@@ -95,6 +99,38 @@ fn channel_flush_beside_one_that_failed_does_not_succeed() {
     rig.channel.advance(one, -libc::EIO, &mut rig.done);
     rig.channel.advance(other, 0, &mut rig.done);
     assert!(rig.done.iter().all(|completion| completion.status == Status::WriteError), "{:?}", rig.done);
+}
+
+#[test]
+fn channel_durable_write_without_room_is_told_from_older_data_that_was_lost() {
+    for direct in [false, true] {
+        let mut rig = Rig::with(Cache::Writethrough, direct);
+        let direct = rig.file.is_direct(); // not every file system has it
+        let buffer = rig.buffer(512);
+        let write = Io::new(Op::Write { fua: false }, 0, 1, &buffer, Token(1));
+        let same = Io::new(Op::WriteSame, 0, 8, &buffer, Token(1));
+        if direct {
+            assert_eq!(rig.run(&write, &[-libc::ENOSPC]), Some(Status::NoSpace), "nothing older is in a cache");
+            continue;
+        }
+        for io in [&write, &same] {
+            assert_eq!(rig.run(io, &[-libc::ENOSPC, -libc::ENOSPC]), Some(Status::NoSpace), "no room for this one");
+            assert!(!rig.file.sync_failed());
+            let length = (io.blocks * 512) as i32;
+            assert_eq!(rig.run(io, &[-libc::ENOSPC, length]), Some(Status::WriteError), "it fits: something else");
+            assert!(rig.file.sync_failed());
+            rig.file.reset();
+        }
+        assert_eq!(rig.file.counts().sync_failures, 2);
+    }
+}
+
+#[test]
+fn channel_hole_that_is_refused_for_its_alignment_does_not_end_holes() {
+    let mut rig = Rig::new(Cache::Writeback);
+    assert_eq!(rig.run(&zeroes(true), &[-libc::EINVAL, 4096]), Some(Status::Good));
+    assert_eq!(rig.channel.submit(&zeroes(true), NOW), Submitted::Pending);
+    assert_eq!(rig.next_step(), Step::Punch);
 }
 
 #[test]

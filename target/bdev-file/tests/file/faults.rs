@@ -49,12 +49,14 @@ fn file_cut_off_under_us_fails_reads_beyond_its_end_and_lives_on() {
 
 #[test]
 fn file_guest_memory_that_has_gone_fails_the_request_only() {
-    for place in places() {
-        let file = open(&FileConfig { direct: false, ..new_file(&place, "f", 1 << 20) });
+    for (place, direct) in places().iter().flat_map(|place| [(place, true), (place, false)]) {
+        let name = format!("f{direct}");
+        let file = open(&FileConfig { direct, ..new_file(place, &name, 1 << 20) });
         let (mut channel, guest) = (file.open(), Guest::new(8192));
         assert_eq!(run(&mut channel, WRITE, 0, 16, &[guest.at(0, 8192)]), Status::Good);
         guest.0.protect(false).unwrap();
         assert_eq!(run(&mut channel, Op::Read, 0, 8, &[guest.at(0, 4096)]), Status::Failed);
+        assert_eq!(run(&mut channel, WRITE, 0, 8, &[guest.at(0, 4096)]), Status::Failed);
         guest.0.protect(true).unwrap();
         assert_eq!(run(&mut channel, Op::Read, 0, 8, &[guest.at(0, 4096)]), Status::Good);
     }

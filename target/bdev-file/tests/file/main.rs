@@ -1,6 +1,7 @@
 //! File devices against real files: on tmpfs and on the disk of this machine, past the page cache and through it.
 //! The steps in here; what is expected is in the modules.
 
+mod block_device;
 mod bulk;
 mod data;
 mod faults;

@@ -33,6 +33,10 @@ pub struct Args {
     /// Seconds to measure
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = size::seconds)]
     pub time: Duration,
+    /// End after so many commands, measured from the first one on (no warm-up), or after --time
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "warmup")]
+    #[arg(alias = "number_ios")]
+    pub number_ios: Option<u64>,
     /// Seconds to run before the measurement
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = size::seconds)]
     pub warmup: Duration,
@@ -212,6 +216,8 @@ pub(super) mod tests {
         assert_eq!((args.time, args.warmup), (Duration::from_secs(10), Duration::from_secs(1)));
         assert_eq!((args.target, args.lun, args.ring, args.queue_size), (0, 0, Ring::Split, 128));
         assert_eq!((args.core, args.size, args.verify, args.json), (None, None, false, false));
+        assert_eq!(args.number_ios, None);
+        assert_eq!(parse("--socket s --number_ios 7").unwrap().number_ios, Some(7), "as fio spells it");
     }
 
     #[test]
@@ -238,6 +244,8 @@ pub(super) mod tests {
             "--null-responder --verify",
             "--null-responder --interrupt",
             "--socket s --responder-core 0",
+            "--socket s --number-ios 5 --warmup 1",
+            "--socket s --number-ios 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

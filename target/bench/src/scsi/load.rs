@@ -20,7 +20,7 @@ use super::pattern::{Numbers, Pattern};
 use super::queue::Queue;
 use super::reply::Tally;
 use super::verify::{Findings, Verified};
-use super::work::{Plain, Work};
+use super::work::{Bounded, Plain, Work};
 
 /// All queues and what is measured on them.
 pub(super) struct Load<'a> {
@@ -174,8 +174,21 @@ impl<'a> Load<'a> {
             _ => None,
         };
         self.prepare(direction);
+        if let Some(left) = self.args.number_ios {
+            let stage = self.measuring(Tsc::now());
+            return self.cycle(&mut Bounded { work, left }, stage);
+        }
         self.board.set_phase(Phase::WarmingUp);
         self.cycle(work, Stage::WarmingUp { until: Tsc::now() + ticks(self.args.warmup) })
+    }
+
+    /// The measurement begins.
+    fn measuring(&mut self, now: Tsc) -> Stage {
+        self.board.set_phase(Phase::Measuring);
+        self.meter.clear();
+        self.busy = 0;
+        self.cpu_before = cpu_time();
+        Stage::Measuring { since: now, until: now + ticks(self.args.time) }
     }
 
     fn prepare(&mut self, direction: Option<Direction>) {
@@ -205,6 +218,9 @@ impl<'a> Load<'a> {
                 self.sleep(now);
                 last = Tsc::now();
             }
+        }
+        if let Stage::Measuring { since, .. } = stage {
+            self.window = Some(self.window_of(last - since)); // there was no more work
         }
         self.tell();
         if self.asked_to_finish { Err(Halt::Finished) } else { Ok(()) }
@@ -236,13 +252,7 @@ impl<'a> Load<'a> {
                 Stage::Draining
             }
             _ if self.asked_to_finish => Stage::Draining,
-            Stage::WarmingUp { until } if now >= until => {
-                self.board.set_phase(Phase::Measuring);
-                self.meter.clear();
-                self.busy = 0;
-                self.cpu_before = cpu_time();
-                Stage::Measuring { since: now, until: now + ticks(self.args.time) }
-            }
+            Stage::WarmingUp { until } if now >= until => self.measuring(now),
             other => other,
         }
     }

@@ -72,6 +72,7 @@ pub struct Asked {
     pub qd: u16,
     pub queues: u16,
     pub time_s: f64,
+    pub number_ios: Option<u64>,
     pub warmup_s: f64,
     pub target: u8,
     pub lun: u16,
@@ -100,7 +101,7 @@ impl Outcome {
             outcome.cpu = share(window.cpu);
             outcome.busy = share(window.busy);
         }
-        if let Some(findings) = &report.findings {
+        if let Some(findings) = report.findings.as_ref().filter(|findings| !findings.moved_nothing()) {
             outcome.verified_blocks = findings.checked;
             outcome.mismatched_blocks = findings.mismatched;
             outcome.mismatches = findings.first.iter().map(ToString::to_string).collect();
@@ -168,7 +169,8 @@ impl Asked {
             qd: args.qd,
             queues: args.queues,
             time_s: args.time.as_secs_f64(),
-            warmup_s: args.warmup.as_secs_f64(),
+            number_ios: args.number_ios,
+            warmup_s: args.number_ios.map_or(args.warmup, |_| Duration::ZERO).as_secs_f64(),
             target: args.target,
             lun: args.lun,
             ring: args.ring,

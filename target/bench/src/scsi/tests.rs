@@ -11,10 +11,11 @@ use super::testing::{BLOCKS, Device, Seen, Twist};
 use super::*;
 
 /// Times are short, and nothing is asserted that depends on how far a run gets in them.
-const SHORT: &str = "--time 0.05 --warmup 0.01 --qd 4";
+const SHORT: &str = "--time 0.05 --qd 4";
 
 fn args(device: &Device, line: &str) -> Args {
-    parse(&format!("--socket {} {SHORT} {line}", device.path().display())).unwrap()
+    let warmup = if line.contains("--number-ios") { "" } else { "--warmup 0.01" };
+    parse(&format!("--socket {} {SHORT} {warmup} {line}", device.path().display())).unwrap()
 }
 
 fn never() -> std::os::fd::OwnedFd {
@@ -70,6 +71,33 @@ fn verification_of_a_device_that_loses_writes_fails_and_names_the_lba() {
 }
 
 #[test]
+fn verification_of_a_device_that_keeps_nothing_says_so_and_calls_nothing_lost() {
+    for rw in ["randread", "randwrite", "randrw"] {
+        let device = Device::start(|seen| if is_transfer(seen) { Twist::Lose } else { Twist::None });
+        let outcome = run_on(&device, &format!("--rw {rw} --verify --size 32k --number-ios 50 --time 60"));
+        let failure = outcome.failure.as_deref().unwrap_or_default();
+        assert!(failure.starts_with("--verify: every READ ended well and none moved a byte of the "), "{failure}");
+        assert!(failure.ends_with(": the LUN keeps no data (a null bdev?), there is nothing to verify"), "{failure}");
+        assert!(!outcome.passed());
+        assert_eq!((outcome.errors, outcome.verified_blocks, outcome.mismatched_blocks), (0, 0, 0));
+        assert!(outcome.mismatches.is_empty());
+    }
+}
+
+#[test]
+fn run_by_number_ends_after_that_many_commands() {
+    for (rw, line) in [("randread", ""), ("write", "--queues 3"), ("randrw", "--verify"), ("read", "--verify")] {
+        for number in [1, 3, 100] {
+            let device = Device::honest();
+            let outcome = run_on(&device, &format!("--rw {rw} {line} --time 600 --number-ios {number}"));
+            assert!(outcome.passed(), "{rw} {line}: {outcome:?}");
+            assert_eq!(outcome.ios, number, "{rw} {line}");
+            assert!(outcome.measured_s > 0.0 && outcome.asked.warmup_s == 0.0);
+        }
+    }
+}
+
+#[test]
 fn verification_of_a_device_that_swaps_blocks_fails_for_reads_and_writes() {
     let swap = |seen: Seen| match seen {
         Seen { opcode: 0x28, lba: 0, .. } => Twist::At { lba: 8 },
@@ -87,12 +115,13 @@ fn verification_of_a_device_that_swaps_blocks_fails_for_reads_and_writes() {
 
 #[test]
 fn verification_of_reads_that_move_nothing_finds_no_stamp() {
-    let device = Device::start(|seen| if seen.opcode == 0x28 { Twist::Lose } else { Twist::None });
-    let outcome = run_on(&device, "--rw write --verify");
-    assert!(!outcome.passed());
+    let lost = |seen: Seen| seen.opcode == 0x28 && seen.lba >= 8;
+    let device = Device::start(move |seen| if lost(seen) { Twist::Lose } else { Twist::None });
+    let outcome = run_on(&device, "--rw read --verify --number-ios 256 --time 600");
+    assert!(!outcome.passed() && outcome.failure.is_none());
     assert!(outcome.mismatches[0].contains("it begins with [db, db, db"), "{:?}", outcome.mismatches);
     assert_eq!(outcome.mismatches.len(), 8, "the first ones are told, all are counted");
-    assert_eq!(outcome.mismatched_blocks, outcome.verified_blocks);
+    assert_eq!((outcome.mismatched_blocks, outcome.verified_blocks), (2040, 2048));
 }
 
 #[test]

@@ -44,7 +44,9 @@ pub(super) struct Findings {
     pub checked: u64,
     /// Blocks that were not as they must be.
     pub mismatched: u64,
-    /// The first of them.
+    /// How many of these reads had not touched at all.
+    pub untouched: u64,
+    /// The first of the mismatches.
     pub first: Vec<Mismatch>,
 }
 
@@ -128,7 +130,8 @@ impl Verified {
             self.findings.checked += 1;
             let expected = Stamp { lba, generation, seed: self.seed };
             if let Err(found) = expected.compare(&self.block) {
-                self.findings.add(Mismatch { expected, found });
+                let untouched = self.block.iter().all(|byte| *byte == UNTOUCHED);
+                self.findings.add(Mismatch { expected, found }, untouched);
             }
         }
     }
@@ -165,9 +168,16 @@ impl Work for Verified {
 }
 
 impl Findings {
+    /// Whether no read moved any byte of any block: then nothing can be said about blocks. That is what a device does
+    /// that keeps nothing, as null devices do.
+    pub(super) fn moved_nothing(&self) -> bool {
+        self.checked > 0 && self.untouched == self.checked
+    }
+
     #[cold]
-    fn add(&mut self, mismatch: Mismatch) {
+    fn add(&mut self, mismatch: Mismatch, untouched: bool) {
         self.mismatched += 1;
+        self.untouched += u64::from(untouched);
         if self.first.len() < FIRST_MAX {
             self.first.push(mismatch);
         }

@@ -1,5 +1,5 @@
-//! What a load does with each command: the trait that the loop asks, and the load that looks at no data. The load that
-//! looks at every block is in `verify`.
+//! What a load does with each command: the trait that the loop asks, the load that looks at no data, and a bound on any
+//! load. The load that looks at every block is in `verify`.
 
 use guest_memory::GuestSlice;
 
@@ -47,4 +47,24 @@ impl Work for Plain {
 
     #[inline(always)]
     fn done(&mut self, _io: Io, _data: SlotData, _good: bool) {}
+}
+
+/// No more than so many commands of another work.
+#[derive(Debug)]
+pub(super) struct Bounded<'a, W> {
+    pub work: &'a mut W,
+    pub left: u64,
+}
+
+impl<W: Work> Work for Bounded<'_, W> {
+    fn next(&mut self, data: SlotData) -> Option<Io> {
+        self.left = self.left.checked_sub(1)?;
+        let io = self.work.next(data);
+        self.left += u64::from(io.is_none());
+        io
+    }
+
+    fn done(&mut self, io: Io, data: SlotData, good: bool) {
+        self.work.done(io, data, good);
+    }
 }

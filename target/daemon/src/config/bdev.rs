@@ -19,6 +19,8 @@ pub struct Bdev {
     pub name: Name,
     /// What it is.
     pub kind: BdevKind,
+    /// Whether its requests complete in the order in which they were submitted; default false.
+    pub in_order: bool,
 }
 
 /// The kinds of block devices of this version.
@@ -74,9 +76,11 @@ pub struct Geometry {
     pub size: ByteSize,
     /// Bytes of a block.
     pub block_size: BlockSize,
+    /// Bytes of a physical block as guests are told, at least `block_size`, which is the default.
+    pub physical_block_size: BlockSize,
 }
 
-/// Bytes of a logical block.
+/// Bytes of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockSize {
     /// 512 bytes, the default.
@@ -184,6 +188,10 @@ impl<'t> Bdevs<'t> {
         });
         let mut base = None;
         let kind = read_kind(&mut section, &mut base, problems);
+        let in_order = match section.take("in_order") {
+            None => Some(false),
+            Some(field) => field.boolean(problems),
+        };
         section.finish(problems);
 
         let Some((name, place)) = name else { return };
@@ -194,7 +202,7 @@ impl<'t> Bdevs<'t> {
         }
         let block_size = kind.as_ref().and_then(BdevKind::block_size);
         self.names.insert(name.clone(), Entry { place, block_size, base });
-        self.list.extend(kind.map(|kind| Bdev { name, kind }));
+        self.list.extend(kind.zip(in_order).map(|(kind, in_order)| Bdev { name, kind, in_order }));
     }
 
     /// Notes every cycle once, at its first member in the order of the names.
@@ -264,9 +272,10 @@ fn read_kind<'t>(
 
 fn read_geometry(section: &mut Section<'_>, problems: &mut Problems) -> Option<Geometry> {
     let field = section.require("size", problems);
-    let block_size = read_block_size(section, problems);
+    let block_size = read_block_size("block_size", BlockSize::B512, section, problems);
+    let physical = read_block_size("physical_block_size", block_size.unwrap_or(BlockSize::B512), section, problems);
     let size = read_whole_blocks(field.as_ref()?, block_size, problems);
-    Some(Geometry { size: size?, block_size: block_size? })
+    Some(Geometry { size: size?, block_size: block_size?, physical_block_size: physical? })
 }
 
 /// A size of at least one block, and of whole ones.
@@ -301,18 +310,26 @@ fn read_size(field: &Field<'_>, problems: &mut Problems) -> Option<ByteSize> {
     }
 }
 
-/// The block size, 512 if none is given.
-pub(super) fn read_block_size(section: &mut Section<'_>, problems: &mut Problems) -> Option<BlockSize> {
-    let Some(field) = section.take("block_size") else { return Some(BlockSize::B512) };
+/// A block size of at least `least`, which it is if none is given.
+pub(super) fn read_block_size(
+    key: &'static str,
+    least: BlockSize,
+    section: &mut Section<'_>,
+    problems: &mut Problems,
+) -> Option<BlockSize> {
+    let Some(field) = section.take(key) else { return Some(least) };
     let block_size = match field.integer(0..=u32::MAX, problems)? {
         512 => Some(BlockSize::B512),
         4096 => Some(BlockSize::B4096),
         _ => None,
     };
-    if block_size.is_none() {
-        problems.at(field.place(), Reason::NotABlockSize);
-    }
-    block_size
+    let reason = match block_size {
+        None => Reason::NotABlockSize,
+        Some(size) if size.bytes() < least.bytes() => Reason::BelowBlockSize { block_size: least.bytes() },
+        Some(size) => return Some(size),
+    };
+    problems.at(field.place(), reason);
+    None
 }
 
 fn read_base<'t>(

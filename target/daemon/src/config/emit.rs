@@ -63,6 +63,8 @@ struct BdevText<'c> {
     #[serde(skip_serializing_if = "Option::is_none")]
     block_size: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    physical_block_size: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     direct: Option<bool>,
@@ -78,6 +80,7 @@ struct BdevText<'c> {
     latency_us: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p99_us: Option<u32>,
+    in_order: bool,
 }
 
 impl<'c> From<&'c Bdev> for BdevText<'c> {
@@ -87,6 +90,7 @@ impl<'c> From<&'c Bdev> for BdevText<'c> {
             kind: bdev.kind.as_str(),
             size: None,
             block_size: None,
+            physical_block_size: None,
             path: None,
             direct: None,
             read_only: None,
@@ -95,11 +99,16 @@ impl<'c> From<&'c Bdev> for BdevText<'c> {
             fail: None,
             latency_us: None,
             p99_us: None,
+            in_order: bdev.in_order,
         };
         match &bdev.kind {
-            BdevKind::Malloc(Geometry { size, block_size }) | BdevKind::Null(Geometry { size, block_size }) => {
-                Self { size: Some(size.to_string()), block_size: Some(block_size.bytes()), ..text }
-            }
+            BdevKind::Malloc(Geometry { size, block_size, physical_block_size })
+            | BdevKind::Null(Geometry { size, block_size, physical_block_size }) => Self {
+                size: Some(size.to_string()),
+                block_size: Some(block_size.bytes()),
+                physical_block_size: Some(physical_block_size.bytes()),
+                ..text
+            },
             BdevKind::File(File { path, size, block_size, direct, read_only, cache }) => Self {
                 // A path that was read from TOML is UTF-8.
                 path: Some(path.to_string_lossy().into_owned()),

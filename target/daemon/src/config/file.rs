@@ -27,7 +27,7 @@ pub struct File {
 
 pub(super) fn read(section: &mut Section<'_>, problems: &mut Problems) -> Option<File> {
     let path = section.require("path", problems).and_then(|field| read_path(&field, problems));
-    let block_size = read_block_size(section, problems);
+    let block_size = read_block_size("block_size", BlockSize::B512, section, problems);
     let size = match section.take("size") {
         None => Some(None),
         Some(field) => read_whole_blocks(&field, block_size, problems).map(Some),

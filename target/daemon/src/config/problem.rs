@@ -123,6 +123,12 @@ pub enum Reason {
     /// A block size that no guest is tested with.
     #[error("must be 512 or 4096")]
     NotABlockSize,
+    /// A physical block that is smaller than a logical one.
+    #[error("must be at least block_size ({block_size} bytes)")]
+    BelowBlockSize {
+        /// Bytes of a logical block.
+        block_size: u32,
+    },
     /// A ring size that split rings cannot have.
     #[error("must be a power of two")]
     NotAPowerOfTwo,

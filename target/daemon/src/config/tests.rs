@@ -76,7 +76,8 @@ fn r05_controller_without_limits_gets_qemus_defaults() {
     let lun = &controller.luns[0];
     assert_eq!((lun.target, lun.lun, lun.bdev.as_str(), lun.read_only), (0, 0, "disk0", false));
     assert_eq!(lun.identity, Identity::derived(&controller.name, &lun.bdev));
-    let geometry = Geometry { size: ByteSize::new(1_048_576), block_size: BlockSize::B512 };
+    let geometry =
+        Geometry { size: ByteSize::new(1_048_576), block_size: BlockSize::B512, physical_block_size: BlockSize::B512 };
     assert_eq!(config.geometry("disk0"), Some(geometry));
 }
 
@@ -87,7 +88,9 @@ fn config_with_every_key_is_read_as_written() {
     assert_eq!(config.metrics.listen.to_string(), "[::]:80");
     let slow = Delay { base: Name::new("fast").unwrap(), latency_us: 100, p99_us: 500 };
     assert_eq!(config.bdev("slow").unwrap().kind, BdevKind::Delay(slow));
-    let geometry = Geometry { size: ByteSize::new(8192), block_size: BlockSize::B4096 };
+    assert_eq!(["slow", "fast"].map(|name| config.bdev(name).unwrap().in_order), [true, false]);
+    let geometry =
+        Geometry { size: ByteSize::new(8192), block_size: BlockSize::B4096, physical_block_size: BlockSize::B4096 };
     assert_eq!(config.geometry("slow"), Some(geometry));
     let controller = config.controller("vm-1").unwrap();
     assert_eq!(controller.mode, Mode::Client);
@@ -122,11 +125,13 @@ kind = "delay"
 base = "fast"
 latency_us = 100
 p99_us = 500
+in_order = true
 [[bdev]]
 name = "fast"
 kind = "malloc"
 size = 8192
 block_size = 4096
+physical_block_size = 4096
 [[scsi]]
 name = "vm-1"
 socket = "relative/vm \"1\".sock"
@@ -213,12 +218,12 @@ fn unknown_keys_are_refused_at_every_level() {
         ("[metrics]\nport = 1\n", "f:2: metrics.port: unknown key; known here: listen"),
         (
             "[[bdev]]\nname = 'a'\nkind = 'null'\nsize = 512\npath = '/x'\n",
-            "f:5: bdev[0].path: unknown key; known here: name, kind, size, block_size",
+            "f:5: bdev[0].path: unknown key; known here: name, kind, size, block_size, physical_block_size, in_order",
         ),
         (
             "[[bdev]]\nname = 'a'\nkind = 'null'\nsize = 512\n\
              [[bdev]]\nname = 'b'\nkind = 'delay'\nbase = 'a'\nlatency_us = 1\nsize = 512\n",
-            "f:10: bdev[1].size: unknown key; known here: name, kind, base, latency_us, p99_us",
+            "f:10: bdev[1].size: unknown key; known here: name, kind, base, latency_us, p99_us, in_order",
         ),
     ]);
     refused_after_base(&[
@@ -256,6 +261,10 @@ fn values_of_a_wrong_type_are_refused() {
         ("[metrics]\nlisten = 9464\n", "f:2: metrics.listen = 9464: must be a string, not an integer"),
         ("[bdev]\nname = 'a'\n", "f:1: bdev: must be an array of tables ([[…]]), not a table"),
         ("bdev = [1]\n", "f:1: bdev[0] = 1: must be a table, not an integer"),
+        (
+            "[[bdev]]\nname = 'a'\nkind = 'null'\nsize = 512\nin_order = 1\n",
+            "f:5: bdev[0].in_order = 1: must be true or false, not an integer",
+        ),
         ("[[bdev]]\nname = 'a'\nkind = 'null'\nsize = 1.5\n", "f:4: bdev[0].size = 1.5: must be a string, not a float"),
     ]);
     refused_after_base(&[
@@ -282,6 +291,19 @@ fn reactor_and_metrics_out_of_bounds_are_refused() {
              [::1]:9464",
         ),
     ]);
+}
+
+#[test]
+fn physical_blocks_are_not_smaller_than_logical_ones() {
+    let bdev = |more: &str| format!("[[bdev]]\nname = 'a'\nkind = 'null'\nsize = 8192\n{more}");
+    let config = accepted(&bdev("physical_block_size = 4096\n"));
+    let geometry = config.geometry("a").unwrap();
+    assert_eq!((geometry.block_size, geometry.physical_block_size), (BlockSize::B512, BlockSize::B4096));
+    let key = "f:6: bdev[0].physical_block_size";
+    for (value, reason) in [(512, "must be at least block_size (4096 bytes)"), (1024, "must be 512 or 4096")] {
+        let text = bdev(&format!("block_size = 4096\nphysical_block_size = {value}\n"));
+        assert_eq!(problems(&text), format!("{key} = {value}: {reason}"));
+    }
 }
 
 #[test]
@@ -341,7 +363,7 @@ fn file_keys_out_of_bounds_are_refused() {
         ("path = 'a'\ndirect = false\ncache = 'none'", "f:6: bdev[0].cache = 'none': needs direct = true"),
         (
             "path = 'a'\nbase = 'b'",
-            "f:5: bdev[0].base: unknown key; known here: name, kind, path, block_size, size, direct, read_only, cache",
+            "f:5: bdev[0].base: unknown key; known here: name, kind, path, block_size, size, direct, read_only, cache, in_order",
         ),
     ];
     for (keys, expected) in table {

@@ -10,7 +10,7 @@ const ABSENT: Addressee<'_> = Addressee::Absent;
 #[test]
 fn r12_absent_lun_inquiry_is_good_with_7f() {
     let inquiry = data_from(ABSENT, &[0x12, 0, 0, 0, 36, 0]);
-    assert_eq!(inquiry[..8], [0x7f, 0x00, 0x07, 0x12, 91, 0x00, 0x00, 0x02]);
+    assert_eq!(inquiry[..8], [0x7f, 0x00, 0x06, 0x12, 91, 0x00, 0x00, 0x02]);
     assert_eq!(inquiry[8..], [b' '; 28]);
 }
 
@@ -48,9 +48,9 @@ fn r12_absent_lun_everything_else_is_lun_not_supported() {
 #[test]
 fn r11_well_known_lun_inquiry_is_type_1e() {
     let inquiry = data_from(WELL_KNOWN, &[0x12, 0, 0, 0, 96, 0]);
-    assert_eq!(inquiry[..8], [0x1e, 0x00, 0x07, 0x12, 91, 0x00, 0x00, 0x02]);
+    assert_eq!(inquiry[..8], [0x1e, 0x00, 0x06, 0x12, 91, 0x00, 0x00, 0x02]);
     assert_eq!(&inquiry[8..36], b"RINGSIDEREPORT LUNS         ");
-    assert_eq!(inquiry[58..64], [0x00, 0xc0, 0x05, 0xc0, 0x00, 0x00]);
+    assert_eq!(inquiry[58..64], [0x00, 0xc0, 0x05, 0xc0, 0x04, 0x60]);
 }
 
 #[test]

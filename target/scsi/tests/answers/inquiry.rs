@@ -9,13 +9,13 @@ fn vpd(unit: &LogicalUnit, page: u8) -> Vec<u8> {
 }
 
 #[test]
-fn inquiry_standard_data_is_a_spc_5_disk() {
+fn inquiry_standard_data_is_a_disk_of_spc_4_and_later() {
     let inquiry = data(&unit(), &[0x12, 0, 0, 0, 0xff, 0]);
-    let mut expected = vec![0x00, 0x00, 0x07, 0x12, 91, 0x00, 0x00, 0x02];
+    let mut expected = vec![0x00, 0x00, 0x06, 0x12, 91, 0x00, 0x00, 0x02];
     expected.extend(b"RINGSIDEtest disk       0.1 ");
     expected.extend([0; 22]);
-    expected.extend([0x00, 0xc0, 0x05, 0xc0, 0x06, 0x00]); // SAM-6, SPC-5, SBC-4
-    expected.extend([0; 32]);
+    expected.extend([0x00, 0xc0, 0x05, 0xc0, 0x06, 0x00, 0x04, 0x60, 0x04, 0xc0]); // SAM-6, SPC-5, SBC-4, SPC-4, SBC-3
+    expected.extend([0; 28]);
     assert_eq!(inquiry, expected);
     assert_eq!(inquiry.len(), 96);
 }
@@ -25,7 +25,7 @@ fn inquiry_allocation_length_cuts_but_additional_length_stays() {
     let inquiry = data(&unit(), &[0x12, 0, 0, 0, 36, 0]);
     assert_eq!(inquiry.len(), 36);
     assert_eq!(inquiry[4], 91);
-    assert_eq!(data(&unit(), &[0x12, 0, 0, 0, 5, 0]), [0x00, 0x00, 0x07, 0x12, 91]);
+    assert_eq!(data(&unit(), &[0x12, 0, 0, 0, 5, 0]), [0x00, 0x00, 0x06, 0x12, 91]);
     assert_eq!(data(&unit(), &[0x12, 0, 0, 0, 0, 0]), []);
 }
 

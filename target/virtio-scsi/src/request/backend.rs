@@ -9,7 +9,7 @@ use vhost_user::{RingSet, Ticket};
 use super::execute::sense_of;
 use super::reply::{saturate, verdict_response};
 use super::{Data, Held, Reply, Request, Requests};
-use crate::pending::{Kind, Pending, ResponseArea};
+use crate::pending::{Kind, Next, Pending, ResponseArea};
 use crate::wire::{RequestHeader, response};
 
 impl Requests {
@@ -23,7 +23,7 @@ impl Requests {
         header: RequestHeader<'_>,
         data: Data,
         held: Held,
-        bytes: u64,
+        (bytes, next): (u64, Option<Box<Next>>),
         now: Tsc,
     ) {
         let Held { unit, slot, kind } = held;
@@ -45,6 +45,7 @@ impl Requests {
             since: now,
             barrier: false,
             verdict: None,
+            next,
             response: ResponseArea::of(request.writable),
         });
     }
@@ -104,17 +105,30 @@ impl Requests {
 
     /// Ends a command that was at its backend. True if a task management function waits for it.
     pub(super) fn complete(&mut self, rings: &mut RingSet, completion: &Completion, now: Tsc) -> bool {
-        let Some(pending) = self.pending.remove(completion.token) else {
+        let Some(mut pending) = self.pending.remove(completion.token) else {
             debug_assert!(false, "a bdev completed {:?}, which is not in flight", completion.token);
             return false;
         };
         let unit = pending.unit;
         self.touch(unit);
-        let state = &mut self.units[usize::from(unit)];
-        state.outstanding -= 1;
-        state.credits.retire(pending.slot);
-        let good = completion.status == Status::Good;
-        let moved = if good { pending.bytes } else { 0 };
+        self.units[usize::from(unit)].outstanding -= 1;
+        let mut reply = match pending.verdict {
+            Some(verdict) => Reply::Transport(verdict_response(verdict)),
+            None if completion.status == Status::Good => Reply::Good {
+                data_in: if pending.kind == Kind::Read { pending.bytes } else { 0 },
+                residual: u64::from(pending.residual),
+            },
+            None => Reply::Check(sense_of(completion.status, pending.kind)),
+        };
+        let data = pending.bytes + u64::from(pending.residual);
+        if let (Some(next), Reply::Good { .. }) = (pending.next.take(), &reply) {
+            match self.go_on(pending, *next, now) {
+                Some(ended) => (pending, reply) = ended,
+                None => return false,
+            }
+        }
+        self.units[usize::from(unit)].credits.retire(pending.slot);
+        let moved = if completion.status == Status::Good { pending.bytes } else { 0 };
         let stats = &self.stats.units[usize::from(unit)];
         let ticks = now.0.saturating_sub(pending.since.0);
         match pending.kind {
@@ -128,17 +142,8 @@ impl Requests {
                 stats.write_bytes.add(moved);
                 stats.write_latency.record(ticks);
             }
-            Kind::Other => stats.others.add(1),
+            Kind::Verify | Kind::Other => stats.others.add(1),
         }
-        let data = pending.bytes + u64::from(pending.residual);
-        let reply = match pending.verdict {
-            Some(verdict) => Reply::Transport(verdict_response(verdict)),
-            None if good => Reply::Good {
-                data_in: if pending.kind == Kind::Read { pending.bytes } else { 0 },
-                residual: u64::from(pending.residual),
-            },
-            None => Reply::Check(sense_of(completion.status, pending.kind)),
-        };
         let (ring, barrier, judged) = (pending.ticket.slot(), pending.barrier, pending.verdict.is_some());
         let area = pending.response;
         let used = self.write_reply(&reply, data, Some(unit), |bytes| area.write(bytes));

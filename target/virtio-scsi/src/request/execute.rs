@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bdev::{Io, Op, Status, Submitted};
 use guest_memory::GuestSlice;
 use reactor::Tsc;
-use scsi::{Action, Command, Context, DataPhase, LogData, Sense, Transfer};
+use scsi::{Action, Command, Context, DataPhase, LogData, ReadWrite, Sense, Transfer};
 
 use super::{Data, Held, Progress, Reply, Request, Requests};
 use crate::data;
@@ -27,17 +27,48 @@ impl Requests {
         if let Some(sense) = self.unit_attention(held.unit, header) {
             return Progress::Ended(Reply::Check(sense));
         }
+        match ReadWrite::parse(header.cdb()) {
+            Some(command) => self.read_write(command, request, data, held, now),
+            None => self.execute_parsed(request, header, data, held, now),
+        }
+    }
+
+    /// What is not a READ or WRITE of ten or sixteen bytes.
+    #[inline(never)]
+    fn execute_parsed(
+        &mut self,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
+        data: Data,
+        held: &mut Held,
+        now: Tsc,
+    ) -> Progress {
         match Command::parse(header.cdb()) {
-            Ok(Command::Read(transfer)) => {
+            Ok(Command::Read(transfer)) => self.read_write(ReadWrite::Read(transfer), request, data, held, now),
+            Ok(Command::Write(transfer)) => self.read_write(ReadWrite::Write(transfer), request, data, held, now),
+            parsed => self.other(request, header, parsed, data, held, now),
+        }
+    }
+
+    #[inline(always)]
+    fn read_write(
+        &mut self,
+        command: ReadWrite,
+        request: &Request<'_>,
+        data: Data,
+        held: &mut Held,
+        now: Tsc,
+    ) -> Progress {
+        match command {
+            ReadWrite::Read(transfer) => {
                 held.kind = Kind::Read;
                 self.block_io(held, &transfer, Op::Read, request.writable, RESPONSE_LEN, data.into, data, now)
             }
-            Ok(Command::Write(transfer)) => {
+            ReadWrite::Write(transfer) => {
                 held.kind = Kind::Write;
                 let op = Op::Write { fua: transfer.fua };
                 self.block_io(held, &transfer, op, request.readable, REQUEST_LEN, data.out, data, now)
             }
-            parsed => self.other(request, header, parsed, data, held.unit, now),
         }
     }
 
@@ -94,21 +125,21 @@ impl Requests {
                 Progress::Ended(Reply::Good { data_in: bytes, residual })
             }
             Submitted::Done(failed) => Progress::Ended(Reply::Check(sense_of(failed, held.kind))),
-            Submitted::Pending => Progress::Pending(bytes),
+            Submitted::Pending => Progress::Pending(bytes, None),
         }
     }
 
     /// Everything that is not a good READ or WRITE.
-    #[inline(never)]
     pub(super) fn other(
         &mut self,
         request: &Request<'_>,
         header: RequestHeader<'_>,
         parsed: Result<Command, Sense>,
         data: Data,
-        index: UnitIndex,
+        held: &mut Held,
         now: Tsc,
     ) -> Progress {
+        let index = held.unit;
         let state = &mut self.units[usize::from(index)];
         let (unit, nexus) = (Arc::clone(&state.unit), Arc::clone(&state.nexus));
         let pending = nexus.attentions.pending();
@@ -124,11 +155,12 @@ impl Requests {
         };
         self.fill_list(&command, request, data);
         let luns = self.map.luns(unit.target);
-        let context = Context { luns, pending, data_out: &self.list, log: self.log_of(&command, index) };
+        let log = self.log_of(&command, index);
+        let context = Context { luns, pending, data_out: &self.list, has_data_out: data.out > 0, log };
         let action = scsi::execute(to, &command, &context, &mut self.scratch);
-        if let Action::Flush = action {
-            return self.flush(data, moved, index, now);
-        }
+        let (Action::DataIn | Action::Good | Action::Check(_)) = action else {
+            return self.on_medium(action, request, data, moved, held, now);
+        };
         let reply = match self.reply_of(action, request, data) {
             Reply::Good { data_in, residual } => Reply::Good { data_in, residual: residual - moved },
             other => other,
@@ -165,18 +197,6 @@ impl Requests {
         }
     }
 
-    /// `moved` bytes of data-out came with the command.
-    pub(super) fn flush(&mut self, data: Data, moved: u64, unit: UnitIndex, now: Tsc) -> Progress {
-        let io = Io::new(Op::Flush, 0, 0, &[], self.pending.next_token());
-        match self.units[usize::from(unit)].channel.submit(&io, now) {
-            Submitted::Done(Status::Good) => {
-                Progress::Ended(Reply::Good { data_in: 0, residual: data.out + data.into - moved })
-            }
-            Submitted::Done(failed) => Progress::Ended(Reply::Check(sense_of(failed, Kind::Write))),
-            Submitted::Pending => Progress::Pending(moved),
-        }
-    }
-
     /// Commands to something that is no logical unit of ours.
     pub(super) fn emulate(
         &mut self,
@@ -203,17 +223,7 @@ impl Requests {
             Action::DataIn => self.scratch.data_in.len() as u64,
             Action::Good => 0,
             Action::Check(sense) => return Reply::Check(sense),
-            Action::Read(_) | Action::Write(_) | Action::Flush => {
-                unreachable!("only a logical unit's own commands reach its backend")
-            }
-            // No unit is configured to be able to do these.
-            Action::Verify(_)
-            | Action::Compare(_)
-            | Action::WriteAndVerify { .. }
-            | Action::CompareAndWrite(_)
-            | Action::WriteSame { .. }
-            | Action::Unmap
-            | Action::LbaStatus(_) => return Reply::Check(Sense::INVALID_OPCODE),
+            _ => unreachable!("only a logical unit's own commands reach its backend"),
         };
         if moved > data.into {
             return Reply::Transport(response::OVERRUN);
@@ -238,7 +248,7 @@ pub(super) fn sense_of(status: Status, kind: Kind) -> Sense {
         Status::Unsupported => Sense::INVALID_OPCODE,
         Status::Gone => Sense::LU_NOT_SUPPORTED,
         Status::Busy | Status::Aborted => Sense::ABORTED_COMMAND,
-        Status::Good | Status::Failed if kind == Kind::Read => Sense::UNRECOVERED_READ_ERROR,
+        Status::Good | Status::Failed if matches!(kind, Kind::Read | Kind::Verify) => Sense::UNRECOVERED_READ_ERROR,
         Status::Good | Status::Failed => Sense::WRITE_ERROR,
     }
 }

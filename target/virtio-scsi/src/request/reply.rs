@@ -24,7 +24,7 @@ impl Requests {
         match kind {
             Kind::Read => state.tally.reads += 1,
             Kind::Write => state.tally.writes += 1,
-            Kind::Other => state.tally.others += 1,
+            Kind::Verify | Kind::Other => state.tally.others += 1,
         }
         state.credits.retire(slot);
         match *reply {

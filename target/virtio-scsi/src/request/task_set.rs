@@ -68,13 +68,13 @@ impl Requests {
     ) {
         match self.execute(request, header, data, &mut held, now) {
             Progress::Ended(reply) => self.finish(rings, ticket, request, &reply, held),
-            Progress::Pending(bytes) => {
+            Progress::Pending(bytes, next) => {
                 let (unit, ring) = (held.unit, ticket.slot());
                 let token = self.pending.next_token();
                 let Requests { units, pending, .. } = self;
                 let tasks = &mut units[usize::from(unit)].tasks;
                 let barrier = tasks.started(ring, attribute, || pending.count(unit, ring));
-                self.park(ticket, request, header, data, held, bytes, now);
+                self.park(ticket, request, header, data, held, (bytes, next), now);
                 self.pending.set_order(token, barrier, since);
             }
         }

@@ -67,7 +67,7 @@ fn errors_are_failed_commands_and_mismatched_blocks() {
     let mut report = report();
     report.tally.count(Failure::Response(5));
     report.tally.count(Failure::Response(5));
-    report.findings = Some(Findings { checked: 100, mismatched: 3, first: Vec::new() });
+    report.findings = Some(Findings { checked: 100, mismatched: 3, untouched: 1, first: Vec::new() });
     let outcome = Outcome::new(&args, 7, &RANGE, &report);
     assert_eq!((outcome.errors, outcome.verified_blocks, outcome.mismatched_blocks), (5, 100, 3));
     assert!(!outcome.passed());

@@ -68,6 +68,8 @@ impl Shard {
         }
     }
 
+    /// One batch of one ring. Not inlined: the loop over its requests wants the registers for itself.
+    #[inline(never)]
     fn poll_requests(&mut self, slot: usize, now: Tsc) -> usize {
         let mut limit = BATCH;
         let mut sweeping = None;

@@ -3,4 +3,5 @@
 
 mod metrics;
 mod place;
+mod reload;
 mod serve;

@@ -326,6 +326,18 @@ fn compare_and_write_writes_only_where_all_is_equal() {
     }
 }
 
+/// 256 blocks do not fit the one byte that says how many.
+#[test]
+fn compare_and_write_of_no_blocks_is_good_without_data_and_refused_with_some() {
+    let cdb = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, LBA as u8, 0, 0, 0, 0, 0, 0];
+    let mut fixture = fixture(false, false);
+    fixture.send(&cdb, &[]).assert_good(0);
+    let reply = fixture.send(&cdb, &[1; 1024]);
+    reply.assert_check((0x05, 0x24, 0x00), 1024);
+    assert_eq!(reply.sense_bytes()[15..18], [0xc0, 0, 13], "the field");
+    assert_eq!(fixture.ops(), []);
+}
+
 /// With WCE cleared by MODE SELECT nothing may stay in a cache: what has FUA gets it, what has none is flushed.
 #[test]
 fn write_through_holds_for_every_command_that_changes_the_medium() {

@@ -9,6 +9,7 @@ use scsi::{Identity, LogicalUnitConfig, Unmap};
 #[must_use]
 pub fn logical_unit_config(identity: Identity, info: &BdevInfo) -> LogicalUnitConfig {
     let can = info.can;
+    let write_same_max = info.bulk_blocks_max.min(WRITE_SAME_BLOCKS_MAX);
     LogicalUnitConfig {
         physical_block_exponent: info.physical_block_exponent,
         read_only: info.read_only,
@@ -16,7 +17,7 @@ pub fn logical_unit_config(identity: Identity, info: &BdevInfo) -> LogicalUnitCo
         rotational: info.rotational,
         optimal_transfer_blocks: info.optimal_transfer_blocks,
         verify: can.verify && can.compare,
-        write_same_max_blocks: if can.write_same && can.write_zeroes { info.bulk_blocks_max } else { 0 },
+        write_same_max_blocks: if can.write_same && can.write_zeroes { write_same_max } else { 0 },
         compare_and_write_max_blocks: if can.compare_and_write { u8::MAX } else { 0 },
         unmap: unmap(info),
         lba_status: can.block_status,
@@ -35,13 +36,18 @@ fn unmap(info: &BdevInfo) -> Option<Unmap> {
     let extents_max = u16::try_from(info.unmap_extents_max).unwrap_or(u16::MAX);
     Some(Unmap {
         provisioning,
-        max_blocks: info.bulk_blocks_max,
+        max_blocks: info.bulk_blocks_max.min(UNMAP_BLOCKS_MAX),
         max_extents: extents_max.min(Unmap::EXTENTS_MAX),
         granularity_blocks: info.unmap_granularity_blocks,
         alignment_blocks: 0,
         reads_zero: info.unmapped_reads_zeroes,
     })
 }
+
+/// As much as WRITE SAME (10) can say, which initiators and their test suites expect of a limit.
+const WRITE_SAME_BLOCKS_MAX: u32 = 0xffff;
+/// The most that libiscsi's conformance tests take for a sane MAXIMUM UNMAP LBA COUNT.
+const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -67,6 +73,18 @@ mod tests {
         assert_eq!(limits(4096, 65535), (8191, 255));
         assert_eq!(limits(4096, 100), (12, 6));
         assert_eq!(limits(512, 1), (1, 0));
+    }
+
+    #[test]
+    fn unit_over_a_device_without_bounds_has_those_that_initiators_know() {
+        let bounds = |blocks_max| {
+            let config = config(512, |info| {
+                (info.can, info.provisioning, info.bulk_blocks_max) = (Abilities::ALL, Provisioning::Thin, blocks_max);
+            });
+            (config.write_same_max_blocks, config.unmap.unwrap().max_blocks)
+        };
+        assert_eq!(bounds(u32::MAX), (65535, 1 << 20));
+        assert_eq!(bounds(2048), (2048, 2048));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! that is on the medium when the guest was told so. What becomes of errors is in `faults`.
 
 mod faults;
-mod host;
 
 use std::fs;
 use std::sync::Arc;

@@ -155,7 +155,8 @@ impl Requests {
         };
         self.fill_list(&command, request, data);
         let luns = self.map.luns(unit.target);
-        let context = Context { luns, pending, data_out: &self.list, log: self.log_of(&command, index) };
+        let log = self.log_of(&command, index);
+        let context = Context { luns, pending, data_out: &self.list, has_data_out: data.out > 0, log };
         let action = scsi::execute(to, &command, &context, &mut self.scratch);
         let (Action::DataIn | Action::Good | Action::Check(_)) = action else {
             return self.on_medium(action, request, data, moved, held, now);

@@ -43,15 +43,27 @@ impl Ringside {
 
     /// Kills it and starts it again with the same configuration.
     #[must_use]
-    pub fn kill_and_restart(mut self) -> Ringside {
+    pub fn kill_and_restart(self) -> Ringside {
+        self.kill_and_restart_after(|| ())
+    }
+
+    /// Kills it, lets something be done while there is none, and starts it again with the same configuration.
+    #[must_use]
+    pub fn kill_and_restart_after(mut self, meanwhile: impl FnOnce()) -> Ringside {
         self.process.signal(Signal::KILL);
         let _ = self.process.wait(BOUND);
+        meanwhile();
         Ringside::serve(self.config.clone())
     }
 
     /// What it has counted so far.
     pub fn metrics(&self) -> Metrics {
         Metrics::scrape(self.metrics)
+    }
+
+    /// A file of its directory in `/proc`.
+    pub fn proc(&self, name: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{name}", self.process.id())).unwrap()
     }
 
     /// Whether its thread of that name waits for something: one that polls is running, or about to.

@@ -23,7 +23,7 @@ fn run(part: u64) {
     // Everything that is worth trying was tried, and often.
     let Tally { answers, refused, swept, functions, halted, sessions, left_behind, quiets } = tally;
     println!("{count} sequences: {tally:?}");
-    let each = [answers / 20, refused, 2 * swept, functions, 2 * halted, 2 * sessions, 8 * left_behind, quiets];
+    let each = [answers / 20, refused, 2 * swept, functions, 2 * halted, 2 * sessions, 16 * left_behind, quiets];
     assert!(each.iter().all(|number| *number >= count), "{tally:?} in {count} sequences");
 }
 

@@ -38,8 +38,23 @@ impl Channel {
     }
 
     /// See [`IoChannel::submit`].
-    #[inline]
+    #[inline(always)]
     pub fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
+        let done = match &mut self.kind {
+            Kind::Null(channel) => channel.at_once(io),
+            Kind::Malloc(channel) => channel.at_once(io),
+            Kind::Other(_) => None,
+        };
+        let Some(status) = done else { return self.submit_in_full(io, now) };
+        if let Some(counting) = &self.counting {
+            counting.done(io, status);
+        }
+        Submitted::Done(status)
+    }
+
+    /// What may be pending afterwards, and what is rare.
+    #[inline(never)]
+    fn submit_in_full(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
         match &mut self.counting {
             None => self.kind.submit(io, now),
             Some(counting) => {
@@ -117,7 +132,6 @@ impl Channel {
 }
 
 impl Kind {
-    #[inline]
     fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
         match self {
             Kind::Null(channel) => channel.submit(io),

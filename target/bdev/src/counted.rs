@@ -190,6 +190,12 @@ impl Counting {
         }
     }
 
+    /// The request, a read or write, was ended at once.
+    #[inline(always)]
+    pub(crate) fn done(&self, io: &Io<'_>, status: Status) {
+        self.ended(OpKind::of(io.op), u64::from(io.blocks) * u64::from(self.block_size), status);
+    }
+
     /// A request has completed: gives it its own token back.
     #[inline]
     pub(crate) fn completed(&mut self, completion: &mut Completion, now: Tsc) {

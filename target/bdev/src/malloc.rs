@@ -139,20 +139,24 @@ impl MallocChannel {
         }
     }
 
+    /// Ends a read, or a write that finds the device free; nothing else.
     #[inline]
-    pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
+    pub(crate) fn at_once(&mut self, io: &Io<'_>) -> Option<Status> {
         match io.op {
-            Op::Read => Submitted::Done(self.each_buffer(io, |blocks, buffer| blocks.copy_to(buffer))),
-            Op::Write { .. } => {
-                if !self.turn.enter() {
-                    return self.park(io);
-                }
+            Op::Read => Some(self.each_buffer(io, |blocks, buffer| blocks.copy_to(buffer))),
+            Op::Write { .. } if self.turn.enter() => {
                 let status = self.write(io);
                 self.turn.leave();
-                Submitted::Done(status)
+                Some(status)
             }
-            Op::Flush => Submitted::Done(Status::Good), // what is written is as stable as it gets
-            _ => self.submit_rare(io),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
+        match self.attempt(io) {
+            Some(status) => Submitted::Done(status),
+            None => self.park(io),
         }
     }
 
@@ -166,14 +170,6 @@ impl MallocChannel {
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Tsc> {
         (!self.waiting.is_empty()).then_some(Tsc(0))
-    }
-
-    #[inline(never)]
-    fn submit_rare(&mut self, io: &Io<'_>) -> Submitted {
-        match self.attempt(io) {
-            Some(status) => Submitted::Done(status),
-            None => self.park(io),
-        }
     }
 
     #[cold]
@@ -220,7 +216,8 @@ impl MallocChannel {
         match io.op {
             Op::Compare => self.blocks(io).map_or_else(|status| status, |blocks| compare(blocks, io)),
             Op::Verify => self.blocks(io).map_or_else(|status| status, |_| Status::Good),
-            Op::Flush => Status::Good,
+            Op::Read => self.each_buffer(io, |blocks, buffer| blocks.copy_to(buffer)),
+            Op::Flush => Status::Good, // what is written is as stable as it gets
             Op::BlockStatus { runs_max } => self.block_status(io, runs_max),
             _ => Status::Unsupported,
         }

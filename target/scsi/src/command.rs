@@ -302,6 +302,33 @@ impl Command {
     }
 }
 
+/// READ or WRITE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadWrite {
+    /// READ.
+    Read(Transfer),
+    /// WRITE.
+    Write(Transfer),
+}
+
+impl ReadWrite {
+    /// The short way for READ and WRITE of ten and of sixteen bytes, which nearly all commands are: none through the
+    /// table. `None` is no answer: ask [`Command::parse`], which says the same of these and knows all others.
+    #[inline(always)]
+    pub fn parse(cdb: &Cdb) -> Option<ReadWrite> {
+        const WRITE: u8 = 0x02;
+        let (transfer, control) = match cdb[0] & !WRITE {
+            0x28 => (Transfer::decode(TransferForm::Ten, cdb), cdb[9]),
+            0x88 => (Transfer::decode(TransferForm::Sixteen, cdb), cdb[15]),
+            _ => return None,
+        };
+        if opcode::asks_for_more(cdb[1], control) {
+            return None;
+        }
+        Some(if cdb[0] & WRITE == 0 { ReadWrite::Read(transfer) } else { ReadWrite::Write(transfer) })
+    }
+}
+
 impl Transfer {
     /// Bytes that move. Never overflows.
     #[inline]

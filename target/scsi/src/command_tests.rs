@@ -310,3 +310,29 @@ fn r21_data_zero_blocks_move_nothing() {
         assert_eq!(parse(&[opcode]).unwrap().data(512), DataPhase::None, "{opcode:02x}");
     }
 }
+
+/// The short way says of every CDB what the table says, or nothing.
+#[test]
+fn read_write_is_what_the_table_says_or_nothing() {
+    let mut fields = 0x0123_4567_89ab_cdef_u64;
+    let mut answered = 0;
+    for code in 0..=0xff {
+        for flags in 0..=0xff {
+            for control in [0, 0x04, 0xfb, 0xff] {
+                fields = fields.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+                let mut cdb: Cdb = [0; 32];
+                cdb[..8].copy_from_slice(&fields.to_be_bytes());
+                cdb[8..16].copy_from_slice(&fields.rotate_left(17).to_be_bytes());
+                (cdb[0], cdb[1], cdb[9], cdb[15]) = (code, flags, control, control);
+                let expected = match Command::parse(&cdb) {
+                    Ok(Command::Read(transfer)) if matches!(code, 0x28 | 0x88) => Some(ReadWrite::Read(transfer)),
+                    Ok(Command::Write(transfer)) if matches!(code, 0x2a | 0x8a) => Some(ReadWrite::Write(transfer)),
+                    _ => None,
+                };
+                assert_eq!(ReadWrite::parse(&cdb), expected, "{cdb:02x?}");
+                answered += u32::from(expected.is_some());
+            }
+        }
+    }
+    assert_eq!(answered, 4 * 32 * 2, "without protection and without NACA");
+}

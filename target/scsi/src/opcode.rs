@@ -305,6 +305,13 @@ fn find_service_action(cdb: &Cdb) -> Result<&'static Opcode, Sense> {
     rows.find(|row| row.service_action == Some(action)).ok_or(NO_SUCH_SERVICE_ACTION)
 }
 
+/// Whether a READ or WRITE of ten or more bytes has a refused bit, in its second byte or in CONTROL: what their rows
+/// say, for who does not look at them.
+#[inline(always)]
+pub(crate) fn asks_for_more(flags: u8, control: u8) -> bool {
+    (flags & table::PROTECT) | (control & NACA) != 0
+}
+
 const NO_SUCH_SERVICE_ACTION: Sense = Sense::invalid_field_in_cdb(1, Some(4));
 
 /// The rows of an operation code: none, one, or one for each service action.

@@ -4,7 +4,7 @@
 use super::{Direction, Feature, Form, NACA, Opcode, OtherForm::*, TransferForm::*};
 
 /// RDPROTECT, WRPROTECT, VRPROTECT: there is no protection information (SBC-4, READ(10)).
-const PROTECT: u8 = 0xe0;
+pub(super) const PROTECT: u8 = 0xe0;
 /// CMDDT, obsolete since SPC-3: to ignore it would return data that was not asked for.
 const CMDDT: u8 = 0x02;
 /// POWER CONDITION and LOEJ of START STOP UNIT: there are no power conditions, and nothing to eject.

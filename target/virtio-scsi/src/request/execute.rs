@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bdev::{Io, Op, Status, Submitted};
 use guest_memory::GuestSlice;
 use reactor::Tsc;
-use scsi::{Action, Command, Context, DataPhase, LogData, Sense, Transfer};
+use scsi::{Action, Command, Context, DataPhase, LogData, ReadWrite, Sense, Transfer};
 
 use super::{Data, Held, Progress, Reply, Request, Requests};
 use crate::data;
@@ -27,17 +27,48 @@ impl Requests {
         if let Some(sense) = self.unit_attention(held.unit, header) {
             return Progress::Ended(Reply::Check(sense));
         }
+        match ReadWrite::parse(header.cdb()) {
+            Some(command) => self.read_write(command, request, data, held, now),
+            None => self.execute_parsed(request, header, data, held, now),
+        }
+    }
+
+    /// What is not a READ or WRITE of ten or sixteen bytes.
+    #[inline(never)]
+    fn execute_parsed(
+        &mut self,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
+        data: Data,
+        held: &mut Held,
+        now: Tsc,
+    ) -> Progress {
         match Command::parse(header.cdb()) {
-            Ok(Command::Read(transfer)) => {
+            Ok(Command::Read(transfer)) => self.read_write(ReadWrite::Read(transfer), request, data, held, now),
+            Ok(Command::Write(transfer)) => self.read_write(ReadWrite::Write(transfer), request, data, held, now),
+            parsed => self.other(request, header, parsed, data, held, now),
+        }
+    }
+
+    #[inline(always)]
+    fn read_write(
+        &mut self,
+        command: ReadWrite,
+        request: &Request<'_>,
+        data: Data,
+        held: &mut Held,
+        now: Tsc,
+    ) -> Progress {
+        match command {
+            ReadWrite::Read(transfer) => {
                 held.kind = Kind::Read;
                 self.block_io(held, &transfer, Op::Read, request.writable, RESPONSE_LEN, data.into, data, now)
             }
-            Ok(Command::Write(transfer)) => {
+            ReadWrite::Write(transfer) => {
                 held.kind = Kind::Write;
                 let op = Op::Write { fua: transfer.fua };
                 self.block_io(held, &transfer, op, request.readable, REQUEST_LEN, data.out, data, now)
             }
-            parsed => self.other(request, header, parsed, data, held, now),
         }
     }
 
@@ -99,7 +130,6 @@ impl Requests {
     }
 
     /// Everything that is not a good READ or WRITE.
-    #[inline(never)]
     pub(super) fn other(
         &mut self,
         request: &Request<'_>,
@@ -125,7 +155,8 @@ impl Requests {
         };
         self.fill_list(&command, request, data);
         let luns = self.map.luns(unit.target);
-        let context = Context { luns, pending, data_out: &self.list, log: self.log_of(&command, index) };
+        let log = self.log_of(&command, index);
+        let context = Context { luns, pending, data_out: &self.list, has_data_out: data.out > 0, log };
         let action = scsi::execute(to, &command, &context, &mut self.scratch);
         let (Action::DataIn | Action::Good | Action::Check(_)) = action else {
             return self.on_medium(action, request, data, moved, held, now);
@@ -134,8 +165,10 @@ impl Requests {
             Reply::Good { data_in, residual } => Reply::Good { data_in, residual: residual - moved },
             other => other,
         };
-        if let (Command::RequestSense { .. }, Reply::Good { .. }, Some(told)) = (command, &reply, pending) {
-            nexus.attentions.clear(told);
+        match (command, &reply, pending) {
+            (Command::RequestSense { .. }, Reply::Good { .. }, Some(told)) => drop(nexus.attentions.clear(told)),
+            (Command::ReportLuns { .. }, Reply::Good { .. }, _) => self.inventory_told(unit.target),
+            _ => {}
         }
         Progress::Ended(reply)
     }
@@ -151,19 +184,23 @@ impl Requests {
         }
     }
 
-    /// What LOG SENSE tells: what this shard has counted.
+    /// What LOG SENSE tells: what all shards have counted.
     fn log_of(&self, command: &Command, unit: UnitIndex) -> LogData {
+        let mut log = LogData::default();
         if !matches!(command, Command::LogSense { .. }) {
-            return LogData::default();
+            return log;
         }
-        let (stats, block_size) = (&self.stats.units[usize::from(unit)], self.units[usize::from(unit)].block_size);
-        LogData {
-            reads: stats.reads.value(),
-            writes: stats.writes.value(),
-            blocks_read: stats.read_bytes.value() / u64::from(block_size),
-            blocks_written: stats.write_bytes.value() / u64::from(block_size),
-            ..LogData::default()
+        let block_size = u64::from(self.units[usize::from(unit)].block_size);
+        let micros = |ticks| Tsc::nanos(ticks) / 1000;
+        for stats in self.nexus.unit_stats(unit.into()) {
+            log.reads += stats.reads.value();
+            log.writes += stats.writes.value();
+            log.blocks_read += stats.read_bytes.value() / block_size;
+            log.blocks_written += stats.write_bytes.value() / block_size;
+            log.read_micros += micros(stats.read_latency.sum());
+            log.write_micros += micros(stats.write_latency.sum());
         }
+        log
     }
 
     /// Commands to something that is no logical unit of ours.
@@ -178,6 +215,9 @@ impl Requests {
         let command = to.admits(header.cdb()).and_then(|()| Command::parse(header.cdb()));
         let action = match command {
             Ok(command) => {
+                if let Command::ReportLuns { .. } = command {
+                    self.inventory_told(target);
+                }
                 let context = Context { luns: self.map.luns(target), ..Context::default() };
                 scsi::execute(to, &command, &context, &mut self.scratch)
             }

@@ -33,6 +33,11 @@ impl Histogram {
         }
     }
 
+    /// The sum of all values, modulo 2^64. Any thread, at any time.
+    pub fn sum(&self) -> u64 {
+        self.sum.load(Relaxed)
+    }
+
     /// Back to empty, for another thing to be measured. Only while there is no writer.
     pub fn reset(&self) {
         let words = [&self.sum, &self.max];

@@ -143,11 +143,13 @@ impl Controller {
         let mut units: Vec<_> = map.units().map(|(index, unit)| unit_parts(index, unit, count).into_iter()).collect();
         let routes: Vec<usize> = (0..self.queues()).map(|index| shard_of(index, count)).collect();
         let mut ring_stats: Vec<Arc<RingStats>> = vec![Arc::default(); routes.len()];
+        let mut blocks = Vec::with_capacity(count);
         let shards = (0..count)
             .map(|position| {
                 let indices: Vec<u16> =
                     (0..self.queues()).filter(|index| routes[usize::from(*index)] == position).collect();
                 let stats = self.stats_block(position, &indices, map.places());
+                blocks.push(Arc::clone(&stats));
                 for (index, ring) in &stats.rings {
                     ring_stats[usize::from(*index)] = Arc::clone(ring);
                 }
@@ -156,6 +158,7 @@ impl Controller {
                 Shard::new(rings, Arc::clone(&map), limits, units, Arc::clone(&nexus), stats)
             })
             .collect();
+        nexus.set_stats(blocks);
         Connection { shards, routes, ring_stats }
     }
 

@@ -1,19 +1,23 @@
 //! The I_T nexus of one connection: what its shards share. One controller has one nexus at a time (R08).
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 use reactor::PollerHandle;
 use scsi::{UnitAttention, UnitAttentions};
 
 use crate::fence::{Fence, Sweep};
+use crate::stats::ShardStats;
+use crate::unit_stats::UnitStats;
 
 /// Shared state of the shards of one connection.
 pub struct Nexus {
     /// Where task management functions meet the shards.
     pub fence: Fence,
     pollers: Vec<PollerHandle>,
+    /// What each shard counts.
+    stats: OnceLock<Box<[Arc<ShardStats>]>>,
 }
 
 /// What the shards of one connection share of a logical unit.
@@ -27,7 +31,17 @@ pub(crate) struct UnitNexus {
 impl Nexus {
     /// A nexus of this many shards.
     pub(crate) fn new(shards: usize, pollers: Vec<PollerHandle>) -> Nexus {
-        Nexus { fence: Fence::new(shards as u32), pollers }
+        Nexus { fence: Fence::new(shards as u32), pollers, stats: OnceLock::new() }
+    }
+
+    /// Says what its shards count in; once they are made.
+    pub(crate) fn set_stats(&self, stats: impl IntoIterator<Item = Arc<ShardStats>>) {
+        let _ = self.stats.set(stats.into_iter().collect()); // made once, told once
+    }
+
+    /// What every shard counts of one unit.
+    pub(crate) fn unit_stats(&self, unit: usize) -> impl Iterator<Item = &UnitStats> {
+        self.stats.get().into_iter().flatten().filter_map(move |stats| stats.units.of(unit))
     }
 
     /// Announces a task management function to every shard.

@@ -30,7 +30,7 @@ use crate::data;
 use crate::fence::{UnitIndex, Verdict};
 use crate::limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimit};
 use crate::lun_map::{Addressee, LunMap, Unit};
-use crate::nexus::UnitNexus;
+use crate::nexus::{Nexus, UnitNexus};
 use crate::order::TaskSets;
 use crate::pending::{Kind, Next, PendingTable};
 use crate::stats::{Limit, ShardStats};
@@ -50,6 +50,7 @@ pub(crate) struct Requests {
     generation: u64,
     pending: PendingTable,
     stats: Arc<ShardStats>,
+    nexus: Arc<Nexus>,
     /// The LUN field that was resolved last: nearly always the next one too.
     last: Option<(u64, UnitIndex)>,
     /// Units with something to settle at the end of the batch.
@@ -152,7 +153,7 @@ impl Data {
 
 impl Requests {
     /// Without a unit: those of the map are [added](Requests::add_unit) before there is a request.
-    pub(crate) fn new(map: Arc<LunMap>, limits: Limits, stats: Arc<ShardStats>) -> Requests {
+    pub(crate) fn new(map: Arc<LunMap>, limits: Limits, nexus: Arc<Nexus>, stats: Arc<ShardStats>) -> Requests {
         Requests {
             map,
             limits,
@@ -162,6 +163,7 @@ impl Requests {
             generation: 0,
             pending: PendingTable::default(),
             stats,
+            nexus,
             last: None,
             touched: Vec::new(),
             waiting: Vec::new(),

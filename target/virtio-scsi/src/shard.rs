@@ -56,7 +56,7 @@ impl Shard {
             rings.set_passive(slot, true);
             EventQueue::new(slot, Arc::clone(&stats))
         });
-        let mut requests = Requests::new(map, limits, Arc::clone(&stats));
+        let mut requests = Requests::new(map, limits, Arc::clone(&nexus), Arc::clone(&stats));
         units.into_iter().for_each(|part| requests.add_unit(part));
         Shard {
             rings,

@@ -184,19 +184,23 @@ impl Requests {
         }
     }
 
-    /// What LOG SENSE tells: what this shard has counted.
+    /// What LOG SENSE tells: what all shards have counted.
     fn log_of(&self, command: &Command, unit: UnitIndex) -> LogData {
+        let mut log = LogData::default();
         if !matches!(command, Command::LogSense { .. }) {
-            return LogData::default();
+            return log;
         }
-        let (stats, block_size) = (&self.stats.units[usize::from(unit)], self.units[usize::from(unit)].block_size);
-        LogData {
-            reads: stats.reads.value(),
-            writes: stats.writes.value(),
-            blocks_read: stats.read_bytes.value() / u64::from(block_size),
-            blocks_written: stats.write_bytes.value() / u64::from(block_size),
-            ..LogData::default()
+        let block_size = u64::from(self.units[usize::from(unit)].block_size);
+        let micros = |ticks| Tsc::nanos(ticks) / 1000;
+        for stats in self.nexus.unit_stats(unit.into()) {
+            log.reads += stats.reads.value();
+            log.writes += stats.writes.value();
+            log.blocks_read += stats.read_bytes.value() / block_size;
+            log.blocks_written += stats.write_bytes.value() / block_size;
+            log.read_micros += micros(stats.read_latency.sum());
+            log.write_micros += micros(stats.write_latency.sum());
         }
+        log
     }
 
     /// Commands to something that is no logical unit of ours.

@@ -61,7 +61,7 @@ state() {
     run 0 sg_modes -a "$device"
     says 'WP=0' 'DpoFua=1' 'Caching, page_control: current' 'Control, page_control: current' '^ 00     0a 0a 02 10 '
     run 0 sg_logs -a "$device"
-    says 'Supported log pages' 'Temperature' 'General Statistics' 'Number of read commands' 'Informational Exceptions'
+    says 'Supported log pages' 'Temperature' 'General Statistics' 'number of read commands = [1-9]' 'Idle time' 'time interval' 'Informational Exceptions'
     ! grep -i 'unable\|too short' /tmp/said || fail "$disk: sg_logs: $(cat /tmp/said)"
     run 0 sg_turs "$device"
     run 0 sg_requests "$device"
@@ -70,7 +70,7 @@ state() {
     run 0 sg_prevent --allow "$device"
     run 0 sg_sync "$device"
     run 9 sg_persist -k "$device" # 05/20/00: not offered
-    run 5 sg_raw -r 512 "$device" 28 00 ff ff ff fe 00 00 01 00
+    run 22 sg_raw -r 512 "$device" 28 00 ff ff ff fe 00 00 01 00
     says 'Logical block address out of range'
     run 9 sg_raw "$device" 5e ff 00 00 00 00 00 00 00 00
     says 'Invalid command operation code'

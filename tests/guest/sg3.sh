@@ -39,8 +39,8 @@ identity() {
     run 0 sg_inq "$device"
     says 'version=0x06' 'CmdQue=1' 'Resp_data_format=2' 'HiSUP=1' 'Vendor identification: RINGSIDE' 'serial number: .*[^ ]'
     run 0 sg_vpd -a "$device"
-    says 'Device Identification VPD' 'NAA' 'T10 vendor identification' 'Maximum transfer length: 65535 blocks' \
-        'Maximum compare and write length: 255 blocks' 'Maximum write same length: 0xffff blocks' \
+    says 'Device Identification VPD' 'NAA' 'T10 vendor identification' "Maximum transfer length: $((65535 * 512 / size)) blocks" \
+        'Maximum compare and write length: 255 blocks' 'Maximum write same length: 0x(ffff|2000) blocks' \
         'Maximum unmap LBA count: [1-9]' 'Maximum unmap block descriptor count: [1-9]' 'Non-rotating medium' \
         '\(LBPU\): 1' '\(LBPWS\): 1' '\(LBPWS10\): 1' '\(LBPRZ\): 1' 'Provisioning type: [12]' 'HEADSUP=1 ORDSUP=1 SIMPSUP=1'
     ! grep -i 'unable\|malformed' /tmp/said || fail "$disk: sg_vpd: $(cat /tmp/said)"
@@ -70,7 +70,7 @@ state() {
     run 0 sg_prevent --allow "$device"
     run 0 sg_sync "$device"
     run 9 sg_persist -k "$device" # 05/20/00: not offered
-    run 22 sg_raw -r 512 "$device" 28 00 ff ff ff fe 00 00 01 00
+    run 22 sg_raw -r "$size" "$device" 28 00 ff ff ff fe 00 00 01 00
     says 'Logical block address out of range'
     run 9 sg_raw "$device" 5e ff 00 00 00 00 00 00 00 00
     says 'Invalid command operation code'

@@ -45,7 +45,7 @@ fn r04_four_and_sixteen_mib_in_up_to_2046_segments_are_written_and_read_back() {
             assert!(run(read(number, lba, (len / BLOCK) as u16), back) == data, "LUN {number}, {len} in {pieces}");
             assert!(run(read(number, lba, (len / BLOCK) as u16), pieces) == data, "LUN {number}, {len} in {pieces}");
             let mut medium = vec![0; len];
-            on_medium.read_exact_at(&mut medium, lba as u64 * BLOCK as u64).unwrap();
+            on_medium.read_exact_at(&mut medium, u64::from(lba) * BLOCK as u64).unwrap();
             assert!(number == 0 || medium == data, "the file, {len} in {pieces}");
         }
     }

@@ -31,7 +31,7 @@ use self::rings::{addresses_in, device_addresses, driver_addresses};
 
 pub use disks::{fill, medium, unit, unit_with};
 pub use guest::{Guest, Snapshot, USER_BASE};
-pub use hotplug::{CHANGE, HOTPLUG, INQUIRY, report_luns};
+pub use hotplug::{CHANGE, HOTPLUG, INQUIRY, event_of, report_luns};
 pub use message::{
     Message, RESPONSE_LEN, Reply, Request, TEST_UNIT_READY, UNWRITTEN, lun, read_10, task_management, write_10,
 };

@@ -289,6 +289,18 @@ fn r22_address_that_is_taken_is_refused_and_nothing_changes() {
     assert_eq!(disks[1].recorder.open_channels(), 1);
 }
 
+/// R08: one block device in two units is refused, as it is in a configuration.
+#[test]
+fn r08_bdev_of_another_unit_is_refused() {
+    let (mut device, _) = device();
+    let (new, arc) = disk(&Gate::closed());
+    device.plug(unit(0, 2, Arc::clone(&arc) as Arc<dyn bdev::Bdev>)).unwrap();
+    let error = ChangeError::Shared { target: 3, lun: 0, other_target: 0, other_lun: 2 };
+    assert_eq!(device.plug(unit(3, 0, arc)), Err(error));
+    assert_eq!(new.recorder.open_channels(), 1);
+    device.answer(FIRST, Request::new(lun(3, 0), &TEST_UNIT_READY)).assert_transport(BAD_TARGET, 0);
+}
+
 /// The place of a unit is free at once; its commands end as they would have ended.
 #[test]
 fn r22_another_unit_in_the_place_of_one_that_still_drains_is_another_unit() {

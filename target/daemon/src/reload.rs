@@ -143,7 +143,7 @@ impl Reloader {
         for (plan, lun) in free.into_iter().chain(waiting) {
             let bdevs = chain(config, &lun.bdev);
             state.leaving.extract_if(.., |leaving| leaving.hinders(plan, lun, &bdevs)).for_each(Leaving::wait);
-            let result = plan.service.add_lun(assemble::unit(lun, &self.bdevs));
+            let result = plan.service.add_lun(Arc::new(assemble::unit(lun, &self.bdevs)));
             if done(plan, "adding a LUN", result) {
                 added += 1;
                 let name = plan.service.controller().name();

@@ -220,9 +220,9 @@ impl Service {
     ///
     /// # Errors
     /// It cannot be: its address is taken, or no block of it fits through the limits.
-    pub fn add_lun(&self, unit: Unit) -> Result<(), ChangeError> {
+    pub fn add_lun(&self, unit: Arc<Unit>) -> Result<(), ChangeError> {
         let _alone = self.changing.lock();
-        let addition = self.controller.add(Arc::new(unit))?;
+        let addition = self.controller.add(unit)?;
         self.tell(|shards| {
             let parts = addition.for_connection(shards).into_iter();
             parts.map(|part| move |shard: &mut Shard| shard.add_unit(part)).collect()

@@ -13,6 +13,7 @@ mod real_guest {
     mod durability;
     mod file_systems;
     mod firmware;
+    mod hotplug;
     mod large;
     mod machines;
     mod second_controller;

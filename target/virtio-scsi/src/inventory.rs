@@ -5,6 +5,7 @@
 //! the map that it had; then the first shard of each connection announces it to its driver. Whoever runs connections sees
 //! to it that none begins meanwhile. Nothing in here touches a ring.
 
+use std::ptr;
 use std::sync::Arc;
 
 use bdev::Channel;
@@ -53,6 +54,18 @@ pub enum ChangeError {
         target: u8,
         /// Logical unit number.
         lun: u16,
+    },
+    /// One block device in two units: they would not know of each other (R08).
+    #[error("target {target} LUN {lun}: its block device is that of target {other_target} LUN {other_lun}")]
+    Shared {
+        /// Target number of the new unit.
+        target: u8,
+        /// Its logical unit number.
+        lun: u16,
+        /// Target number of the unit that has the device.
+        other_target: u8,
+        /// Its logical unit number.
+        other_lun: u16,
     },
     /// No unit at that address.
     #[error("target {target} LUN {lun}: there is no logical unit")]
@@ -180,6 +193,11 @@ impl Inventory {
         let mut map = LunMap::clone(&self.map);
         if !map.insert(index, Arc::clone(&unit)) {
             return Err(ChangeError::Taken { target, lun });
+        }
+        let same = |other: &Unit| ptr::addr_eq(Arc::as_ptr(&other.bdev), Arc::as_ptr(&unit.bdev));
+        if let Some((_, other)) = self.map.units().find(|(_, other)| same(other)) {
+            let (other_target, other_lun) = (other.target, other.lun);
+            return Err(ChangeError::Shared { target, lun, other_target, other_lun });
         }
         self.free.pop();
         bound_transfer(&unit, &self.limits);

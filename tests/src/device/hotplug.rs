@@ -89,7 +89,12 @@ impl Device {
     }
 }
 
-fn event_of(reply: &Reply) -> (u32, [u8; 8], u32) {
+/// What stands in a buffer for an event: event, lun, reason.
+///
+/// # Panics
+/// If it is none.
+#[must_use]
+pub fn event_of(reply: &Reply) -> (u32, [u8; 8], u32) {
     assert_eq!(reply.written, 16, "an event has 16 bytes");
     let word = |at: usize| u32::from_le_bytes(reply.writable[at..at + 4].try_into().expect("four bytes"));
     (word(0), reply.writable[4..12].try_into().expect("eight bytes"), word(12))

@@ -26,7 +26,7 @@ impl Ringside {
     /// named relative to `dir`.
     pub fn start(dir: &Path, config: &str) -> Ringside {
         let path = dir.join("ringside.toml");
-        fs::write(&path, format!("{config}\n[metrics]\nlisten = '127.0.0.1:0'\n")).unwrap();
+        write_config(&path, config);
         Ringside::serve(path)
     }
 
@@ -54,6 +54,14 @@ impl Ringside {
         let _ = self.process.wait(BOUND);
         meanwhile();
         Ringside::serve(self.config.clone())
+    }
+
+    /// Gives it another configuration while it runs, and waits until it says that it did this of it.
+    pub fn reload(&mut self, config: &str, expected: &str) {
+        write_config(&self.config, config);
+        self.process.signal(Signal::HUP);
+        let said = self.process.line("what SIGHUP did", BOUND, |line| line.contains("SIGHUP: "));
+        assert!(said.contains(expected), "{said}");
     }
 
     /// What it has counted so far.
@@ -94,4 +102,9 @@ impl Ringside {
         let error = log.iter().find(|line| line.contains("ERROR") || line.contains("panicked"));
         assert_eq!(error, None, "the target reports an error");
     }
+}
+
+/// `config` says all but where the metrics are.
+fn write_config(path: &Path, config: &str) {
+    fs::write(path, format!("{config}\n[metrics]\nlisten = '127.0.0.1:0'\n")).unwrap();
 }

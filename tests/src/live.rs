@@ -3,13 +3,14 @@
 //!
 //! From the bottom up: [`memory`] is what a front-end shares, [`queue`] the driver side of one ring in it, [`client`] a
 //! connected front-end with rings. [`load`] is the neighbour, [`rig`] the target with block devices of the test's choice,
-//! [`running`] the target as a configuration file makes it. [`exposition`] reads `/metrics`, strictly. Requests and
-//! replies are those of [`device`](crate::device).
+//! [`running`] the target as a configuration file makes it. [`host`] makes block devices and small file systems, where it
+//! may. [`exposition`] reads `/metrics`, strictly. Requests and replies are those of [`device`](crate::device).
 //!
 //! Nothing in here sleeps: whoever waits, waits for a condition, at most for [`PATIENCE`], and then fails by name.
 
 pub mod client;
 pub mod exposition;
+pub mod host;
 pub mod load;
 pub mod memory;
 pub mod queue;

@@ -365,3 +365,30 @@ fn r12_commands_on_the_medium_of_an_absent_lun_are_refused() {
         reply.assert_check((0x05, 0x25, 0x00), 512);
     }
 }
+
+/// The General Statistics and Performance log page is the unit's, not that of the shard that answers.
+#[test]
+fn log_sense_adds_up_what_all_shards_have_done() {
+    let malloc = Arc::new(Malloc::new("disk", (BLOCKS * BLOCK) as u64, BLOCK as u32).unwrap());
+    let mut setup = Setup::of([unit_with(0, 0, malloc, |_| {})]);
+    (setup.shards, setup.request_queues) = (2, 2);
+    let mut device = Device::ready(setup);
+    let read = |blocks: usize| {
+        let cdb = [0x28, 0, 0, 0, 0, 0, 0, 0, blocks as u8, 0];
+        Request::new(lun(0, 0), &cdb).data_in(blocks * BLOCK)
+    };
+    device.answer(FIRST, read(3)).assert_good(0);
+    device.answer(FIRST + 1, read(5)).assert_good(0);
+    let write = Request::new(lun(0, 0), &[0x2a, 0, 0, 0, 0, 0, 0, 0, 2, 0]).data_out(noise(2));
+    device.answer(FIRST + 1, write).assert_good(0);
+    for queue in [FIRST, FIRST + 1] {
+        let cdb = [0x4d, 0, 0x59, 0, 0, 0, 0, 0, 84, 0];
+        let reply = device.answer(queue, Request::new(lun(0, 0), &cdb).data_in(84));
+        reply.assert_good(0);
+        let field = |at: usize| u64::from_be_bytes(reply.data()[8 + at * 8..16 + at * 8].try_into().unwrap());
+        assert_eq!(reply.data()[..8], [0x99, 0, 0, 80, 0, 1, 0x03, 64]);
+        assert_eq!([field(0), field(1), field(2), field(3)], [2, 1, 2, 8], "reads, writes, blocks written and read");
+        assert_eq!(field(6), 3);
+        assert_eq!(field(7), field(4).wrapping_add(field(5)));
+    }
+}

@@ -240,7 +240,7 @@ fn write_same(unit: &LogicalUnit, transfer: Transfer, unmap: bool, no_data_out: 
 
 /// No blocks are no error, but no blocks with data are more blocks than the one byte of the CDB can say.
 fn compare_and_write(unit: &LogicalUnit, transfer: Transfer, has_data_out: bool) -> Result<Action, Sense> {
-    let blocks_max = u32::from(unit.config().compare_and_write_max_blocks);
+    let blocks_max = u32::from(unit.compare_and_write_max_blocks());
     supported(blocks_max > 0)?;
     unit.check_range(transfer.lba, transfer.blocks)?;
     if transfer.blocks > blocks_max || transfer.blocks == 0 && has_data_out {

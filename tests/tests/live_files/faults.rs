@@ -1,57 +1,17 @@
 //! What a guest reads when the file below its disk fails: literal sense bytes, and counters beside them.
 
 use std::fs::OpenOptions;
-use std::path::Path;
 
 use tempfile::TempDir;
 use tests::device::{Request, lun};
-use tests::live::client::{Client, FIRST, LOGICAL_UNIT_RESET, Plan, good, read, write};
-use tests::live::rig::cores;
-use tests::live::running::Running;
+use tests::live::client::{FIRST, LOGICAL_UNIT_RESET, read, write};
+use tests::live::host::Fixture;
 
-use crate::host::Fixture;
+use crate::guest::guest;
 
 const SYNCHRONIZE_CACHE: [u8; 10] = [0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// WRITE (10) of block 0 with FUA.
 const FORCED_WRITE: [u8; 10] = [0x2a, 0x08, 0, 0, 0, 0, 0, 0, 1, 0];
-
-struct Guest {
-    running: Running,
-    client: Client,
-}
-
-/// A guest with one disk: `path` as a file device with these keys.
-fn guest(path: &Path, keys: &str) -> Option<Guest> {
-    let pollers = cores(1)?;
-    let running = Running::start(|dir| {
-        format!(
-            "[metrics]\nlisten = '127.0.0.1:0'\n[reactor]\ncores = {pollers:?}\n\
-             [[bdev]]\nname = 'disk'\nkind = 'file'\npath = '{}'\n{keys}\n\
-             [[scsi]]\nname = 'vm0'\nsocket = '{}/vm0.sock'\npollers = {pollers:?}\n[[scsi.lun]]\nbdev = 'disk'\n",
-            path.display(),
-            dir.display()
-        )
-    });
-    let mut client = Client::connect(&running.path("vm0.sock"), &Plan { data_len: 64 << 10, ..Plan::default() });
-    client.ready(FIRST, 0);
-    Some(Guest { running, client })
-}
-
-impl Guest {
-    fn sense(&mut self, request: Request) -> Option<(u8, u8, u8)> {
-        let reply = self.client.run(FIRST, request);
-        assert_eq!(reply.outcome(), (0, 2), "S_OK and CHECK CONDITION");
-        reply.sense()
-    }
-
-    fn good(&mut self, request: Request) -> Vec<u8> {
-        good(self.client.run(FIRST, request))
-    }
-
-    fn metric(&self, name: &str) -> f64 {
-        self.running.scrape().sum(name, &[("bdev", "disk")])
-    }
-}
 
 fn flush() -> Request {
     Request::new(lun(0, 0), &SYNCHRONIZE_CACHE)
@@ -60,7 +20,7 @@ fn flush() -> Request {
 #[test]
 fn file_without_room_is_space_allocation_failed_until_blocks_are_given_back() {
     let place = TempDir::new().unwrap();
-    let Some(mount) = Fixture::full_soon(&place) else { return };
+    let Some(mount) = Fixture::small_tmpfs(&place) else { return };
     let Some(mut guest) = guest(&mount.path().join("f"), "size = '8MiB'") else { return };
     let block = [0x55; 64 << 10];
     let mut written = 0;
@@ -87,7 +47,7 @@ fn block_device_that_cannot_be_read_is_an_unrecovered_read_error() {
     let place = tempfile::tempdir_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
     let backing = place.path().join("backing");
     for keys in ["", "direct = false"] {
-        let Some(device) = Fixture::loop_device(&backing, 4 << 20) else { return };
+        let Some(device) = Fixture::loop_device(&backing, 4 << 20, 512) else { return };
         let Some(mut guest) = guest(device.path(), keys) else { return };
         OpenOptions::new().write(true).open(&backing).unwrap().set_len(1 << 20).unwrap();
         assert_eq!(guest.sense(read(0, 4096, 8)), Some((0x03, 0x11, 0x00)), "MEDIUM ERROR, UNRECOVERED READ ERROR");
@@ -102,8 +62,8 @@ fn block_device_that_cannot_be_read_is_an_unrecovered_read_error() {
 #[test]
 fn file_that_lost_data_in_a_flush_is_a_write_error_until_the_lun_is_reset() {
     let place = TempDir::new().unwrap();
-    let Some(mount) = Fixture::full_soon(&place) else { return };
-    let Some(device) = Fixture::loop_device(&mount.path().join("backing"), 8 << 20) else { return };
+    let Some(mount) = Fixture::small_tmpfs(&place) else { return };
+    let Some(device) = Fixture::loop_device(&mount.path().join("backing"), 8 << 20, 512) else { return };
     let Some(mut guest) = guest(device.path(), "direct = false") else { return };
     // More than there is room for behind the page cache, which takes it all.
     (0..64).for_each(|n| _ = guest.good(write(0, n * 128, &[n as u8; 64 << 10])));
@@ -111,7 +71,7 @@ fn file_that_lost_data_in_a_flush_is_a_write_error_until_the_lun_is_reset() {
     assert_eq!(guest.sense(flush()), lost);
     // The kernel would say now that all is well: it has forgotten.
     assert_eq!(guest.sense(flush()), lost);
-    assert_eq!(guest.sense(Request::new(lun(0, 0), &FORCED_WRITE).data_out(&[1; 512])), lost);
+    assert_eq!(guest.sense(Request::new(lun(0, 0), &FORCED_WRITE).data_out([1; 512])), lost);
     assert_eq!(guest.metric("ringside_bdev_file_sync_failed"), 1.0);
     assert_eq!(guest.metric("ringside_bdev_file_sync_failures_total"), 1.0);
     guest.good(write(0, 0, &[2; 512]));
@@ -122,7 +82,7 @@ fn file_that_lost_data_in_a_flush_is_a_write_error_until_the_lun_is_reset() {
     assert_eq!(answer.byte(), 0, "FUNCTION COMPLETE");
     assert_eq!(guest.sense(flush()), Some((0x06, 0x29, 0x03)), "BUS DEVICE RESET FUNCTION OCCURRED");
     guest.good(flush());
-    guest.good(Request::new(lun(0, 0), &FORCED_WRITE).data_out(&[3; 512]));
+    guest.good(Request::new(lun(0, 0), &FORCED_WRITE).data_out([3; 512]));
     assert_eq!(guest.metric("ringside_bdev_file_sync_failed"), 0.0);
     drop((guest, device));
 }
@@ -150,6 +110,6 @@ fn file_cache_modes_are_told_by_the_caching_mode_page() {
         let page = guest.good(Request::new(lun(0, 0), &[0x1a, 0x08, 0x08, 0, 255, 0]).data_in(255));
         assert_eq!((page[4] & 0x3f, page[6] & 0x04), (0x08, wce), "{cache}");
         assert_eq!(page[2] & 0x10, 0x10, "DPOFUA: FUA is honoured");
-        guest.good(Request::new(lun(0, 0), &FORCED_WRITE).data_out(&[1; 512]));
+        guest.good(Request::new(lun(0, 0), &FORCED_WRITE).data_out([1; 512]));
     }
 }

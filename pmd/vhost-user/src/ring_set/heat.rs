@@ -28,11 +28,19 @@ pub(super) enum Heat {
 }
 
 impl RingSet {
-    /// Chains of the ring in `slot` wait for the device to have something for them, as event buffers do: they are no work,
-    /// and no reason to stay awake. The ring is never hot and never cold; pop when there is something.
-    pub fn set_passive(&mut self, slot: usize) {
-        self.rings[slot].passive = true;
-        self.leave(slot, Heat::Out);
+    /// Whether chains of the ring in `slot` wait for the device to have something for them, as event buffers do: they are no
+    /// work then, and no reason to stay awake. The ring is neither hot nor cold; pop when there is something.
+    pub fn set_passive(&mut self, slot: usize, passive: bool) {
+        if self.rings[slot].passive == passive {
+            return;
+        }
+        self.rings[slot].passive = passive;
+        self.kicks_generation += 1;
+        if passive {
+            self.leave(slot, Heat::Out);
+        } else {
+            self.begin(slot);
+        }
     }
 
     /// The ring in `slot` is rarely used, as control queues are: it is cold from the start.

@@ -129,7 +129,7 @@ fn chains_of_a_passive_ring_are_no_reason_to_stay_awake() {
     driver.add(&[BUFFER], 0).unwrap();
     driver.publish();
     assert!(rig.set.enable_notifications(), "a chain is available");
-    rig.set.set_passive(0);
+    rig.set.set_passive(0, true);
     assert!(!rig.set.enable_notifications());
 }
 

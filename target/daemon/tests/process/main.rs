@@ -4,4 +4,5 @@
 mod idle;
 mod metrics;
 mod place;
+mod reload;
 mod serve;

@@ -1,5 +1,5 @@
-//! Pieces of the host that fail for real: a file system without room, and loop devices over a file of it. Whoever may make
-//! neither is told so, loudly.
+//! Pieces of the host that need its permission: a file system with little room, and block devices over a file. Whoever
+//! may not make one is told so, loudly, and skips.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,12 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// A tmpfs of 1 MiB. `None` without the right to mount.
-    pub fn full_soon(place: &TempDir) -> Option<Fixture> {
+    /// A tmpfs of 1 MiB, mounted in a directory. `None` without the right to mount.
+    ///
+    /// # Panics
+    /// If the directory cannot be written to.
+    #[must_use]
+    pub fn small_tmpfs(place: &TempDir) -> Option<Fixture> {
         let path = place.path().join("small");
         std::fs::create_dir(&path).expect("a directory");
         let mut mount = Command::new("mount");
@@ -24,13 +28,21 @@ impl Fixture {
         output(&mut mount).map(|_| Fixture { path, undo: ["umount", "--lazy"] })
     }
 
-    /// A loop device over a new sparse file of this size. `None` without the right to make one.
-    pub fn loop_device(backing: &Path, size: u64) -> Option<Fixture> {
+    /// A loop device with blocks of this many bytes, over a new sparse file. `None` without the right to make one.
+    ///
+    /// # Panics
+    /// If the file cannot be made.
+    #[must_use]
+    pub fn loop_device(backing: &Path, size: u64, block_size: u32) -> Option<Fixture> {
         File::create(backing).and_then(|file| file.set_len(size)).expect("a file");
-        let made = output(Command::new("losetup").args(["--find", "--show"]).arg(backing))?;
+        let mut losetup = Command::new("losetup");
+        losetup.args(["--find", "--show", "--sector-size", &block_size.to_string()]).arg(backing);
+        let made = output(&mut losetup)?;
         Some(Fixture { path: made.trim().into(), undo: ["losetup", "--detach"] })
     }
 
+    /// The mount point, or the device.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -50,6 +62,6 @@ fn output(command: &mut Command) -> Option<String> {
         Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         Err(error) => error.to_string(),
     };
-    eprintln!("SKIPPED: a host that fails: {:?}: {why}", command.get_program());
+    eprintln!("SKIPPED: {:?}: {why}", command.get_program());
     None
 }

@@ -1,12 +1,13 @@
 //! One poller's way into a file: requests become system calls on its ring, one after the other where one is not enough.
 //!
 //! A request is in exactly one place: `held` or `exclusive` (another change of the device goes first), `ready` (its next
-//! call can be made), `starved` (waits for a bounce buffer), or in the ring.
+//! call can be made), `starved` (waits for a bounce buffer), in the ring, or a question to the seeker.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender};
 
 use bdev::scatter::{first_difference, part};
 use bdev::{Completion, Io, IoChannel, Op, Status, Submitted, Turn};
@@ -19,6 +20,7 @@ use crate::counters::ChannelCounters;
 use crate::file::Shared;
 use crate::request::{Request, Step};
 use crate::ring::{Call, IoVec, Memory, Ring};
+use crate::seeker::{self, Answer, Question, Seeker};
 
 pub(crate) struct FileChannel {
     /// First, so that it is dropped first: the kernel lets go of what the others hold.
@@ -35,6 +37,11 @@ pub(crate) struct FileChannel {
     turn: Turn,
     bounces: Bounces,
     results: Vec<(u32, i32)>,
+    /// Who knows the holes of the file; nobody, of a block device.
+    seeker: Option<Seeker>,
+    /// Questions that wait for an answer, and where it comes.
+    asked: usize,
+    answers: (Sender<Answer>, Receiver<Answer>),
     /// The one system call of this batch was made.
     entered: bool,
     /// The poller is about to sleep, and will not come by for what is left over.
@@ -60,10 +67,54 @@ impl FileChannel {
             turn: file.exclusion.join(),
             bounces,
             results: Vec::with_capacity(DEPTH as usize),
+            seeker: None,
+            asked: 0,
+            answers: mpsc::channel(),
             entered: false,
             armed: false,
             counters: file.counters.join(),
         })
+    }
+
+    /// The same channel, which knows whom to ask for the holes of the file.
+    pub(crate) fn asking(mut self, seeker: Option<Seeker>) -> FileChannel {
+        self.seeker = seeker;
+        self
+    }
+
+    /// Asks which blocks there are.
+    #[cold]
+    fn ask(&mut self, io: &Io<'_>, runs_max: u16) -> Submitted {
+        let (geometry, Some(runs)) = (self.file.geometry, io.runs) else { return Submitted::Done(Status::Failed) };
+        if io.lba >= geometry.block_count() {
+            return Submitted::Done(Status::OutOfRange);
+        }
+        if self.is_full() {
+            return Submitted::Done(Status::Busy);
+        }
+        let name = self.place();
+        self.requests[name as usize].begin(io, geometry, false);
+        let (answers, wake) = (self.answers.0.clone(), self.ring.waker());
+        let question = Question { lba: io.lba, runs_max, runs: runs.clone(), name, answers, wake };
+        if self.seeker.as_ref().is_some_and(|seeker| seeker.ask(question)) {
+            self.asked += 1;
+            return Submitted::Pending;
+        }
+        self.vacant.push(name);
+        runs.leave(seeker::unknown(geometry, io.lba));
+        Submitted::Done(Status::Good)
+    }
+
+    #[cold]
+    fn take_answers(&mut self, done: &mut Vec<Completion>) {
+        while let Ok((name, status)) = self.answers.1.try_recv() {
+            self.asked -= 1;
+            self.finish(name, status, done);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.vacant.is_empty() && self.requests.len() >= REQUESTS_MAX
     }
 
     /// What can be said of a request at once.
@@ -90,7 +141,7 @@ impl FileChannel {
         if nothing {
             return Some(Status::Good);
         }
-        (self.vacant.is_empty() && self.requests.len() >= REQUESTS_MAX).then_some(Status::Busy)
+        self.is_full().then_some(Status::Busy)
     }
 
     fn place(&mut self) -> u32 {
@@ -359,6 +410,9 @@ impl FileChannel {
 
 impl IoChannel for FileChannel {
     fn submit(&mut self, io: &Io<'_>, _: Tsc) -> Submitted {
+        if let Op::BlockStatus { runs_max } = io.op {
+            return self.ask(io, runs_max);
+        }
         if let Some(status) = self.refusal(io) {
             return Submitted::Done(status);
         }
@@ -403,6 +457,9 @@ impl IoChannel for FileChannel {
             self.advance(index, result, done);
         }
         self.results = results;
+        if self.asked > 0 {
+            self.take_answers(done);
+        }
         self.pump();
         self.enter();
         done.len() - before

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bdev::{Bdev, BdevInfo, Channel, Completion, CounterBlocks, Exclusion, Geometry, Io, IoChannel, Status, Submitted};
 use reactor::clock::Tsc;
@@ -11,6 +11,7 @@ use reactor::clock::Tsc;
 use crate::channel::FileChannel;
 use crate::config::{Cache, FileConfig, FileError};
 use crate::counters::{ChannelCounters, FileCounts};
+use crate::seeker::Seeker;
 use crate::{lock, open};
 
 /// A file, or a block device of the host, as a block device. Locked against other processes for as long as it, or a
@@ -34,6 +35,9 @@ pub(crate) struct Shared {
     pub counters: CounterBlocks<ChannelCounters>,
     /// Data was lost on its way to stable storage: nothing is said to be there any more.
     pub sync_failed: AtomicBool,
+    /// Who finds the holes of a regular file; started with the first channel.
+    seeker: OnceLock<Option<Seeker>>,
+    regular: bool,
     /// The file system has no holes.
     pub no_holes: AtomicBool,
     /// The file system writes no zeroes.
@@ -67,6 +71,8 @@ impl File {
             exclusion: Exclusion::default(),
             counters: CounterBlocks::default(),
             sync_failed: AtomicBool::new(false),
+            seeker: OnceLock::new(),
+            regular: opened.regular,
             no_holes: AtomicBool::new(!opened.holes),
             no_zeroes: AtomicBool::new(false),
         };
@@ -108,7 +114,7 @@ impl Bdev for File {
 
     fn open(&self) -> Channel {
         let channel: Box<dyn IoChannel> = match FileChannel::open(&self.shared) {
-            Ok(channel) => Box::new(channel),
+            Ok(channel) => Box::new(channel.asking(self.shared.seeker())),
             Err(error) => {
                 tracing::error!(bdev = %self.info.name, "no channel: {error}");
                 Box::new(NoChannel)
@@ -126,6 +132,12 @@ impl Bdev for File {
 impl Shared {
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// On a control thread: the new thread runs where that one may.
+    fn seeker(&self) -> Option<Seeker> {
+        let start = || Seeker::start(self.fd(), self.geometry).inspect_err(|error| tracing::warn!("a thread: {error}"));
+        self.seeker.get_or_init(|| if self.regular { start().ok() } else { None }).clone()
     }
 }
 

@@ -3,10 +3,11 @@
 //! [`File`] is the device: `open` finds out what the path is and what its file system can do, and takes the lock.
 //! A channel has a ring of its own (`ring`, the only unsafe module beside the lock) and carries each request (`request`)
 //! through one or more system calls (`channel`). Guest pages go to the kernel as they are; where the alignment of a
-//! guest's buffers forbids it, the data takes the way over a bounce buffer (`bounce`), and that is counted.
+//! guest's buffers forbids it, the data takes the way over a bounce buffer (`bounce`), and that is counted. Where the holes
+//! of a file are is found out by one thread per file (`seeker`).
 //!
-//! No SCSI and no threads in here. Nothing in here blocks a poller: what the kernel cannot do at once it does on
-//! workers of its own. Linux only, 5.11 or newer; 6.1 is where the cheapest kind of ring begins.
+//! No SCSI in here. Nothing in here blocks a poller: what the kernel cannot do at once it does on workers of its own,
+//! which stay off the cores of pollers. Linux only, 5.11 or newer; 6.1 is where the cheapest kind of ring begins.
 //!
 //! # What is on stable storage, and when
 //!
@@ -31,6 +32,7 @@ mod open;
 mod request;
 #[allow(unsafe_code, reason = "the kernel is given addresses: io_uring submission")]
 mod ring;
+mod seeker;
 
 pub use config::{Cache, FileConfig, FileError};
 pub use counters::FileCounts;

@@ -26,6 +26,8 @@ pub(crate) struct Opened {
     pub direct: Option<Alignment>,
     /// Whether blocks can be given back.
     pub holes: bool,
+    /// No block device.
+    pub regular: bool,
     pub rotational: bool,
     pub physical_block: u32,
     pub notes: Vec<String>,
@@ -60,6 +62,7 @@ pub(crate) fn open(config: &FileConfig) -> Result<Opened, FileError> {
         geometry,
         direct,
         holes,
+        regular: !block_device,
         rotational: queue.rotational,
         physical_block: queue.physical_block,
         notes,
@@ -77,7 +80,7 @@ pub(crate) fn info(name: String, config: &FileConfig, opened: &Opened) -> BdevIn
         physical_block_exponent,
         write_cache: config.cache != Cache::Writethrough,
         rotational: opened.rotational,
-        can: Abilities { unmap: opened.holes, block_status: false, ..Abilities::ALL },
+        can: Abilities { unmap: opened.holes, ..Abilities::ALL },
         provisioning: if opened.holes { Provisioning::Thin } else { Provisioning::Full },
         unmapped_reads_zeroes: true,
         unmap_granularity_blocks: (PAGE_BYTES / block_size).max(1),

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use guest_memory::GuestSlice;
 use io_uring::types::{Fixed, FsyncFlags};
@@ -26,7 +27,7 @@ pub(crate) struct Ring {
     /// Some of them still have to be made.
     unsubmitted: bool,
     depth: usize,
-    wake: OwnedFd,
+    wake: Arc<OwnedFd>,
     /// Reads end of file once the kernel has let go of the ring and of everything in it.
     released: OwnedFd,
 }
@@ -104,7 +105,7 @@ impl Ring {
             under_way: 0,
             unsubmitted: false,
             depth: depth as usize,
-            wake,
+            wake: Arc::new(wake),
             released,
         };
         ring.notify(false);
@@ -218,6 +219,11 @@ impl Ring {
     /// Becomes readable with each result, while [`notify`](Ring::notify) is on.
     pub(crate) fn wake(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
+    }
+
+    /// The same, for who else may have something for the poller.
+    pub(crate) fn waker(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.wake)
     }
 
     pub(crate) fn notify(&mut self, on: bool) {

@@ -100,7 +100,12 @@ impl Sources {
             "Time of a poller by what it did: busy (loops that found work), idle (loops that did not), asleep.",
             Kind::Counter,
         );
-        let mut sources = Family::new("ringside_poller_sources", "Shards that a poller polls now.", Kind::Gauge);
+        let mut sources = Family::new("ringside_poller_sources", "Shards that a poller has now.", Kind::Gauge);
+        let mut cold = Family::new(
+            "ringside_poller_cold_sources",
+            "Those of them that have been idle: they wait for a kick and are left out of the loop.",
+            Kind::Gauge,
+        );
         let mut longest = Family::new(
             "ringside_poller_longest_loop_seconds",
             "The longest loop of a poller since the start.",
@@ -127,6 +132,7 @@ impl Sources {
                 time.sample(&[core, ("mode", mode)], seconds(ticks.value()));
             }
             sources.sample(&[core], stats.sources.value() as f64);
+            cold.sample(&[core], stats.cold_sources.value() as f64);
             longest.sample(&[core], seconds(stats.longest_loop_ticks.value()));
             let values = [&stats.loops, &stats.sleeps, &stats.wakeups, &stats.jobs, &stats.panics];
             for (family, counter) in counters.iter_mut().zip(values) {
@@ -135,6 +141,7 @@ impl Sources {
         }
         families.add(time);
         families.add(sources);
+        families.add(cold);
         families.add(longest);
         families.extend(counters);
     }
@@ -370,6 +377,11 @@ impl Sources {
             "Size of the ring in descriptors while it is started, otherwise 0.",
             Kind::Gauge,
         );
+        let mut cold = Family::new(
+            "ringside_virtqueue_cold",
+            "1 while the queue has been idle: it is not polled, its driver is told to kick.",
+            Kind::Gauge,
+        );
         let mut broken =
             Family::new("ringside_virtqueue_broken", "1 while the queue is halted by a fault.", Kind::Gauge);
         let mut faults =
@@ -397,6 +409,7 @@ impl Sources {
                     family.sample(&labels, value as f64);
                 }
                 size.sample(&labels, rings.iter().map(|ring| ring.size.value()).max().unwrap_or(0) as f64);
+                cold.sample(&labels, rings.iter().map(|ring| ring.cold.value()).max().unwrap_or(0) as f64);
                 broken.sample(&labels, rings.iter().map(|ring| ring.broken.value()).max().unwrap_or(0) as f64);
                 for reason in FaultReason::ALL {
                     let count: u64 = rings.iter().map(|ring| ring.faults[reason as usize].value()).sum();
@@ -407,7 +420,7 @@ impl Sources {
             }
         }
         families.extend(counters);
-        families.extend([size, broken, faults]);
+        families.extend([size, cold, broken, faults]);
     }
 }
 

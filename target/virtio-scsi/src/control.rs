@@ -80,6 +80,11 @@ impl ControlQueue {
         }
     }
 
+    /// The slot of its ring.
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+
     /// Whether a task management function is under way.
     pub(crate) fn busy(&self) -> bool {
         self.active.is_some()

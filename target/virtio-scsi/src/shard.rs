@@ -51,7 +51,10 @@ impl Shard {
         let first_request = (0..slots).position(|slot| rings.index(slot) >= FIRST_REQUEST_QUEUE).unwrap_or(slots);
         let find = |index| (0..slots).find(|slot| rings.index(*slot) == index);
         let (control, events) = (find(CONTROL_QUEUE), find(EVENT_QUEUE));
-        let control = control.map(|slot| ControlQueue::new(slot, Arc::clone(&nexus), Arc::clone(&stats)));
+        let control = control.map(|slot| {
+            rings.set_cold_start(slot);
+            ControlQueue::new(slot, Arc::clone(&nexus), Arc::clone(&stats))
+        });
         let events = events.map(|slot| {
             rings.set_passive(slot, true);
             EventQueue::new(slot, Arc::clone(&stats))
@@ -108,6 +111,8 @@ impl Shard {
         }
     }
 
+    /// One batch of one ring. Not inlined: the loop over its requests wants the registers for itself.
+    #[inline(never)]
     fn poll_requests(&mut self, slot: usize, now: Tsc) -> usize {
         let mut limit = BATCH;
         let mut sweeping = None;
@@ -159,8 +164,13 @@ impl Shard {
 
     fn publish_requests(&mut self, now: Tsc) {
         self.requests.settle(now);
-        for slot in self.first_request..self.rings.len() {
-            self.rings.publish(slot);
+        // A ring with commands in flight is hot.
+        let mut at = 0;
+        while let Some(slot) = self.rings.hot(at) {
+            if slot >= self.first_request {
+                self.rings.publish(slot);
+            }
+            at += 1;
         }
     }
 
@@ -168,6 +178,8 @@ impl Shard {
     fn begin_sweep(&mut self, now: Tsc) {
         if let Some(sweep) = self.nexus.fence.look(&mut self.fence_seen) {
             self.targets.snapshot(&self.rings, self.first_request..self.rings.len());
+            // Cold rings, too, are swept up to there: what came before the function may have come a moment ago.
+            self.rings.warm();
             let found = self.requests.judge_blocked(&mut self.rings, sweep);
             self.sweeping = Some(Sweeping::begin(sweep, self.requests.pending_mut(), found));
             self.publish_requests(now);
@@ -194,13 +206,19 @@ impl Source for Shard {
         if self.requests.outstanding() > 0 {
             work += self.poll_backends(now);
         }
-        for slot in self.first_request..self.rings.len() {
-            work += self.poll_requests(slot, now);
+        let mut at = 0;
+        while let Some(slot) = self.rings.hot(at) {
+            if slot >= self.first_request {
+                work += self.poll_requests(slot, now);
+            }
+            at += 1;
         }
         if self.sweeping.is_some() {
             self.end_sweep();
         }
-        if let Some(control) = &mut self.control {
+        if let Some(control) = &mut self.control
+            && (control.busy() || self.rings.is_hot(control.slot()))
+        {
             work += control.poll(&mut self.rings, &self.requests, now);
         }
         if let Some(events) = self.events.as_mut().filter(|events| events.owes()) {
@@ -227,6 +245,14 @@ impl Source for Shard {
     fn disarm(&mut self) {
         self.rings.disable_notifications();
         self.requests.disarm_backends();
+    }
+
+    fn cool(&mut self) {
+        self.rings.cool();
+    }
+
+    fn warm(&mut self) {
+        self.rings.warm();
     }
 
     fn wake_fds(&self, add: &mut dyn FnMut(BorrowedFd<'_>)) {

@@ -1,56 +1,17 @@
 //! What a guest reads when the file below its disk fails: literal sense bytes, and counters beside them.
 
 use std::fs::OpenOptions;
-use std::path::Path;
 
 use tempfile::TempDir;
 use tests::device::{Request, lun};
-use tests::live::client::{Client, FIRST, LOGICAL_UNIT_RESET, Plan, good, read, write};
+use tests::live::client::{FIRST, LOGICAL_UNIT_RESET, read, write};
 use tests::live::host::Fixture;
-use tests::live::rig::cores;
-use tests::live::running::Running;
+
+use crate::guest::guest;
 
 const SYNCHRONIZE_CACHE: [u8; 10] = [0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// WRITE (10) of block 0 with FUA.
 const FORCED_WRITE: [u8; 10] = [0x2a, 0x08, 0, 0, 0, 0, 0, 0, 1, 0];
-
-struct Guest {
-    running: Running,
-    client: Client,
-}
-
-/// A guest with one disk: `path` as a file device with these keys.
-fn guest(path: &Path, keys: &str) -> Option<Guest> {
-    let pollers = cores(1)?;
-    let running = Running::start(|dir| {
-        format!(
-            "[metrics]\nlisten = '127.0.0.1:0'\n[reactor]\ncores = {pollers:?}\n\
-             [[bdev]]\nname = 'disk'\nkind = 'file'\npath = '{}'\n{keys}\n\
-             [[scsi]]\nname = 'vm0'\nsocket = '{}/vm0.sock'\npollers = {pollers:?}\n[[scsi.lun]]\nbdev = 'disk'\n",
-            path.display(),
-            dir.display()
-        )
-    });
-    let mut client = Client::connect(&running.path("vm0.sock"), &Plan { data_len: 64 << 10, ..Plan::default() });
-    client.ready(FIRST, 0);
-    Some(Guest { running, client })
-}
-
-impl Guest {
-    fn sense(&mut self, request: Request) -> Option<(u8, u8, u8)> {
-        let reply = self.client.run(FIRST, request);
-        assert_eq!(reply.outcome(), (0, 2), "S_OK and CHECK CONDITION");
-        reply.sense()
-    }
-
-    fn good(&mut self, request: Request) -> Vec<u8> {
-        good(self.client.run(FIRST, request))
-    }
-
-    fn metric(&self, name: &str) -> f64 {
-        self.running.scrape().sum(name, &[("bdev", "disk")])
-    }
-}
 
 fn flush() -> Request {
     Request::new(lun(0, 0), &SYNCHRONIZE_CACHE)

@@ -2,6 +2,7 @@
 //! that is on the medium when the guest was told so. What becomes of errors is in `faults`.
 
 mod faults;
+mod guest;
 
 use std::fs;
 use std::sync::Arc;
@@ -106,4 +107,28 @@ fn workers() -> impl Iterator<Item = (String, Vec<usize>)> {
         });
         Some((name.to_owned(), cores.collect()))
     })
+}
+
+#[test]
+fn file_tells_a_guest_which_of_its_blocks_are_mapped() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(mut guest) = guest::guest(&place.path().join("disk"), "size = '1MiB'") else { return };
+    guest.good(write(0, 64, &[1; 8192]));
+    // GET LBA STATUS (16) from LBA 0 on, 255 bytes (SBC-4 §5.5)
+    let cdb = [0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0];
+    let told = guest.good(Request::new(lun(0, 0), &cdb).data_in(255));
+    #[rustfmt::skip]
+    let expected = [
+        0, 0, 0, 52,  0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0,    0, 0, 0, 64,     1, 0, 0, 0, // deallocated
+        0, 0, 0, 0, 0, 0, 0, 64,   0, 0, 0, 16,     0, 0, 0, 0, // mapped
+        0, 0, 0, 0, 0, 0, 0, 80,   0, 0, 0x07, 0xb0, 1, 0, 0, 0,
+    ];
+    assert_eq!(told[..expected.len()], expected);
+    // UNMAP gives them back
+    let mut unmap = vec![0, 22, 0, 16, 0, 0, 0, 0];
+    unmap.extend([0, 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 16, 0, 0, 0, 0]);
+    guest.good(Request::new(lun(0, 0), &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]).data_out(unmap));
+    let told = guest.good(Request::new(lun(0, 0), &cdb).data_in(255));
+    assert_eq!(told[..24], [0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 1, 0, 0, 0]);
 }

@@ -5,7 +5,7 @@ use crossbeam::channel;
 use guest_memory::{Pages, SharedMemory};
 use rustix::event::{EventfdFlags, eventfd};
 use virtqueue::split::SplitDriver;
-use virtqueue::{Features, Segment, SplitLayout};
+use virtqueue::{Features, RingAddresses, Segment, SplitLayout};
 
 use super::*;
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use bdev::{Extent, Provisioning};
+use bdev::{BlockRun, BlockRuns, Extent, Provisioning};
 use bdev_file::Cache;
 
 use super::*;
@@ -119,6 +119,10 @@ fn block_device_has_its_own_size_and_is_written_and_read() {
         }
         assert_eq!(file.counts().bounced > 0, direct);
         assert_eq!(run(&mut channel, Op::Read, info.block_count, 1, &[guest.at(0, 512)]), Status::OutOfRange);
+        // nobody knows what is behind its blocks
+        let runs = BlockRuns::default();
+        assert_eq!(run_io(&mut channel, &Io::block_status(8, 3, &runs, Token(1))), Status::Good);
+        assert_eq!(runs.found(), [BlockRun { lba: 8, blocks: info.block_count - 8, allocated: true }]);
         let text = File::open("g", &FileConfig { size: Some(4096), ..device.config() }).unwrap_err().to_string();
         assert!(text.contains("locked") || text.contains("in use") || text.contains("has 8388608"), "{text}");
     }

@@ -2,6 +2,7 @@
 //! The steps in here; what is expected is in the modules.
 
 mod block_device;
+mod block_status;
 mod bulk;
 mod data;
 mod faults;

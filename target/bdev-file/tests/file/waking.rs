@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::*;
 
 /// Whether the channel's descriptor becomes readable within the time.
-fn woken(channel: &Channel, patience: Duration) -> bool {
+pub(super) fn woken(channel: &Channel, patience: Duration) -> bool {
     let wake = channel.wake_fd().expect("files wake");
     let mut fds = [PollFd::new(&wake, PollFlags::IN)];
     let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: 0 };

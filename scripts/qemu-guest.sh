@@ -26,6 +26,7 @@
 #   --verbose             the kernel's own messages too
 #   --append TEXT         more kernel arguments
 #   --qmp PATH            QEMU's machine protocol on this socket
+#   --type-stdin          what standard input says is typed on the guest's console
 #   --image-dir DIR       where the guest image is or is built (default: $GUEST_DIR, else .build/guest)
 #
 # Exit status: with --run the script's own; 124 = out of time, 125 = the guest ended without a result, 2 = bad
@@ -37,7 +38,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/lib/guest.sh
 . "$HERE/lib/guest.sh"
 
-SOCKET='' DISK='' RUN='' KERNEL='' BOOT='' QMP='' MEMORY_PATH='' WITH_FIO=no MEMORY=512M HUGEPAGES=no CPUS=2 QUEUES='' QUEUE_SIZE=128
+SOCKET='' DISK='' RUN='' KERNEL='' BOOT='' QMP='' MEMORY_PATH='' WITH_FIO=no TYPE_STDIN=no TYPIST_PID='' MEMORY=512M HUGEPAGES=no CPUS=2 QUEUES='' QUEUE_SIZE=128
 CMD_PER_LUN='' MAX_SECTORS='' PROPS='' TIMEOUT=180 REBOOTS=0 ACCEL=tcg BZIMAGE=no VERBOSE=no APPEND=''
 readonly UEFI_FIRMWARE=/usr/share/ovmf/OVMF.fd # of the package ovmf
 IMAGE_DIR=${GUEST_DIR:-${HERE%/*}/.build/guest}
@@ -72,6 +73,7 @@ parse_arguments() {
         case $1 in
         --with-fio) WITH_FIO=yes && shift && continue ;;
         --hugepages) HUGEPAGES=yes && shift && continue ;;
+        --type-stdin) TYPE_STDIN=yes && shift && continue ;;
         --bzimage) BZIMAGE=yes && shift && continue ;;
         --verbose) VERBOSE=yes && shift && continue ;;
         --interactive) RUN='' && shift && continue ;;
@@ -228,6 +230,10 @@ run_guest() {
         exec 6<>"$WORK/monitor.in" 7<>"$WORK/monitor.out"
     fi
     exec 5<>"$WORK/to-guest"
+    if [ $TYPE_STDIN = yes ]; then
+        setpriv --pdeathsig TERM cat <&0 >&5 2>/dev/null &
+        TYPIST_PID=$!
+    fi
     # a script that is killed takes its QEMU with it
     setpriv --pdeathsig TERM qemu-system-x86_64 "${QEMU[@]}" <"$WORK/to-guest" >"$WORK/from-guest" &
     QEMU_PID=$!
@@ -285,6 +291,11 @@ report() {
 # end_qemu: ours only, by its id; and the files of this run.
 end_qemu() {
     local tries=0
+    if [ -n "$TYPIST_PID" ]; then
+        kill "$TYPIST_PID" 2>/dev/null || true
+        wait "$TYPIST_PID" 2>/dev/null || true
+    fi
+    TYPIST_PID=''
     if [ -n "$QEMU_PID" ]; then
         kill "$QEMU_PID" 2>/dev/null || true
         while kill -0 "$QEMU_PID" 2>/dev/null && [ $tries -lt 50 ]; do

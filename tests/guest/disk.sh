@@ -1,6 +1,6 @@
 # shellcheck shell=dash
 # A disk is what it should be, and a file system on it keeps what it was given.
-# Variables: TARGET=0 LUN=0; expected when given: SIZE_BYTES VENDOR MODEL SERIAL; FILES=24 of 256 KiB each.
+# Variables: TARGET=0 LUN=0; expected when given: KERNEL (its series) SIZE_BYTES VENDOR MODEL SERIAL; FILES=24 of 256 KiB each.
 # shellcheck source=scripts/guest/functions.sh
 . /functions.sh
 TARGET=${TARGET:-0} LUN=${LUN:-0} FILES=${FILES:-24}
@@ -9,6 +9,7 @@ name=$(disk_at "$TARGET" "$LUN") || fail "no disk at target $TARGET, LUN $LUN"
 device=/sys/block/$name/device
 trimmed() { sed 's/ *$//' "$1"; }
 
+expect "kernel" "${KERNEL:-}" "$(uname -r | sed 's/^\([0-9]*\.[0-9]*\).*/\1/')"
 expect "size in bytes" "${SIZE_BYTES:-}" $(($(cat "/sys/block/$name/size") * 512))
 expect "vendor" "${VENDOR:-}" "$(trimmed "$device/vendor")"
 expect "model" "${MODEL:-}" "$(trimmed "$device/model")"

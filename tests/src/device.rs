@@ -8,6 +8,7 @@
 mod disks;
 mod driver;
 mod guest;
+mod hotplug;
 mod message;
 mod noise;
 mod rings;
@@ -30,6 +31,7 @@ use self::rings::{addresses_in, device_addresses, driver_addresses};
 
 pub use disks::{fill, medium, unit, unit_with};
 pub use guest::{Guest, Snapshot, USER_BASE};
+pub use hotplug::{CHANGE, HOTPLUG, INQUIRY, event_of, report_luns};
 pub use message::{
     Message, RESPONSE_LEN, Reply, Request, TEST_UNIT_READY, UNWRITTEN, lun, read_10, task_management, write_10,
 };
@@ -37,6 +39,8 @@ pub use noise::Noise;
 
 /// Index of the control queue.
 pub const CONTROL: u16 = 0;
+/// Index of the event queue.
+pub const EVENT: u16 = 1;
 /// Index of the first request queue.
 pub const FIRST: u16 = 2;
 /// Guest address of the first buffer, and of the border between the two regions.
@@ -390,7 +394,8 @@ impl Drop for Device {
         for shard in &mut self.shards {
             assert_eq!(shard.rings().in_flight(), 0, "requests that never ended");
         }
-        for unit in 0..self.controller.map().units().len() {
+        for place in self.controller.places() {
+            let unit = usize::from(place.index);
             assert_eq!(self.in_flight(unit), 0, "commands in flight of unit {unit} in the end");
         }
     }
@@ -401,6 +406,15 @@ fn start_reactor() -> Reactor {
     let cores = reactor::affinity::allowed().expect("the cores of this process");
     let config = ReactorConfig { cores: vec![cores[0]], idle: IdlePolicy::Adaptive };
     Reactor::start(&config).expect("a poller")
+}
+
+/// A descriptor that can be kicked.
+///
+/// # Panics
+/// If this process may open no more.
+#[must_use]
+pub fn event() -> Notifier {
+    event_pair().0
 }
 
 /// Two ends of one eventfd.

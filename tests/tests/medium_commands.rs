@@ -326,6 +326,18 @@ fn compare_and_write_writes_only_where_all_is_equal() {
     }
 }
 
+/// 256 blocks do not fit the one byte that says how many.
+#[test]
+fn compare_and_write_of_no_blocks_is_good_without_data_and_refused_with_some() {
+    let cdb = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, LBA as u8, 0, 0, 0, 0, 0, 0];
+    let mut fixture = fixture(false, false);
+    fixture.send(&cdb, &[]).assert_good(0);
+    let reply = fixture.send(&cdb, &[1; 1024]);
+    reply.assert_check((0x05, 0x24, 0x00), 1024);
+    assert_eq!(reply.sense_bytes()[15..18], [0xc0, 0, 13], "the field");
+    assert_eq!(fixture.ops(), []);
+}
+
 /// With WCE cleared by MODE SELECT nothing may stay in a cache: what has FUA gets it, what has none is flushed.
 #[test]
 fn write_through_holds_for_every_command_that_changes_the_medium() {
@@ -351,5 +363,32 @@ fn r12_commands_on_the_medium_of_an_absent_lun_are_refused() {
     for cdb in [&ten(VERIFY_10, 0, 1)[..], &ten(WRITE_SAME_10, 0, 1), &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]] {
         let reply = fixture.device.answer(FIRST, Request::new(lun(0, 1), cdb).data_out([0; 512]));
         reply.assert_check((0x05, 0x25, 0x00), 512);
+    }
+}
+
+/// The General Statistics and Performance log page is the unit's, not that of the shard that answers.
+#[test]
+fn log_sense_adds_up_what_all_shards_have_done() {
+    let malloc = Arc::new(Malloc::new("disk", (BLOCKS * BLOCK) as u64, BLOCK as u32).unwrap());
+    let mut setup = Setup::of([unit_with(0, 0, malloc, |_| {})]);
+    (setup.shards, setup.request_queues) = (2, 2);
+    let mut device = Device::ready(setup);
+    let read = |blocks: usize| {
+        let cdb = [0x28, 0, 0, 0, 0, 0, 0, 0, blocks as u8, 0];
+        Request::new(lun(0, 0), &cdb).data_in(blocks * BLOCK)
+    };
+    device.answer(FIRST, read(3)).assert_good(0);
+    device.answer(FIRST + 1, read(5)).assert_good(0);
+    let write = Request::new(lun(0, 0), &[0x2a, 0, 0, 0, 0, 0, 0, 0, 2, 0]).data_out(noise(2));
+    device.answer(FIRST + 1, write).assert_good(0);
+    for queue in [FIRST, FIRST + 1] {
+        let cdb = [0x4d, 0, 0x59, 0, 0, 0, 0, 0, 84, 0];
+        let reply = device.answer(queue, Request::new(lun(0, 0), &cdb).data_in(84));
+        reply.assert_good(0);
+        let field = |at: usize| u64::from_be_bytes(reply.data()[8 + at * 8..16 + at * 8].try_into().unwrap());
+        assert_eq!(reply.data()[..8], [0x99, 0, 0, 80, 0, 1, 0x03, 64]);
+        assert_eq!([field(0), field(1), field(2), field(3)], [2, 1, 2, 8], "reads, writes, blocks written and read");
+        assert_eq!(field(6), 3);
+        assert_eq!(field(7), field(4).wrapping_add(field(5)));
     }
 }

@@ -74,7 +74,7 @@ fn r03_configured_units_promise_no_more_than_max_sectors() {
             let config = Config::parse(&text, "text").unwrap();
             let bdevs = Bdevs::build(&config).unwrap();
             let controller = assemble::controller(&config.controllers[0], &bdevs);
-            let blocks = controller.map().units()[0].logical_unit.max_transfer_blocks();
+            let blocks = controller.map().unit(0).expect("the only one").logical_unit.max_transfer_blocks();
             let promised = u64::from(blocks) * u64::from(block_size);
             let limit = u64::from(max_sectors) * 512;
             assert!(blocks > 0, "0 would be no limit");

@@ -33,8 +33,8 @@ impl PollerHandle {
         self.shared.core
     }
 
-    /// Hands a source to the poller, which polls it from its next loop on, after all sources added before. Does not wait. If
-    /// the poller has ended, the source is dropped here.
+    /// Hands a source to the poller, which polls it from its next loop on. Does not wait. If the poller has ended, the source
+    /// is dropped here.
     pub fn add<S: Source>(&self, source: S) -> SourceHandle<S> {
         let id = SourceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let entry = Entry::new(id, source);
@@ -42,10 +42,10 @@ impl PollerHandle {
         SourceHandle { poller: self.clone(), id, source: PhantomData }
     }
 
-    /// Makes sure that the poller polls its sources after this call, so that one of them can find what the calling thread has
-    /// left for it. A fence and a load while the poller is awake; a write to an eventfd if it sleeps.
+    /// Makes sure that the poller polls its sources after this call, the cold ones, too, so that one of them can find what the
+    /// calling thread has left for it. A store, a fence and a load while the poller is awake; a write to an eventfd if it sleeps.
     pub fn wake(&self) {
-        self.shared.wake();
+        self.shared.rouse();
     }
 
     /// What the poller measures.

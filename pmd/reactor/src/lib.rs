@@ -18,6 +18,17 @@
 //! and only then the poller blocks in `epoll_wait` on the fds of its sources until the nearest deadline. That order is
 //! the module `doze`, which a loom model checks (`RUSTFLAGS="--cfg loom" cargo test -p reactor --release loom`).
 //!
+//! # Idle sources
+//! Under either policy, a source that did no work for 10 to 20 ms goes cold: it is armed as if for sleep and left out of the
+//! loop, so that hundreds of idle devices cost a busy one nothing in its loops. Parts of sources do the same
+//! ([`Source::cool`]). What a poller that is awake does for all of them, every 100 µs:
+//! - one `epoll_wait` that does not wait: sources whose fds rang become hot. So a kick is noticed within 100 µs and one loop;
+//! - the sweep: one hot and one cold source are looked at in full, for drivers that do not kick as they should. Of `n` cold
+//!   sources, each has its turn within `n` × 100 µs and one loop more each.
+//!
+//! A poller that sleeps does not sweep: the virtio specification has drivers kick, and [`IdlePolicy::Busy`] is for those
+//! that do not.
+//!
 //! # Panics
 //! A source that panics is taken out of the loop, logged and counted; its neighbours go on. Its handles answer [`Gone`].
 //!

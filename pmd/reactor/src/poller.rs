@@ -1,6 +1,6 @@
 //! The loop of a poller thread: jobs, sources, accounting, idling; how others reach it is in `handle`, what it sleeps on in `bell`.
 
-use crate::bell::Bell;
+use crate::bell::{Bell, Rung};
 use crate::clock::Tsc;
 use crate::doze::{Doze, Sleeper};
 use crate::inbox::{Inbox, Job};
@@ -43,8 +43,14 @@ impl Shared {
         self.wake();
     }
 
-    pub(crate) fn wake(&self) {
+    /// Makes sure that the poller looks at its inbox.
+    fn wake(&self) {
         self.doze.wake(&*self.bell);
+    }
+
+    /// Makes sure that the poller looks at every source.
+    pub(crate) fn rouse(&self) {
+        self.doze.rouse(&*self.bell);
     }
 
     /// Nobody will take jobs any more.
@@ -65,6 +71,12 @@ pub(crate) struct Poller {
     /// How long to stay awake without work, in ticks: grows while sources refuse to sleep.
     patience: u64,
     spin_ticks: u64,
+    /// When to ask next which cold sources rang.
+    glance_at: Tsc,
+    glance_ticks: u64,
+    /// When to let what is idle go cold.
+    cool_at: Tsc,
+    cool_ticks: u64,
 }
 
 /// Whether the calling thread is a poller, and so must not block.
@@ -76,7 +88,20 @@ impl Poller {
     pub(crate) fn new(shared: Arc<Shared>, idle: IdlePolicy) -> Self {
         let (now, spin_ticks) = (Tsc::now(), Tsc::ticks(SPIN_NANOS));
         let (sleep_at, patience) = (now + spin_ticks, spin_ticks);
-        Self { shared, sources: Sources::new(), idle, now, sleep_at, patience, spin_ticks }
+        let (glance_ticks, cool_ticks) = (Tsc::ticks(GLANCE_NANOS), Tsc::ticks(COOL_NANOS));
+        Self {
+            shared,
+            sources: Sources::new(),
+            idle,
+            now,
+            sleep_at,
+            patience,
+            spin_ticks,
+            glance_at: now + glance_ticks,
+            glance_ticks,
+            cool_at: now + cool_ticks,
+            cool_ticks,
+        }
     }
 
     /// Polls until it is told to stop, through every panic of a source.
@@ -91,18 +116,25 @@ impl Poller {
 
     fn turn_until_stopped(&mut self) {
         self.shared.doze.rise();
-        self.sources.disarm();
+        self.sources.recover();
         while !(self.sources.stopping() && self.shared.inbox.is_empty()) {
             self.turn();
         }
+        self.sources.recover();
         self.shared.close();
     }
 
     /// One loop.
     #[inline]
     fn turn(&mut self) {
-        let jobs = self.run_jobs();
-        let work = jobs + self.sources.poll(self.now);
+        let mut work = self.run_jobs();
+        if self.now >= self.glance_at {
+            work += self.glance();
+        }
+        if self.shared.doze.is_roused() {
+            work += self.look_at_cold();
+        }
+        work += self.sources.poll(self.now);
         self.account(work > 0);
         if work > 0 {
             self.sleep_at = self.now + self.spin_ticks;
@@ -133,7 +165,40 @@ impl Poller {
         let start = Tsc::now();
         job(&mut self.sources);
         stats.longest_job_ticks.record(Tsc::now() - start);
+        self.show_sources();
+    }
+
+    /// Looks after cold sources: those that rang, the next of the sweep, and those that are to become cold.
+    #[cold]
+    fn glance(&mut self) -> usize {
+        self.glance_at = self.now + self.glance_ticks;
+        let rung = self.shared.bell.wait(Some(0));
+        self.sources.heed(&rung);
+        let work = self.sources.sweep(&self.shared.bell, self.now);
+        self.cool();
+        self.show_sources();
+        work
+    }
+
+    /// Every so often, lets go cold what has been idle since the last time.
+    fn cool(&mut self) {
+        if self.now >= self.cool_at {
+            self.cool_at = self.now + self.cool_ticks;
+            self.sources.cool(&self.shared.bell, self.now);
+        }
+    }
+
+    /// Somebody has left a message for one of the sources.
+    #[cold]
+    fn look_at_cold(&mut self) -> usize {
+        self.shared.doze.take_roused();
+        self.sources.visit_cold(&self.shared.bell, self.now)
+    }
+
+    fn show_sources(&self) {
+        let stats = &self.shared.stats;
         stats.sources.set(self.sources.len() as u64);
+        stats.cold_sources.set(self.sources.cold_len() as u64);
     }
 
     /// Ends a loop: one reading of the clock, for it and for the next.
@@ -152,6 +217,7 @@ impl Poller {
     /// Tries to sleep, and decides when to try again.
     #[cold]
     fn sleep(&mut self) {
+        self.cool();
         let mut night = Night {
             shared: &self.shared,
             sources: &mut self.sources,
@@ -159,11 +225,15 @@ impl Poller {
             readiness: Readiness::Ready,
             found: false,
             woken: self.now,
+            rung: Rung::none(),
         };
         let slept = self.shared.doze.fall_asleep(&mut night);
-        let (readiness, found, woken) = (night.readiness, night.found, night.woken);
+        let Night { readiness, found, woken, rung, .. } = night;
         if slept {
             self.now = woken;
+            self.glance_at = woken + self.glance_ticks;
+            self.sources.heed(&rung);
+            self.show_sources();
         } else {
             self.account(found);
         }
@@ -185,7 +255,7 @@ impl Poller {
         }
         let stats = &self.shared.stats;
         stats.panics.add(1);
-        stats.sources.set(self.sources.len() as u64);
+        self.show_sources();
     }
 }
 
@@ -199,6 +269,8 @@ struct Night<'a> {
     /// Whether the last look found work.
     found: bool,
     woken: Tsc,
+    /// What ended the sleep.
+    rung: Rung,
 }
 
 impl Sleeper for Night<'_> {
@@ -213,7 +285,7 @@ impl Sleeper for Night<'_> {
 
     fn recheck(&mut self) -> bool {
         self.found = self.sources.poll(Tsc::now()) > 0;
-        self.found || !self.shared.inbox.is_empty()
+        self.found || !self.shared.inbox.is_empty() || self.shared.doze.is_roused()
     }
 
     fn block(&mut self) {
@@ -222,10 +294,10 @@ impl Sleeper for Night<'_> {
         let asleep = Tsc::now();
         stats.idle_ticks.add(asleep - self.started);
         stats.sleeps.add(1);
-        let rung = self.shared.bell.wait(deadline.map(|deadline| deadline - asleep));
+        self.rung = self.shared.bell.wait(deadline.map(|deadline| deadline - asleep));
         self.woken = Tsc::now();
         stats.asleep_ticks.add(self.woken - asleep);
-        stats.wakeups.add(u64::from(rung));
+        stats.wakeups.add(u64::from(self.rung.any()));
     }
 
     fn disarm(&mut self) {
@@ -247,6 +319,10 @@ thread_local! {
 const JOBS_PER_LOOP: usize = 16;
 /// How long an adaptive poller polls without work before it tries to sleep: about what a sleep and a wakeup cost.
 const SPIN_NANOS: u64 = 50_000;
+/// How often a poller that is awake asks which fds of its sources rang: one system call, some 200 ns (Zen 4).
+const GLANCE_NANOS: u64 = 100_000;
+/// A source, or a ring, goes cold when it was idle from one of these moments to the next.
+const COOL_NANOS: u64 = 10_000_000;
 /// A sleep until a deadline nearer than this would miss it.
 const SHORTEST_SLEEP_NANOS: u64 = 20_000;
 /// Where sources refuse to sleep, attempts grow rarer, up to this many times `SPIN_NANOS`: each costs them a notification enabled.

@@ -12,7 +12,7 @@ pub struct PollerStats {
     pub idle_ticks: Counter,
     /// Time blocked, with every source armed.
     pub asleep_ticks: Counter,
-    /// Loops over all sources.
+    /// Loops over all hot sources.
     pub loops: Counter,
     /// The longest loop, jobs included and sleep excluded. Time off the processor counts: it is as long for the guests.
     pub longest_loop_ticks: MaxGauge,
@@ -24,8 +24,10 @@ pub struct PollerStats {
     pub sleeps: Counter,
     /// Sleeps that a notification ended; the others met a deadline.
     pub wakeups: Counter,
-    /// Sources polled now.
+    /// Sources that the poller has now, hot and cold.
     pub sources: Gauge,
+    /// Those of them that are cold: armed, and not polled in every loop.
+    pub cold_sources: Gauge,
     /// Sources taken out because they panicked.
     pub panics: Counter,
 }

@@ -18,6 +18,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Back to zero, for another thing to be counted. Only while there is no writer.
+    pub fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     /// The count so far. Any thread.
     #[inline]
     pub fn value(&self) -> u64 {
@@ -36,6 +41,15 @@ mod tests {
         counter.add(0);
         counter.add(41);
         assert_eq!(counter.value(), 42);
+    }
+
+    #[test]
+    fn counter_reset_counts_from_zero() {
+        let counter = Counter::new();
+        counter.add(7);
+        counter.reset();
+        counter.add(2);
+        assert_eq!(counter.value(), 2);
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl MaxGauge {
         }
     }
 
+    /// Back to zero, for another thing to be watched. Only while there is no writer.
+    pub fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     /// The mark. Any thread.
     #[inline]
     pub fn value(&self) -> u64 {

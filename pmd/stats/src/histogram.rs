@@ -33,6 +33,17 @@ impl Histogram {
         }
     }
 
+    /// The sum of all values, modulo 2^64. Any thread, at any time.
+    pub fn sum(&self) -> u64 {
+        self.sum.load(Relaxed)
+    }
+
+    /// Back to empty, for another thing to be measured. Only while there is no writer.
+    pub fn reset(&self) {
+        let words = [&self.sum, &self.max];
+        words.into_iter().chain(&self.buckets).for_each(|word| word.store(0, Relaxed));
+    }
+
     /// A copy to look at. Any thread, at any time: the writer is not disturbed beyond the cache lines read.
     ///
     /// Count, quantiles and cumulative counts of a snapshot agree with each other, and never fall from one snapshot to

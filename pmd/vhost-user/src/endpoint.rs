@@ -32,6 +32,11 @@ pub trait Shard: Source {
 
     /// The device was reset: every ring is stopped. Forget what belonged to the driver.
     fn reset(&mut self);
+
+    /// The driver has accepted these features. For devices of which not only the rings look at them.
+    fn set_features(&mut self, features: u64) {
+        let _ = features;
+    }
 }
 
 /// Who waits for a connection's requests to end, and since when: a metric (R14).
@@ -278,7 +283,10 @@ impl<S: Shard> Backend for Endpoint<S> {
     fn perform(&mut self, effect: Effect) -> Result<Answer, EffectError> {
         let text = |error: guest_memory::TableError| EffectError::new(error.to_string());
         match effect {
-            Effect::SetFeatures(features) => self.features = features,
+            Effect::SetFeatures(features) => {
+                self.features = features;
+                self.shards.iter().for_each(|shard| shard.run(move |shard| shard.set_features(features)));
+            }
             Effect::SetMemTable(regions) => {
                 let table = MemTable::new(self.map(&regions)?).map_err(text)?;
                 self.swap_table(table)?;

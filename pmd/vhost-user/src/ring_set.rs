@@ -1,21 +1,25 @@
 //! The poller's half of a connection: the rings that one shard owns, and the memory table they translate with.
 //!
-//! A device model pops chains here, completes each with its [`Ticket`], and publishes. The control half
-//! (`endpoint.rs`) reaches in through the shard's inbox to start and stop rings and to hand over memory tables; nothing
-//! in here blocks, and what is slow to drop goes back to the control thread.
+//! A device model pops chains here, completes each with its [`Ticket`], and publishes. Which rings it has to look at, and
+//! how drivers notify, is `ring_set/heat.rs`. The control half (`endpoint.rs`) reaches in through the shard's inbox to start
+//! and stop rings and to hand over memory tables (`ring_set/life.rs`); nothing in here blocks, and what is slow to drop goes
+//! back to the control thread.
 //!
 //! Custody of memory: requests hold no reference count. The set counts what is in flight by table generation; an old
 //! table is sent back to the control thread when the last request of its generation has completed.
 
+mod heat;
+mod life;
+
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 use guest_memory::MemTable;
 use virtqueue::split::SplitDevice;
-use virtqueue::{Chain, ChainBatch, Fault, FaultReason, RingAddresses};
+use virtqueue::{Chain, ChainBatch, Fault, FaultReason};
 
+use self::heat::Heat;
 use crate::notify::Notifier;
 use crate::ring_stats::RingStats;
 
@@ -23,6 +27,8 @@ use crate::ring_stats::RingStats;
 #[derive(Debug)]
 pub struct RingSet {
     rings: Vec<Ring>,
+    /// Slots of the rings that are polled, in order.
+    hot: Vec<u16>,
     table: Arc<MemTable>,
     generation: u32,
     /// Chains popped and not completed, of the current generation.
@@ -90,8 +96,11 @@ struct Ring {
     index: u16,
     queue: Option<SplitDevice>,
     enabled: bool,
+    heat: Heat,
     /// See [`RingSet::set_passive`].
     passive: bool,
+    /// See [`RingSet::set_cold_start`].
+    cold_start: bool,
     fault_told: bool,
     /// Its memory is not in the current table: it is never fetched from or armed again until it is stopped.
     lost: bool,
@@ -121,8 +130,9 @@ impl RingSet {
     /// is full they are only counted.
     #[must_use]
     pub fn new(device: Arc<str>, rings: Vec<(u16, Arc<RingStats>)>, reports: Sender<RingReport>) -> RingSet {
-        let rings = rings.into_iter().map(|(index, stats)| Ring::new(index, stats)).collect();
+        let rings: Vec<Ring> = rings.into_iter().map(|(index, stats)| Ring::new(index, stats)).collect();
         RingSet {
+            hot: Vec::with_capacity(rings.len()),
             rings,
             table: Arc::default(),
             generation: 0,
@@ -133,12 +143,6 @@ impl RingSet {
             polls: 0,
             reporter: Reporter { device, reports },
         }
-    }
-
-    /// Chains of the ring in `slot` wait for the device to have something for them, as event buffers do: they are no work,
-    /// and no reason to stay awake.
-    pub fn set_passive(&mut self, slot: usize) {
-        self.rings[slot].passive = true;
     }
 
     // --- the data path: `slot` counts the rings of this set from 0 ---
@@ -173,12 +177,16 @@ impl RingSet {
             return 0;
         };
         let count = queue.pop(&self.table, limit, batch);
+        let broken = queue.fault().is_some();
         if count > 0 {
             self.in_flight += count as u32;
             ring.stats.chains.add(count as u64);
             ring.stats.batches.add(1);
+            if ring.heat != Heat::Used {
+                self.used_again(slot);
+            }
         }
-        if queue.fault().is_some() {
+        if broken {
             self.found_broken(slot);
         }
         count
@@ -267,202 +275,7 @@ impl RingSet {
         }
     }
 
-    // --- the idle protocol ---
-
-    /// Asks every driver to kick, then looks again: true if a chain is there already, so that the poller must not sleep.
-    /// Passive rings are left alone.
-    pub fn enable_notifications(&mut self) -> bool {
-        let mut available = false;
-        for ring in &mut self.rings {
-            if ring.fetches()
-                && !ring.passive
-                && let Some(queue) = &mut ring.queue
-            {
-                available |= queue.enable_notifications();
-            }
-        }
-        available
-    }
-
-    /// Tells every driver that kicks are not needed: the ring is polled again.
-    pub fn disable_notifications(&mut self) {
-        for ring in &mut self.rings {
-            if ring.fetches()
-                && let Some(queue) = &mut ring.queue
-            {
-                queue.disable_notifications();
-            }
-            if let Some(kick) = &ring.kick {
-                ring.stats.kicks.add(kick.drain());
-            }
-        }
-    }
-
-    /// The kick descriptors that wake a sleeping poller.
-    pub fn kicks(&self, add: &mut dyn FnMut(BorrowedFd<'_>)) {
-        for ring in &self.rings {
-            if let Some(kick) = &ring.kick {
-                add(kick.as_fd());
-            }
-        }
-    }
-
-    /// A number that differs whenever the set of [`RingSet::kicks`] does.
-    #[must_use]
-    pub fn kicks_generation(&self) -> u64 {
-        self.kicks_generation
-    }
-
-    /// Whether every started ring has a kick descriptor. A driver that never kicks has to be polled.
-    #[must_use]
-    pub fn can_sleep(&self) -> bool {
-        self.rings.iter().all(|ring| ring.queue.is_none() || ring.kick.is_some())
-    }
-
-    // --- what the control half asks for, through the inbox ---
-
-    /// Starts the ring with a queue that the control half set up. A driver that has used it before is called: the
-    /// back-end that it had then may have gone between the used index and the call.
-    pub fn start(&mut self, index: u16, mut queue: SplitDevice, kick: Option<Notifier>) -> Option<Notifier> {
-        let slot = self.slot(index);
-        self.kicks_generation += 1;
-        queue.disable_notifications();
-        let used_before = queue.next_avail() != 0;
-        let ring = &mut self.rings[slot];
-        ring.stats.size.set(u64::from(queue.size()));
-        ring.queue = Some(queue);
-        ring.lost = false;
-        ring.fault_told = false;
-        ring.stats.broken.set(0);
-        if used_before {
-            ring.call();
-        }
-        mem::replace(&mut ring.kick, kick)
-    }
-
-    /// Stops the ring: fetching ends now, `back` is answered when what is in flight has been completed and published.
-    pub fn stop(&mut self, index: u16, back: Sender<Stopped>) {
-        let slot = self.slot(index);
-        self.wait(slot, Waiter::Stop(back));
-    }
-
-    /// Lets the ring fetch.
-    pub fn enable(&mut self, index: u16) {
-        let slot = self.slot(index);
-        let ring = &mut self.rings[slot];
-        ring.enabled = true;
-        if let Some(queue) = ring.queue.as_mut().filter(|_| !ring.lost) {
-            queue.disable_notifications();
-        }
-    }
-
-    /// Ends fetching but keeps the ring's state; `back` is answered when what is in flight has been completed.
-    pub fn disable(&mut self, index: u16, back: Sender<()>) {
-        let slot = self.slot(index);
-        self.rings[slot].enabled = false;
-        self.wait(slot, Waiter::Disable(back));
-    }
-
-    /// Replaces the call descriptor; the old one comes back to be closed off the poller. A started ring signals the new
-    /// one at once: the last call may have gone to the old one when the front-end had already looked away from it. QEMU
-    /// swaps them whenever the guest masks or unmasks an interrupt, without waiting for us, and a guest waits for ever
-    /// for a call that it missed; one too many is nothing to it.
-    pub fn set_call(&mut self, index: u16, call: Option<Notifier>) -> Option<Notifier> {
-        let slot = self.slot(index);
-        let ring = &mut self.rings[slot];
-        let old = mem::replace(&mut ring.call, call);
-        if ring.queue.is_some() {
-            ring.call();
-        }
-        old
-    }
-
-    /// Replaces the kick descriptor of a running ring.
-    pub fn set_kick(&mut self, index: u16, kick: Option<Notifier>) -> Option<Notifier> {
-        let slot = self.slot(index);
-        self.kicks_generation += 1;
-        mem::replace(&mut self.rings[slot].kick, kick)
-    }
-
-    /// Replaces the err descriptor. A ring that is broken signals the new one at once.
-    pub fn set_err(&mut self, index: u16, err: Option<Notifier>) -> Option<Notifier> {
-        let slot = self.slot(index);
-        let ring = &mut self.rings[slot];
-        if ring.fault_told
-            && let Some(err) = &err
-        {
-            err.signal();
-        }
-        mem::replace(&mut ring.err, err)
-    }
-
-    /// Takes a new memory table at once; the old one goes to `back` when its last request has completed. Started rings
-    /// move to their addresses in the new table; one that is not in `rings` or does not fit there halts.
-    ///
-    /// # Panics
-    /// If the table before the last one is still in use: the control half waits for each before the next.
-    pub fn swap_table(&mut self, table: Arc<MemTable>, rings: &[(u16, RingAddresses)], back: Sender<Arc<MemTable>>) {
-        assert!(self.retired.is_none(), "two memory tables retired at once");
-        let old = mem::replace(&mut self.table, table);
-        let retired = Retired { table: old, generation: self.generation, in_flight: self.in_flight, back };
-        self.generation = self.generation.wrapping_add(1);
-        self.in_flight = 0;
-        for ring in &mut self.rings {
-            let Some(queue) = &mut ring.queue else { continue };
-            let moved = rings.iter().find(|(index, _)| *index == ring.index);
-            if moved.is_none_or(|(_, addresses)| queue.rebase(*addresses).is_err()) {
-                // What is in flight is still completed on the old addresses: the old table lives until then.
-                queue.mark_broken(Fault { reason: FaultReason::RingUnmapped, head: None });
-                ring.lost = true;
-                ring.tell_fault(&self.reporter);
-            }
-        }
-        if retired.in_flight == 0 {
-            retired.release();
-        } else {
-            self.retired = Some(retired);
-        }
-    }
-
-    /// Marks the ring broken without a queue behind it: its addresses do not map. Signals err, counts and reports.
-    pub fn refuse_start(&mut self, index: u16) {
-        let slot = self.slot(index);
-        let ring = &mut self.rings[slot];
-        ring.tell(Fault { reason: FaultReason::RingUnmapped, head: None }, &self.reporter);
-    }
-
     // --- inside ---
-
-    fn slot(&self, index: u16) -> usize {
-        self.rings.iter().position(|ring| ring.index == index).expect("the endpoint routes by the same assignment")
-    }
-
-    fn wait(&mut self, slot: usize, waiter: Waiter) {
-        let ring = &mut self.rings[slot];
-        assert!(ring.waiter.is_none(), "one control thread per connection: one waiter per ring");
-        ring.waiter = Some(waiter);
-        self.waiters += 1;
-        self.answer_waiters();
-    }
-
-    fn answer_waiters(&mut self) {
-        for ring in &mut self.rings {
-            let quiet = ring.queue.as_ref().is_none_or(|queue| queue.in_flight() == 0 && queue.unpublished() == 0);
-            if ring.waiter.is_some() && quiet {
-                ring.answer_waiter();
-                self.waiters -= 1;
-                self.kicks_generation += 1;
-            }
-        }
-    }
-
-    #[cold]
-    fn settle_control(&mut self) {
-        self.answer_waiters();
-        if let Some(retired) = self.retired.take_if(|retired| retired.in_flight == 0) {
-            retired.release();
-        }
-    }
 
     #[cold]
     fn found_broken(&mut self, slot: usize) {
@@ -487,11 +300,14 @@ impl RingSet {
 impl Ring {
     fn new(index: u16, stats: Arc<RingStats>) -> Ring {
         stats.broken.set(0);
+        stats.cold.set(0);
         Ring {
             index,
             queue: None,
             enabled: false,
+            heat: Heat::Out,
             passive: false,
+            cold_start: false,
             fault_told: false,
             lost: false,
             waiter: None,
@@ -505,6 +321,11 @@ impl Ring {
     #[inline]
     fn fetches(&self) -> bool {
         self.enabled && self.waiter.is_none() && !self.lost
+    }
+
+    /// Nothing of it is in flight.
+    fn is_quiet(&self) -> bool {
+        self.queue.as_ref().is_none_or(|queue| queue.in_flight() == 0 && queue.unpublished() == 0)
     }
 
     #[inline]
@@ -543,9 +364,7 @@ impl Ring {
                 let queue = self.queue.take();
                 self.stats.size.set(0);
                 self.lost = false;
-                if let Some(kick) = &self.kick {
-                    self.stats.kicks.add(kick.drain());
-                }
+                self.count_kicks();
                 self.fault_told = false;
                 self.stats.broken.set(0);
                 let fault = queue.as_ref().and_then(SplitDevice::fault);

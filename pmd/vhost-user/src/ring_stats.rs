@@ -10,7 +10,8 @@ pub struct RingStats {
     pub chains: Counter,
     /// Pops that found at least one chain: chains ÷ batches is the mean batch size.
     pub batches: Counter,
-    /// Kicks of the driver that were received. While the ring is polled the driver is told not to kick.
+    /// Kicks of the driver that were received, counted when the ring is looked at again or stopped. While the ring is
+    /// polled the driver is told not to kick.
     pub kicks: Counter,
     /// Calls sent to the driver.
     pub calls: Counter,
@@ -20,6 +21,8 @@ pub struct RingStats {
     pub faults: [Counter; FaultReason::ALL.len()],
     /// Size of the ring in descriptors while it is started, 0 otherwise.
     pub size: Gauge,
+    /// 1 while the ring is cold: not polled, its driver is told to kick.
+    pub cold: Gauge,
     /// 1 while the queue is halted (R19).
     pub broken: Gauge,
 }

@@ -46,7 +46,7 @@ enum Bench {
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Source {
     /// Configuration file (TOML); without it, an embedded one with the controller vm0 and two disks
     #[arg(long, value_name = "FILE")]
@@ -149,7 +149,8 @@ fn run_target(source: &Source) -> anyhow::Result<ExitCode> {
         Err(status) => return Ok(status),
     };
     source.prepare_run_dir()?;
-    match serve::run(&config) {
+    let source = source.clone();
+    match serve::run(&config, move || source.load()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(ServeError::Start(error)) => {
             eprintln!("ringside: {error}");

@@ -5,8 +5,9 @@
 //! - [`check`] tells the operator what it means and what this host does not allow.
 //! - [`qemu_args`] makes the QEMU arguments that fit a controller.
 //! - [`run_dir`] is the directory of a run without a configuration file.
-//! - [`target`] is all of it running: [`assemble`] makes block devices and controllers of the configuration, [`service`]
-//!   gives each controller's socket its threads, [`watch`] logs what pollers may not.
+//! - [`target`] is all of it running: [`bdevs`] are its block devices, [`assemble`] makes controllers of the configuration,
+//!   [`service`] gives each controller's socket its threads, [`watch`] logs what pollers may not. [`reload`] makes of it
+//!   what another configuration says.
 //! - [`metrics`] is the exporter and [`http`] its server.
 //! - [`logging`] says where log lines go.
 //! - [`serve`] runs a target in the foreground.
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod bdevs;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -21,6 +23,7 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod qemu_args;
+pub mod reload;
 pub mod run_dir;
 pub mod serve;
 pub mod service;

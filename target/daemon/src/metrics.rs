@@ -15,11 +15,12 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 use reactor::{PollerHandle, Tsc};
 use stats::{Counter, Histogram, HistogramSnapshot};
-use virtio_scsi::{Controller, Limit, ShardStats, TMF_NAMES, Unit, UnitStats};
+use virtio_scsi::wire::event;
+use virtio_scsi::{Limit, Place, SENSE_KEY_NAMES, ShardStats, TMF_NAMES, UnitStats};
 use virtqueue::FaultReason;
 
 use self::families::{Families, Family, Kind};
-use crate::assemble::{Bdevs, Device};
+use crate::bdevs::Bdevs;
 use crate::service::Service;
 
 /// Everything that is exported.
@@ -37,7 +38,7 @@ impl Exporter {
     /// Never: the registry is new, so that nothing can be registered twice.
     #[must_use]
     pub fn new(services: Vec<Arc<Service>>, pollers: Vec<PollerHandle>, bdevs: &Bdevs) -> Exporter {
-        let bdevs = bdevs.iter().cloned().collect();
+        let bdevs = bdevs.clone();
         let registry = Registry::new();
         registry.register(Box::new(Sources { services, pollers, bdevs })).expect("the first collector of a registry");
         Exporter { registry }
@@ -57,7 +58,7 @@ impl Exporter {
 struct Sources {
     services: Vec<Arc<Service>>,
     pollers: Vec<PollerHandle>,
-    bdevs: Vec<Device>,
+    bdevs: Bdevs,
 }
 
 impl Collector for Sources {
@@ -70,11 +71,12 @@ impl Collector for Sources {
         let mut families = Families::default();
         build_info(&mut families);
         self.pollers(&mut families);
-        bdevs::collect(&self.bdevs, &mut families);
+        bdevs::collect(&self.bdevs.devices(), &mut families);
         self.sessions(&mut families);
         self.limits(&mut families);
         self.units(&mut families);
         self.responses(&mut families);
+        self.events(&mut families);
         self.task_management(&mut families);
         self.virtqueues(&mut families);
         families.into_vec()
@@ -98,7 +100,12 @@ impl Sources {
             "Time of a poller by what it did: busy (loops that found work), idle (loops that did not), asleep.",
             Kind::Counter,
         );
-        let mut sources = Family::new("ringside_poller_sources", "Shards that a poller polls now.", Kind::Gauge);
+        let mut sources = Family::new("ringside_poller_sources", "Shards that a poller has now.", Kind::Gauge);
+        let mut cold = Family::new(
+            "ringside_poller_cold_sources",
+            "Those of them that have been idle: they wait for a kick and are left out of the loop.",
+            Kind::Gauge,
+        );
         let mut longest = Family::new(
             "ringside_poller_longest_loop_seconds",
             "The longest loop of a poller since the start.",
@@ -125,6 +132,7 @@ impl Sources {
                 time.sample(&[core, ("mode", mode)], seconds(ticks.value()));
             }
             sources.sample(&[core], stats.sources.value() as f64);
+            cold.sample(&[core], stats.cold_sources.value() as f64);
             longest.sample(&[core], seconds(stats.longest_loop_ticks.value()));
             let values = [&stats.loops, &stats.sleeps, &stats.wakeups, &stats.jobs, &stats.panics];
             for (family, counter) in counters.iter_mut().zip(values) {
@@ -133,6 +141,7 @@ impl Sources {
         }
         families.add(time);
         families.add(sources);
+        families.add(cold);
         families.add(longest);
         families.extend(counters);
     }
@@ -227,10 +236,11 @@ impl Sources {
         for service in &self.services {
             let controller = service.controller();
             let blocks = controller.stats();
-            for (index, unit) in controller.map().units().iter().enumerate() {
-                let place = Place::new(controller, unit);
+            for place in controller.places() {
+                let units: Vec<_> = blocks.iter().filter_map(|block| block.units.of(place.index.into())).collect();
+                let place = PlaceLabels::new(controller.name(), place);
                 let of = |counter: fn(&UnitStats) -> &Counter| {
-                    blocks.iter().map(|block| counter(&block.units[index]).value()).sum::<u64>() as f64
+                    units.iter().map(|unit| counter(unit).value()).sum::<u64>() as f64
                 };
                 commands.sample(&place.with("op", "read"), of(|unit| &unit.reads));
                 commands.sample(&place.with("op", "write"), of(|unit| &unit.writes));
@@ -239,17 +249,14 @@ impl Sources {
                 bytes.sample(&place.with("op", "write"), of(|unit| &unit.write_bytes));
                 errors.sample(&place.labels(), of(|unit| &unit.errors));
                 for limit in Limit::ALL {
-                    let count: u64 =
-                        blocks.iter().map(|block| block.units[index].refused[limit as usize].value()).sum();
+                    let count: u64 = units.iter().map(|unit| unit.refused[limit as usize].value()).sum();
                     refused.sample(&place.with("limit", limit.name()), count as f64);
                 }
-                let held: u64 = blocks.iter().map(|block| block.units[index].in_flight.value()).sum();
+                let held: u64 = units.iter().map(|unit| unit.in_flight.value()).sum();
                 in_flight.sample(&place.labels(), held as f64);
-                let most = blocks.iter().map(|block| block.units[index].high_water.value()).max();
+                let most = units.iter().map(|unit| unit.high_water.value()).max();
                 high_water.sample(&place.labels(), most.unwrap_or(0) as f64);
-                let merged = |histogram: fn(&UnitStats) -> &Histogram| {
-                    merge(blocks.iter().map(|block| histogram(&block.units[index])))
-                };
+                let merged = |histogram: fn(&UnitStats) -> &Histogram| merge(units.iter().map(|unit| histogram(unit)));
                 duration.histogram(&place.with("op", "read"), &merged(|unit| &unit.read_latency));
                 duration.histogram(&place.with("op", "write"), &merged(|unit| &unit.write_latency));
             }
@@ -271,6 +278,11 @@ impl Sources {
             "Requests whose buffers had no room for a response: they got a bare used entry.",
             Kind::Counter,
         );
+        let mut sense = Family::new(
+            "ringside_scsi_check_conditions_total",
+            "Commands that ended with CHECK CONDITION, by sense key.",
+            Kind::Counter,
+        );
         for service in &self.services {
             let controller = service.controller();
             let blocks = controller.stats();
@@ -280,8 +292,36 @@ impl Sources {
                 responses.sample(&[name, label], sum(&blocks, |block| &block.responses[code]));
             }
             bare.sample(&[name], sum(&blocks, |block| &block.no_response_room));
+            for (key, label) in SENSE_KEY_NAMES.into_iter().enumerate() {
+                let count = sum(&blocks, |block| &block.sense_keys[key]);
+                if count > 0.0 {
+                    sense.sample(&[name, ("sense_key", label)], count);
+                }
+            }
         }
-        families.extend([responses, bare]);
+        families.extend([responses, bare, sense]);
+    }
+
+    fn events(&self, families: &mut Families) {
+        let mut sent = Family::new(
+            "ringside_scsi_events_total",
+            "Events that were given to the driver: LUNs that came or went, or changed their size.",
+            Kind::Counter,
+        );
+        let mut missed = Family::new(
+            "ringside_scsi_events_missed_total",
+            "Events that the driver had no buffer for; it was or will be told that some were lost.",
+            Kind::Counter,
+        );
+        for service in &self.services {
+            let blocks = service.controller().stats();
+            let name = ("controller", &**service.controller().name());
+            for (event, label) in event::NAMES.into_iter().enumerate() {
+                sent.sample(&[name, ("event", label)], sum(&blocks, |block| &block.events[event]));
+            }
+            missed.sample(&[name], sum(&blocks, |block| &block.events_missed));
+        }
+        families.extend([sent, missed]);
     }
 
     fn task_management(&self, families: &mut Families) {
@@ -337,6 +377,11 @@ impl Sources {
             "Size of the ring in descriptors while it is started, otherwise 0.",
             Kind::Gauge,
         );
+        let mut cold = Family::new(
+            "ringside_virtqueue_cold",
+            "1 while the queue has been idle: it is not polled, its driver is told to kick.",
+            Kind::Gauge,
+        );
         let mut broken =
             Family::new("ringside_virtqueue_broken", "1 while the queue is halted by a fault.", Kind::Gauge);
         let mut faults =
@@ -364,6 +409,7 @@ impl Sources {
                     family.sample(&labels, value as f64);
                 }
                 size.sample(&labels, rings.iter().map(|ring| ring.size.value()).max().unwrap_or(0) as f64);
+                cold.sample(&labels, rings.iter().map(|ring| ring.cold.value()).max().unwrap_or(0) as f64);
                 broken.sample(&labels, rings.iter().map(|ring| ring.broken.value()).max().unwrap_or(0) as f64);
                 for reason in FaultReason::ALL {
                     let count: u64 = rings.iter().map(|ring| ring.faults[reason as usize].value()).sum();
@@ -374,20 +420,20 @@ impl Sources {
             }
         }
         families.extend(counters);
-        families.extend([size, broken, faults]);
+        families.extend([size, cold, broken, faults]);
     }
 }
 
 /// Labels of a logical unit.
-struct Place<'a> {
+struct PlaceLabels<'a> {
     controller: &'a str,
     target: String,
     lun: String,
 }
 
-impl<'a> Place<'a> {
-    fn new(controller: &'a Controller, unit: &Unit) -> Place<'a> {
-        Place { controller: controller.name(), target: unit.target.to_string(), lun: unit.lun.to_string() }
+impl<'a> PlaceLabels<'a> {
+    fn new(controller: &'a str, place: Place) -> PlaceLabels<'a> {
+        PlaceLabels { controller, target: place.target.to_string(), lun: place.lun.to_string() }
     }
 
     fn labels(&self) -> [(&'static str, &str); 3] {

@@ -3,13 +3,16 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
 
 use anyhow::Context;
+use crossbeam::channel::{Sender, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use crate::config::Config;
+use crate::config::{Config, LoadError};
+use crate::reload::Reloader;
 use crate::target::{StartError, Target};
 
 /// Exit status when a second signal cuts the draining short.
@@ -26,28 +29,70 @@ pub enum ServeError {
     Other(#[from] anyhow::Error),
 }
 
-/// Runs the target until SIGTERM or SIGINT, then drains it. A second signal ends the process at once.
+/// Runs the target until SIGTERM or SIGINT, then drains it. A second signal ends the process at once. SIGHUP makes it what
+/// `read` then says, as far as that can be while it runs.
 ///
 /// # Errors
 /// If the target does not start.
-pub fn run(config: &Config) -> Result<(), ServeError> {
+pub fn run(config: &Config, read: impl Fn() -> Result<Config, LoadError> + Send + 'static) -> Result<(), ServeError> {
     // Registered first, so that no signal is missed. In this order: the first signal sets the flag, the second one
     // finds it set and ends the process.
     let draining = Arc::new(AtomicBool::new(false));
     let mut signals = signals(&draining).context("signals")?;
     let target = Target::start(config)?;
+    let reloads = Reloads::start(Arc::clone(target.reloader()), read).context("the thread for SIGHUP")?;
     announce(config, &target);
     for signal in signals.forever() {
         if signal == SIGHUP {
-            tracing::warn!("SIGHUP: the configuration is read at the start only in this version");
+            reloads.request();
             continue;
         }
         tracing::info!("draining: requests in flight end, then the target exits; a second signal exits at once");
         break;
     }
     target.stop();
+    reloads.stop();
     tracing::info!("drained");
     Ok(())
+}
+
+/// The thread that reads the configuration anew: that may have to wait for requests in flight, and the next signal must not.
+struct Reloads {
+    requests: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Reloads {
+    fn start(
+        reloader: Arc<Reloader>,
+        read: impl Fn() -> Result<Config, LoadError> + Send + 'static,
+    ) -> io::Result<Reloads> {
+        // One that waits is enough: it reads what is there when its turn comes.
+        let (requests, received) = bounded(1);
+        let thread = thread::Builder::new().name("ringside-reload".into()).spawn(move || {
+            received.into_iter().for_each(|()| reload(&reloader, read()));
+        })?;
+        Ok(Reloads { requests, thread })
+    }
+
+    fn request(&self) {
+        let _ = self.requests.try_send(());
+    }
+
+    fn stop(self) {
+        drop(self.requests);
+        let _ = self.thread.join();
+    }
+}
+
+fn reload(reloader: &Reloader, config: Result<Config, LoadError>) {
+    match config {
+        Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
+        Ok(config) => match reloader.reload(&config) {
+            Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
+            Ok(changes) => tracing::info!("SIGHUP: {changes}"),
+        },
+    }
 }
 
 fn signals(draining: &Arc<AtomicBool>) -> io::Result<Signals> {

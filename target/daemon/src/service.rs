@@ -12,16 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{self, Sender};
 use parking_lot::Mutex;
-use reactor::PollerHandle;
+use reactor::{PollerHandle, SourceHandle};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use vhost_user::connection::{self, Answer, Backend, Connector, EffectError, Listener, SocketError, Stop};
 use vhost_user::message::protocol;
 use vhost_user::session::{DeviceInfo, Effect, Refusal, Session};
 use vhost_user::{Endpoint, EndpointParts, QuiesceClock, RingReport, RingStats};
-use virtio_scsi::{Controller, Shard};
+use virtio_scsi::{Announcement, ChangeError, Controller, Limits, Release, Shard, Unit};
 
 use crate::config::Mode;
 
@@ -34,6 +34,8 @@ pub struct Service {
     pollers: Vec<PollerHandle>,
     reports: Sender<RingReport>,
     stats: ServiceStats,
+    /// Held while a connection begins, and while the controller changes: none misses a change.
+    changing: Mutex<()>,
 }
 
 /// Counters of a controller's connections. Written by control threads.
@@ -53,12 +55,13 @@ pub struct ServiceStats {
     live: Mutex<Vec<Live>>,
 }
 
-/// What the exporter sees of a connection.
+/// What others than its own thread see of a connection.
 #[derive(Clone, Debug)]
 struct Live {
     connected: Arc<AtomicU64>,
     quiesce: Arc<QuiesceClock>,
     rings: Arc<[Arc<RingStats>]>,
+    shards: Arc<[SourceHandle<Shard>]>,
 }
 
 /// How a socket is come by, made before anything runs so that errors end the start.
@@ -96,7 +99,7 @@ impl Service {
     /// A service that is not running.
     #[must_use]
     pub fn new(controller: Arc<Controller>, pollers: Vec<PollerHandle>, reports: Sender<RingReport>) -> Service {
-        Service { controller, pollers, reports, stats: ServiceStats::default() }
+        Service { controller, pollers, reports, stats: ServiceStats::default(), changing: Mutex::new(()) }
     }
 
     /// The controller.
@@ -183,10 +186,24 @@ impl Service {
     fn session(&self, stream: UnixStream, stop: &Stop, connected: Arc<AtomicU64>, hang_up: HangUp) {
         let _span = tracing::info_span!("vhost", controller = %self.controller.name()).entered();
         self.stats.sessions.fetch_add(1, Ordering::Relaxed);
+        let (live, endpoint) = self.connection(connected);
+        let mut backend = Counted { endpoint, stats: &self.stats };
+        connection::serve(stream, Session::new(self.device_info()), &mut backend, stop);
+        live.connected.store(0, Ordering::Relaxed);
+        drop(hang_up); // the next front-end may come
+        backend.endpoint.close();
+        self.stats.live.lock().retain(|other| !Arc::ptr_eq(&other.quiesce, &live.quiesce));
+    }
+
+    /// A new connection: shards on the pollers, and the control half over them.
+    fn connection(&self, connected: Arc<AtomicU64>) -> (Live, Endpoint<Shard>) {
+        let _unchanged = self.changing.lock();
         let connection = self.controller.connect(&self.pollers, &self.reports);
-        let live = Live { connected, quiesce: Arc::default(), rings: connection.ring_stats.clone().into() };
+        let shards: Vec<_> =
+            self.pollers.iter().zip(connection.shards).map(|(poller, shard)| poller.add(shard)).collect();
+        let rings = connection.ring_stats.clone().into();
+        let live = Live { connected, quiesce: Arc::default(), rings, shards: shards.clone().into() };
         self.stats.live.lock().push(live.clone());
-        let shards = self.pollers.iter().zip(connection.shards).map(|(poller, shard)| poller.add(shard)).collect();
         let controller = Arc::clone(&self.controller);
         let endpoint = Endpoint::new(EndpointParts {
             name: Arc::clone(self.controller.name()),
@@ -196,12 +213,86 @@ impl Service {
             config: Box::new(move || controller.config_space().to_vec()),
             quiesce: Arc::clone(&live.quiesce),
         });
-        let mut backend = Counted { endpoint, stats: &self.stats };
-        connection::serve(stream, Session::new(self.device_info()), &mut backend, stop);
-        live.connected.store(0, Ordering::Relaxed);
-        drop(hang_up); // the next front-end may come
-        backend.endpoint.close();
-        self.stats.live.lock().retain(|other| !Arc::ptr_eq(&other.quiesce, &live.quiesce));
+        (live, endpoint)
+    }
+
+    /// A logical unit comes. When this returns, every request queue finds it, and guests have been told.
+    ///
+    /// # Errors
+    /// It cannot be: its address is taken, or no block of it fits through the limits.
+    pub fn add_lun(&self, unit: Arc<Unit>) -> Result<(), ChangeError> {
+        let _alone = self.changing.lock();
+        let addition = self.controller.add(unit)?;
+        self.tell(|shards| {
+            let parts = addition.for_connection(shards).into_iter();
+            parts.map(|part| move |shard: &mut Shard| shard.add_unit(part)).collect()
+        });
+        self.announce(addition.announcement());
+        Ok(())
+    }
+
+    /// A logical unit goes (R22). When this returns, no request queue finds it any more, and guests have been told; its
+    /// block device is in use until the [`Release`] is over.
+    ///
+    /// # Errors
+    /// There is none at that address.
+    pub fn remove_lun(&self, target: u8, lun: u16) -> Result<Release, ChangeError> {
+        let _alone = self.changing.lock();
+        let removal = self.controller.remove(target, lun)?;
+        self.tell(|shards| {
+            let parts = (0..shards).map(|_| removal.for_shard());
+            parts.map(|part| move |shard: &mut Shard| shard.remove_unit(part)).collect()
+        });
+        self.announce(removal.announcement());
+        Ok(removal.into_release())
+    }
+
+    /// Other limits. When this returns they hold on every request queue; what is in flight beyond them ends in its own
+    /// time.
+    ///
+    /// # Errors
+    /// One of them is outside its bounds.
+    pub fn set_limits(&self, limits: Limits) -> Result<(), ChangeError> {
+        let _alone = self.changing.lock();
+        self.controller.set_limits(limits, || {
+            self.tell(|shards| (0..shards).map(|_| move |shard: &mut Shard| shard.set_limits(limits)).collect());
+        })
+    }
+
+    /// A logical unit gets another capacity, at most what its block device has (R18). Guests are told.
+    ///
+    /// # Errors
+    /// There is no such unit, or the capacity is outside its bounds.
+    pub fn resize_lun(&self, target: u8, lun: u16, block_count: u64) -> Result<(), ChangeError> {
+        let _alone = self.changing.lock();
+        self.announce(self.controller.resize(target, lun, block_count)?);
+        Ok(())
+    }
+
+    /// Runs a job on every shard of every connection, made for as many shards as a connection has. Waits until all have
+    /// run; what they return is dropped here, not on a poller.
+    fn tell<J, R>(&self, jobs: impl Fn(usize) -> Vec<J>)
+    where
+        J: FnOnce(&mut Shard) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let (done, results) = channel::unbounded();
+        for shards in self.stats.shards() {
+            for (shard, job) in shards.iter().zip(jobs(shards.len())) {
+                let done = done.clone();
+                shard.run(move |shard| drop(done.send(job(shard))));
+            }
+        }
+        drop(done);
+        results.into_iter().for_each(drop); // ends when the last job has run, or went with its shard
+    }
+
+    fn announce(&self, announcement: Announcement) {
+        for shards in self.stats.shards() {
+            if let Some(first) = shards.first() {
+                first.run(move |shard| shard.announce(announcement));
+            }
+        }
     }
 
     fn device_info(&self) -> DeviceInfo {
@@ -226,6 +317,11 @@ impl ServiceStats {
     #[must_use]
     pub fn connected(&self) -> u64 {
         self.live.lock().iter().map(|live| live.connected.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The shards of every connection.
+    fn shards(&self) -> Vec<Arc<[SourceHandle<Shard>]>> {
+        self.live.lock().iter().map(|live| Arc::clone(&live.shards)).collect()
     }
 
     /// Connections that have not ended, those included whose front-end is gone.

@@ -11,10 +11,12 @@ use reactor::{IdlePolicy, Reactor, ReactorConfig};
 use vhost_user::RingReport;
 use vhost_user::connection::Stop;
 
-use crate::assemble::{self, Bdevs};
+use crate::assemble;
+use crate::bdevs::{Bdevs, Device};
 use crate::config::{Config, Idle};
 use crate::http::{self, HttpServer};
 use crate::metrics::Exporter;
+use crate::reload::Reloader;
 use crate::service::{Service, Socket};
 use crate::watch::Watch;
 
@@ -33,6 +35,7 @@ pub struct StartError {
 pub struct Target {
     reactor: Reactor,
     services: Vec<Arc<Service>>,
+    reloader: Arc<Reloader>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<Stop>,
     http: HttpServer,
@@ -46,8 +49,7 @@ impl Target {
     /// The first thing that does not work; whatever was started before it is gone again.
     pub fn start(config: &Config) -> Result<Target, StartError> {
         let bdevs = Bdevs::build(config).map_err(failed("bdev"))?;
-        warn_plain_memory(&bdevs);
-        warn_files(&bdevs);
+        bdevs.devices().iter().for_each(warn);
         let sockets = open_sockets(config)?;
         let listener = http::bind(config.metrics.listen).map_err(failed("metrics.listen"))?;
         let reactor = Reactor::start(&reactor_config(config)).map_err(failed("reactor.cores"))?;
@@ -59,7 +61,8 @@ impl Target {
         let exporter = Exporter::new(services.clone(), reactor.pollers().to_vec(), &bdevs);
         let http = HttpServer::start(listener, exporter).map_err(failed("metrics.listen"))?;
         let watch = Watch::start(faults, services.clone()).map_err(failed("reactor"))?;
-        let mut target = Target { reactor, services, threads: Vec::new(), stop, http, watch };
+        let reloader = Arc::new(Reloader::new(config.clone(), services.clone(), bdevs));
+        let mut target = Target { reactor, services, reloader, threads: Vec::new(), stop, http, watch };
         for (index, socket) in sockets.into_iter().enumerate() {
             target.serve(index, socket).map_err(failed(&format!("scsi[{index}]")))?;
         }
@@ -78,12 +81,19 @@ impl Target {
         &self.services
     }
 
+    /// What changes it while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
+    }
+
     /// Ends it: front-ends are disconnected, requests in flight are waited for, then the pollers end.
     pub fn stop(mut self) {
         self.stop.request();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        self.reloader.stop();
         self.http.stop();
         drop(self.reactor.shutdown());
         drop(self.services);
@@ -127,22 +137,17 @@ fn services(config: &Config, bdevs: &Bdevs, reactor: &Reactor, reports: &Sender<
     config.controllers.iter().map(service).collect()
 }
 
-fn warn_files(bdevs: &Bdevs) {
-    for file in bdevs.iter().filter_map(|device| device.file.as_ref()) {
-        for note in file.notes() {
-            tracing::warn!(bdev = %bdev::Bdev::info(&**file).name, "{note}");
-        }
+/// Says what the operator should know of a block device that was made.
+pub(crate) fn warn(device: &Device) {
+    let name = &bdev::Bdev::info(&*device.bdev).name;
+    if device.backing == Some(Backing::Plain) {
+        tracing::warn!(
+            bdev = %name,
+            "not enough free huge pages: the disk is in ordinary memory, which is slower \
+             (scripts/setup.sh --only hugepages, or raise vm.nr_hugepages)"
+        );
     }
-}
-
-fn warn_plain_memory(bdevs: &Bdevs) {
-    for (name, backing) in &bdevs.backings {
-        if *backing == Backing::Plain {
-            tracing::warn!(
-                bdev = %name,
-                "not enough free huge pages: the disk is in ordinary memory, which is slower \
-                 (scripts/setup.sh --only hugepages, or raise vm.nr_hugepages)"
-            );
-        }
+    for note in device.file.iter().flat_map(|file| file.notes()) {
+        tracing::warn!(bdev = %name, "{note}");
     }
 }

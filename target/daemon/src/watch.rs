@@ -32,7 +32,7 @@ impl Watch {
         let (stop, stopped) = bounded(0);
         let thread = thread::Builder::new().name("ringside-watch".into()).spawn(move || {
             let mut log = FaultLog::default();
-            let mut capacities = Capacities { seen: vec![0; services.len()], told: vec![0; services.len()] };
+            let mut capacities = Capacities { seen: vec![0; services.len()], told: vec![(0, 0); services.len()] };
             let mut next = Instant::now() + TICK;
             loop {
                 select! {
@@ -85,7 +85,8 @@ impl FaultLog {
 /// R06: rings that hold fewer commands than `cmd_per_lun` make the limit smaller. Said once a change.
 struct Capacities {
     seen: Vec<u64>,
-    told: Vec<u64>,
+    /// Capacity, and the limit at that time.
+    told: Vec<(u64, u64)>,
 }
 
 impl Capacities {
@@ -94,10 +95,10 @@ impl Capacities {
             let capacity = service.stats().request_ring_capacity();
             let settled = std::mem::replace(&mut self.seen[index], capacity) == capacity;
             let limit = u64::from(service.controller().limits().cmd_per_lun);
-            if !settled || capacity == self.told[index] {
+            if !settled || (capacity, limit) == self.told[index] {
                 continue;
             }
-            self.told[index] = capacity;
+            self.told[index] = (capacity, limit);
             if capacity > 0 && capacity < limit {
                 tracing::warn!(
                     controller = %service.controller().name(),

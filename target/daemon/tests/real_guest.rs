@@ -6,6 +6,18 @@
 
 mod guest;
 
+/// What takes a theme of its own.
+mod real_guest {
+    mod conformance;
+    mod durability;
+    mod file_systems;
+    mod firmware;
+    mod hotplug;
+    mod large;
+    mod machines;
+    mod second_controller;
+}
+
 use std::time::Duration;
 
 use guest::{Lab, cores, qemu_version, skip, until};
@@ -120,18 +132,17 @@ fn real_guest_after_one_that_was_killed_finds_what_that_had_synced() {
     ringside.stop();
 }
 
-#[test]
-fn real_guest_finds_every_lun_with_its_size() {
-    let Some(lab) = Lab::enter("real_guest_finds_every_lun_with_its_size") else { return };
-    // Target 5 has no LUN 0. From 256 on LUNs have flat addresses, which Linux shows with the format's bit 14.
-    let luns = [(0, 0), (0, 1), (0, 300), (1, 0), (1, 255), (5, 7), (255, 0), (255, 16383)];
+/// A guest finds a null device at each of these addresses, with its size and its name, and nothing else.
+fn finds_luns(test: &str, luns: &[(u16, u16)]) {
+    let Some(lab) = Lab::enter(test) else { return };
     let mut config = String::from("[[scsi]]\nname = 'vm0'\nsocket = 'vm0.sock'\n");
     let mut expected = Vec::new();
-    for (index, (target, lun)) in luns.into_iter().enumerate() {
+    for (index, &(target, lun)) in luns.iter().enumerate() {
         let mib = 10 + index;
         config += &format!("[[scsi.lun]]\ntarget = {target}\nlun = {lun}\nbdev = 'n{index}'\n");
         let bdev = format!("[[bdev]]\nname = 'n{index}'\nkind = 'null'\nsize = '{mib}MiB'\n");
         config.insert_str(0, &bdev);
+        // From 256 on LUNs have flat addresses, which Linux shows with the format's bit 14.
         let shown = if lun < 256 { lun } else { lun + 16384 };
         expected.push((format!("{target}:{shown}"), mib << 20, format!("n{index}")));
     }
@@ -143,8 +154,27 @@ fn real_guest_finds_every_lun_with_its_size() {
         let line = console.iter().find(|line| line.starts_with(&start)).expect(address);
         assert!(line.ends_with(&format!(" {bytes} RINGSIDE {model}")), "{line}");
     }
-    ringside.metrics().assert_no_trouble();
+    let metrics = ringside.metrics();
+    metrics.assert_no_trouble();
+    for (target, lun) in luns {
+        let (target, lun) = (target.to_string(), lun.to_string());
+        let commands = metrics.sum("ringside_scsi_commands_total", &[("target", &target), ("lun", &lun)]);
+        assert!(commands > 0.0, "LUN {lun} of target {target} had no command");
+    }
     ringside.stop();
+}
+
+#[test]
+fn real_guest_finds_every_lun_with_its_size() {
+    // Target 5 has no LUN 0.
+    let luns = [(0, 0), (0, 1), (0, 300), (1, 0), (1, 255), (5, 7), (255, 0), (255, 16383)];
+    finds_luns("real_guest_finds_every_lun_with_its_size", &luns);
+}
+
+#[test]
+fn real_guest_finds_64_luns_of_16_targets() {
+    let luns = (0..16).flat_map(|target| [0, 1, 255, 256].map(|lun| (17 * target, lun)));
+    finds_luns("real_guest_finds_64_luns_of_16_targets", &luns.collect::<Vec<_>>());
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub struct Context<'a> {
     pub pending: Option<UnitAttention>,
     /// The parameter list of a command [that has one](Command::parameter_list_len), all of it; otherwise empty.
     pub data_out: &'a [u8],
+    /// Whether any data-out came with the command.
+    pub has_data_out: bool,
     /// What LOG SENSE tells.
     pub log: LogData,
 }
@@ -194,7 +196,7 @@ fn on_unit(
         Command::Verify { transfer, compare } => verify(unit, transfer, compare),
         Command::WriteAndVerify { transfer, compare } => write_and_verify(unit, transfer, compare),
         Command::WriteSame { transfer, unmap, no_data_out } => write_same(unit, transfer, unmap, no_data_out),
-        Command::CompareAndWrite(transfer) => compare_and_write(unit, transfer),
+        Command::CompareAndWrite(transfer) => compare_and_write(unit, transfer, context.has_data_out),
         Command::Unmap { list_len } => unmap(unit, parameter_list(context, list_len)?, &mut scratch.extents),
         Command::ModeSelect { ten, list_len } => {
             let flush = mode_select::apply(unit, ten, parameter_list(context, list_len)?)?;
@@ -236,11 +238,12 @@ fn write_same(unit: &LogicalUnit, transfer: Transfer, unmap: bool, no_data_out: 
     Ok(Action::WriteSame { transfer, unmap, no_data_out })
 }
 
-fn compare_and_write(unit: &LogicalUnit, transfer: Transfer) -> Result<Action, Sense> {
-    let blocks_max = u32::from(unit.config().compare_and_write_max_blocks);
+/// No blocks are no error, but no blocks with data are more blocks than the one byte of the CDB can say.
+fn compare_and_write(unit: &LogicalUnit, transfer: Transfer, has_data_out: bool) -> Result<Action, Sense> {
+    let blocks_max = u32::from(unit.compare_and_write_max_blocks());
     supported(blocks_max > 0)?;
     unit.check_range(transfer.lba, transfer.blocks)?;
-    if transfer.blocks > blocks_max {
+    if transfer.blocks > blocks_max || transfer.blocks == 0 && has_data_out {
         return Err(Sense::invalid_field_in_cdb(13, None)); // NUMBER OF LOGICAL BLOCKS
     }
     if transfer.blocks == 0 {

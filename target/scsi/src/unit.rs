@@ -1,7 +1,7 @@
 //! A logical unit: what a disk is, and which transfers it takes. Unit attentions and task sets belong to nexuses and
 //! are not in it; neither is the data. How mode pages show and change its modes stands in `mode`.
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::{command::Transfer, identity::Identity, opcode::Feature, sense::Sense};
 
@@ -148,12 +148,13 @@ impl LogicalUnitConfig {
     }
 }
 
-/// A direct access block device. Shared between pollers: only its capacity and its modes change, atomically.
+/// A direct access block device. Shared between pollers: only its capacity, its modes and what its transport lets through
+/// change, atomically.
 #[derive(Debug)]
 pub struct LogicalUnit {
     block_count: AtomicU64,
     block_size: u32,
-    max_transfer_blocks: u32,
+    max_transfer_blocks: AtomicU32,
     modes: AtomicU8,
     config: LogicalUnitConfig,
 }
@@ -168,7 +169,7 @@ impl LogicalUnit {
         LogicalUnit {
             block_count: AtomicU64::new(config.block_count),
             block_size: config.block_size,
-            max_transfer_blocks: config.max_transfer_blocks,
+            max_transfer_blocks: AtomicU32::new(config.max_transfer_blocks),
             modes: AtomicU8::new(default_modes(&config).0),
             config,
         }
@@ -186,7 +187,8 @@ impl LogicalUnit {
     #[inline]
     pub fn check_transfer(&self, transfer: &Transfer, write: bool) -> Result<(), Sense> {
         self.check_range(transfer.lba, transfer.blocks)?;
-        if transfer.blocks > self.max_transfer_blocks && self.max_transfer_blocks != 0 {
+        let max = self.max_transfer_blocks();
+        if transfer.blocks > max && max != 0 {
             return Err(Sense::INVALID_FIELD_IN_CDB); // SBC-4, Block Limits VPD page, MAXIMUM TRANSFER LENGTH
         }
         if write && transfer.blocks > 0 {
@@ -247,7 +249,7 @@ impl LogicalUnit {
             Feature::Verify => self.config.verify,
             Feature::WriteSame => self.config.write_same_max_blocks > 0,
             Feature::Unmap => self.config.unmap.is_some(),
-            Feature::CompareAndWrite => self.config.compare_and_write_max_blocks > 0,
+            Feature::CompareAndWrite => self.compare_and_write_max_blocks() > 0,
             Feature::LbaStatus => self.config.lba_status,
         }
     }
@@ -313,15 +315,35 @@ impl LogicalUnit {
     }
 
     /// Most blocks of one command; 0 is no limit.
+    #[inline]
     pub fn max_transfer_blocks(&self) -> u32 {
-        self.max_transfer_blocks
+        self.max_transfer_blocks.load(Ordering::Relaxed)
+    }
+
+    /// What the transport lets through, in blocks: the unit promises no more than that, nor more than it was made with. 0
+    /// is no limit.
+    pub fn bound_transfer(&self, blocks: u32) {
+        let effective = match (self.config.max_transfer_blocks, blocks) {
+            (0, bound) | (bound, 0) => bound,
+            (own, bound) => own.min(bound),
+        };
+        self.max_transfer_blocks.store(effective, Ordering::Relaxed);
+    }
+
+    /// Most blocks of one COMPARE AND WRITE, whose data-out has two for each; 0: not supported.
+    pub fn compare_and_write_max_blocks(&self) -> u8 {
+        let own = self.config.compare_and_write_max_blocks;
+        match self.max_transfer_blocks() {
+            0 => own,
+            max => own.min(u8::try_from(max / 2).unwrap_or(u8::MAX)),
+        }
     }
 
     /// Best number of blocks of one command: whole physical blocks, within the maximum; 0 is no advice. (Linux warns
     /// about an advice that is neither.)
     pub fn optimal_transfer_blocks(&self) -> u32 {
         let (wanted, exponent) = (self.config.optimal_transfer_blocks, self.config.physical_block_exponent);
-        let bounded = match self.max_transfer_blocks {
+        let bounded = match self.max_transfer_blocks() {
             0 => wanted,
             max => wanted.min(max),
         };

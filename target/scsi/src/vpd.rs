@@ -125,7 +125,7 @@ fn append_block_limits(unit: &LogicalUnit, out: &mut Vec<u8>) {
         page[0] = WSNZ;
         page[32..40].copy_from_slice(&u64::from(config.write_same_max_blocks).to_be_bytes());
     }
-    page[1] = config.compare_and_write_max_blocks;
+    page[1] = unit.compare_and_write_max_blocks();
     page[2..4].copy_from_slice(&granularity.to_be_bytes()); // OPTIMAL TRANSFER LENGTH GRANULARITY
     page[4..8].copy_from_slice(&unit.max_transfer_blocks().to_be_bytes());
     page[8..12].copy_from_slice(&unit.optimal_transfer_blocks().to_be_bytes());

@@ -1,29 +1,24 @@
-//! What a logical unit can do and promises: as much as the block device behind it can do, and no more than the
-//! transport lets through (R03). The one place where the two are brought together.
+//! What a logical unit can do and promises: as much as the block device behind it can do. The one place where the two are
+//! brought together.
 
 use bdev::{BdevInfo, Provisioning};
 use scsi::{Identity, LogicalUnitConfig, Unmap};
 
-use crate::wire::SECTOR_LEN;
-
-/// A logical unit of these names over a block device, behind a transport that lets `max_sectors` sectors of 512 bytes
-/// through per command.
+/// A logical unit of these names over a block device, without regard to a transport: what that does not let through is taken
+/// off by [`Controller`](crate::Controller), whose limits may change.
 #[must_use]
-pub fn logical_unit_config(identity: Identity, info: &BdevInfo, max_sectors: u32) -> LogicalUnitConfig {
+pub fn logical_unit_config(identity: Identity, info: &BdevInfo) -> LogicalUnitConfig {
     let can = info.can;
-    let max_transfer_blocks = max_sectors / (info.block_size / SECTOR_LEN as u32);
-    // The data-out of COMPARE AND WRITE is what to compare with and what to write.
-    let both_halves = u8::try_from(max_transfer_blocks / 2).unwrap_or(u8::MAX);
+    let write_same_max = info.bulk_blocks_max.min(WRITE_SAME_BLOCKS_MAX);
     LogicalUnitConfig {
         physical_block_exponent: info.physical_block_exponent,
         read_only: info.read_only,
         write_cache: info.write_cache,
         rotational: info.rotational,
-        max_transfer_blocks,
         optimal_transfer_blocks: info.optimal_transfer_blocks,
         verify: can.verify && can.compare,
-        write_same_max_blocks: if can.write_same && can.write_zeroes { info.bulk_blocks_max } else { 0 },
-        compare_and_write_max_blocks: if can.compare_and_write { both_halves } else { 0 },
+        write_same_max_blocks: if can.write_same && can.write_zeroes { write_same_max } else { 0 },
+        compare_and_write_max_blocks: if can.compare_and_write { u8::MAX } else { 0 },
         unmap: unmap(info),
         lba_status: can.block_status,
         ..LogicalUnitConfig::new(identity, info.block_size, info.block_count)
@@ -41,7 +36,7 @@ fn unmap(info: &BdevInfo) -> Option<Unmap> {
     let extents_max = u16::try_from(info.unmap_extents_max).unwrap_or(u16::MAX);
     Some(Unmap {
         provisioning,
-        max_blocks: info.bulk_blocks_max,
+        max_blocks: info.bulk_blocks_max.min(UNMAP_BLOCKS_MAX),
         max_extents: extents_max.min(Unmap::EXTENTS_MAX),
         granularity_blocks: info.unmap_granularity_blocks,
         alignment_blocks: 0,
@@ -49,25 +44,30 @@ fn unmap(info: &BdevInfo) -> Option<Unmap> {
     })
 }
 
+/// As much as WRITE SAME (10) can say, which initiators and their test suites expect of a limit.
+const WRITE_SAME_BLOCKS_MAX: u32 = 0xffff;
+/// The most that libiscsi's conformance tests take for a sane MAXIMUM UNMAP LBA COUNT.
+const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
+
 #[cfg(test)]
 mod tests {
     use bdev::{Abilities, Geometry};
-    use scsi::Naa;
+    use scsi::{LogicalUnit, Naa};
 
     use super::*;
 
-    fn config(block_size: u32, max_sectors: u32, change: impl FnOnce(&mut BdevInfo)) -> LogicalUnitConfig {
+    fn config(block_size: u32, change: impl FnOnce(&mut BdevInfo)) -> LogicalUnitConfig {
         let mut info = BdevInfo::new("disk", "test", Geometry::new(1 << 20, block_size).unwrap());
         change(&mut info);
-        logical_unit_config(Identity::new("v", "p", "r", "s", Naa::local(1)).unwrap(), &info, max_sectors)
+        logical_unit_config(Identity::new("v", "p", "r", "s", Naa::local(1)).unwrap(), &info)
     }
 
     #[test]
     fn r03_unit_promises_no_more_than_the_transport_lets_through() {
-        let all = |info: &mut BdevInfo| info.can = Abilities::ALL;
         let limits = |block_size, max_sectors| {
-            let config = config(block_size, max_sectors, all);
-            (config.max_transfer_blocks, config.compare_and_write_max_blocks)
+            let unit = LogicalUnit::new(config(block_size, |info| info.can = Abilities::ALL));
+            unit.bound_transfer(max_sectors / (block_size / 512));
+            (unit.max_transfer_blocks(), unit.compare_and_write_max_blocks())
         };
         assert_eq!(limits(512, 65535), (65535, 255));
         assert_eq!(limits(4096, 65535), (8191, 255));
@@ -76,8 +76,20 @@ mod tests {
     }
 
     #[test]
+    fn unit_over_a_device_without_bounds_has_those_that_initiators_know() {
+        let bounds = |blocks_max| {
+            let config = config(512, |info| {
+                (info.can, info.provisioning, info.bulk_blocks_max) = (Abilities::ALL, Provisioning::Thin, blocks_max);
+            });
+            (config.write_same_max_blocks, config.unmap.unwrap().max_blocks)
+        };
+        assert_eq!(bounds(u32::MAX), (65535, 1 << 20));
+        assert_eq!(bounds(2048), (2048, 2048));
+    }
+
+    #[test]
     fn unit_over_a_device_that_can_nothing_promises_nothing() {
-        let plain = config(512, 65535, |_| {});
+        let plain = config(512, |_| {});
         assert!(!plain.verify && !plain.lba_status && plain.unmap.is_none());
         assert_eq!((plain.write_same_max_blocks, plain.compare_and_write_max_blocks), (0, 0));
     }
@@ -85,7 +97,7 @@ mod tests {
     #[test]
     fn unit_gives_back_only_what_is_not_fully_provisioned() {
         let with = |provisioning| {
-            config(4096, 65535, |info| {
+            config(4096, |info| {
                 (info.can.unmap, info.provisioning, info.unmapped_reads_zeroes) = (true, provisioning, true);
                 (info.unmap_granularity_blocks, info.unmap_extents_max, info.bulk_blocks_max) = (16, u32::MAX, 8192);
             })

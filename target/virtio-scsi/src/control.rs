@@ -11,9 +11,11 @@ use virtqueue::ChainBatch;
 
 use crate::address::Address;
 use crate::data;
+use crate::fence::UnitIndex;
 use crate::fence::{Scope, Sweep, Verdict};
-use crate::lun_map::{Addressee, LunMap};
+use crate::lun_map::Addressee;
 use crate::nexus::Nexus;
+use crate::request::Requests;
 use crate::stats::{ShardStats, TMF_NAMES};
 use crate::wire::{control, response};
 
@@ -28,7 +30,6 @@ pub(crate) struct ControlQueue {
     slot: usize,
     /// Taken out while its chain is dealt with.
     batch: Option<ChainBatch>,
-    map: Arc<LunMap>,
     nexus: Arc<Nexus>,
     stats: Arc<ShardStats>,
     active: Option<Active>,
@@ -40,6 +41,8 @@ struct Active {
     answer: GuestSlice,
     function: usize,
     sweep: Sweep,
+    /// The logical unit that it is about has gone meanwhile.
+    unit_gone: bool,
     since: Tsc,
 }
 
@@ -63,14 +66,23 @@ mod subtype {
 }
 
 impl ControlQueue {
-    pub(crate) fn new(slot: usize, map: Arc<LunMap>, nexus: Arc<Nexus>, stats: Arc<ShardStats>) -> ControlQueue {
-        ControlQueue { slot, batch: Some(ChainBatch::new(1, 16)), map, nexus, stats, active: None }
+    pub(crate) fn new(slot: usize, nexus: Arc<Nexus>, stats: Arc<ShardStats>) -> ControlQueue {
+        ControlQueue { slot, batch: Some(ChainBatch::new(1, 16)), nexus, stats, active: None }
     }
 
-    /// The driver starts from nothing.
-    pub(crate) fn begin_session(&self) {
-        self.map.reset_modes();
-        self.nexus.begin_session();
+    /// A logical unit goes: a function that is about it completes, but resets nothing any more.
+    pub(crate) fn unit_gone(&mut self, gone: UnitIndex) {
+        if let Some(active) = &mut self.active {
+            active.unit_gone |= match active.sweep.scope {
+                Scope::Task { unit, .. } | Scope::Unit(unit) => unit == gone,
+                Scope::Target(_) => false,
+            };
+        }
+    }
+
+    /// The slot of its ring.
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
     }
 
     /// Whether a task management function is under way.
@@ -79,14 +91,14 @@ impl ControlQueue {
     }
 
     /// Answers what can be answered. Returns the number of requests that began or ended.
-    pub(crate) fn poll(&mut self, rings: &mut RingSet, now: Tsc) -> usize {
-        let mut work = self.finish(rings, now);
+    pub(crate) fn poll(&mut self, rings: &mut RingSet, requests: &Requests, now: Tsc) -> usize {
+        let mut work = self.finish(rings, requests, now);
         while self.active.is_none() && work < BUDGET {
             let Some(mut batch) = self.batch.take() else { break };
             let popped = rings.pop(self.slot, 1, &mut batch);
             if let Some(chain) = batch.chains().first() {
                 let ticket = rings.ticket(self.slot, chain);
-                self.request(rings, ticket, batch.readable(chain), batch.writable(chain), now);
+                self.request(rings, requests, ticket, (batch.readable(chain), batch.writable(chain)), now);
             }
             self.batch = Some(batch);
             work += popped;
@@ -101,20 +113,20 @@ impl ControlQueue {
     }
 
     /// Ends the function under way if every shard has acknowledged it.
-    fn finish(&mut self, rings: &mut RingSet, now: Tsc) -> usize {
+    fn finish(&mut self, rings: &mut RingSet, requests: &Requests, now: Tsc) -> usize {
         let Some(found) = self.active.as_ref().and_then(|_| self.nexus.fence.result()) else { return 0 };
         let Some(active) = self.active.take() else { return 0 };
         match active.sweep {
+            _ if active.unit_gone => {}
             Sweep { verdict: Verdict::Reset, scope: scope @ Scope::Unit(unit) } => {
                 // The initiator learns of the reset, and with it that cached data may be lost.
-                let reset = &self.map.units()[usize::from(unit)];
-                reset.bdev.reset();
-                reset.logical_unit.reset_modes();
-                self.nexus.attention(&self.map, scope, UnitAttention::LunReset);
+                if let Some(reset) = requests.map().unit(unit) {
+                    reset.bdev.reset();
+                    reset.logical_unit.reset_modes();
+                }
+                requests.attention(scope, UnitAttention::LunReset);
             }
-            Sweep { verdict: Verdict::Reset, scope } => {
-                self.nexus.attention(&self.map, scope, UnitAttention::NexusLoss);
-            }
+            Sweep { verdict: Verdict::Reset, scope } => requests.attention(scope, UnitAttention::NexusLoss),
             _ => {}
         }
         let query_found = found && active.sweep.verdict == Verdict::Query;
@@ -127,9 +139,9 @@ impl ControlQueue {
     fn request(
         &mut self,
         rings: &mut RingSet,
+        requests: &Requests,
         ticket: Ticket,
-        readable: &[GuestSlice],
-        writable: &[GuestSlice],
+        (readable, writable): (&[GuestSlice], &[GuestSlice]),
         now: Tsc,
     ) {
         let Some(first) = writable.first() else {
@@ -138,12 +150,12 @@ impl ControlQueue {
         };
         match data::gather::<4>(readable).map(u32::from_le_bytes) {
             Some(control::TMF) => match data::gather::<{ control::TMF_LEN }>(readable) {
-                Some(bytes) => self.tmf(rings, ticket, *first, &Tmf::parse(&bytes), now),
+                Some(bytes) => self.tmf(rings, requests, ticket, *first, &Tmf::parse(&bytes), now),
                 None => self.fail(rings, ticket, writable),
             },
             Some(control::AN_QUERY | control::AN_SUBSCRIBE) => match data::gather::<{ control::AN_LEN }>(readable) {
                 Some(bytes) if total(writable) >= control::AN_RESPONSE_LEN => {
-                    self.notification(rings, ticket, writable, &bytes);
+                    self.notification(rings, requests, ticket, writable, &bytes);
                 }
                 _ => self.fail(rings, ticket, writable),
             },
@@ -175,48 +187,36 @@ impl ControlQueue {
     fn notification(
         &self,
         rings: &mut RingSet,
+        requests: &Requests,
         ticket: Ticket,
         writable: &[GuestSlice],
         bytes: &[u8; control::AN_LEN],
     ) {
         let lun: &[u8; 8] = bytes[4..].first_chunk().expect("12 bytes are left");
-        let known = Address::parse(lun).and_then(|address| self.map.find(address)).is_some();
+        let known = Address::parse(lun).and_then(|address| requests.map().find(address)).is_some();
         let code = if known { response::OK } else { response::BAD_TARGET };
         self.stats.responses[usize::from(code)].add(1);
         data::scatter(writable, &[0, 0, 0, 0, code]);
         rings.complete(ticket, control::AN_RESPONSE_LEN as u32);
     }
 
-    fn tmf(&mut self, rings: &mut RingSet, ticket: Ticket, answer: GuestSlice, tmf: &Tmf, now: Tsc) {
+    fn tmf(
+        &mut self,
+        rings: &mut RingSet,
+        requests: &Requests,
+        ticket: Ticket,
+        answer: GuestSlice,
+        tmf: &Tmf,
+        now: Tsc,
+    ) {
         let function = usize::try_from(tmf.subtype).unwrap_or(usize::MAX).min(TMF_NAMES.len() - 1);
-        match self.plan(tmf) {
+        match plan(requests, tmf) {
             Err(code) => self.answer_tmf(rings, ticket, answer, function, code),
             Ok(sweep) => {
-                self.active = Some(Active { ticket, answer, function, sweep, since: now });
+                self.active = Some(Active { ticket, answer, function, sweep, unit_gone: false, since: now });
                 self.nexus.raise(sweep);
             }
         }
-    }
-
-    /// R08: what the function is to do, or the response if there is nothing to do.
-    fn plan(&self, tmf: &Tmf) -> Result<Sweep, u8> {
-        let verdict = match tmf.subtype {
-            subtype::ABORT_TASK | subtype::ABORT_TASK_SET | subtype::CLEAR_TASK_SET => Verdict::Abort,
-            subtype::I_T_NEXUS_RESET | subtype::LOGICAL_UNIT_RESET => Verdict::Reset,
-            subtype::QUERY_TASK | subtype::QUERY_TASK_SET => Verdict::Query,
-            subtype::CLEAR_ACA => return Err(response::FUNCTION_REJECTED),
-            _ => return Err(response::FUNCTION_REJECTED),
-        };
-        let address = Address::parse(&tmf.lun).ok_or(response::BAD_TARGET)?;
-        let addressee = self.map.find(address).ok_or(response::BAD_TARGET)?;
-        let scope = match (addressee, address, tmf.subtype) {
-            (Addressee::ReportLuns { .. }, ..) => return Err(response::FUNCTION_COMPLETE),
-            (_, Address::Unit { target, .. }, subtype::I_T_NEXUS_RESET) => Scope::Target(target),
-            (Addressee::Absent { .. }, ..) => return Err(response::INCORRECT_LUN),
-            (Addressee::Unit(unit), _, subtype::ABORT_TASK | subtype::QUERY_TASK) => Scope::Task { unit, tag: tmf.tag },
-            (Addressee::Unit(unit), ..) => Scope::Unit(unit),
-        };
-        Ok(Sweep { scope, verdict })
     }
 
     fn answer_tmf(&self, rings: &mut RingSet, ticket: Ticket, answer: GuestSlice, function: usize, code: u8) {
@@ -234,6 +234,27 @@ impl Tmf {
         let tag = rest.first_chunk::<8>().expect("8 bytes");
         Tmf { subtype: u32::from_le_bytes(*subtype), lun: *lun, tag: u64::from_le_bytes(*tag) }
     }
+}
+
+/// R08: what the function is to do, or the response if there is nothing to do.
+fn plan(requests: &Requests, tmf: &Tmf) -> Result<Sweep, u8> {
+    let verdict = match tmf.subtype {
+        subtype::ABORT_TASK | subtype::ABORT_TASK_SET | subtype::CLEAR_TASK_SET => Verdict::Abort,
+        subtype::I_T_NEXUS_RESET | subtype::LOGICAL_UNIT_RESET => Verdict::Reset,
+        subtype::QUERY_TASK | subtype::QUERY_TASK_SET => Verdict::Query,
+        subtype::CLEAR_ACA => return Err(response::FUNCTION_REJECTED),
+        _ => return Err(response::FUNCTION_REJECTED),
+    };
+    let address = Address::parse(&tmf.lun).ok_or(response::BAD_TARGET)?;
+    let addressee = requests.map().find(address).ok_or(response::BAD_TARGET)?;
+    let scope = match (addressee, address, tmf.subtype) {
+        (Addressee::ReportLuns { .. }, ..) => return Err(response::FUNCTION_COMPLETE),
+        (_, Address::Unit { target, .. }, subtype::I_T_NEXUS_RESET) => Scope::Target(target),
+        (Addressee::Absent { .. }, ..) => return Err(response::INCORRECT_LUN),
+        (Addressee::Unit(unit), _, subtype::ABORT_TASK | subtype::QUERY_TASK) => Scope::Task { unit, tag: tmf.tag },
+        (Addressee::Unit(unit), ..) => Scope::Unit(unit),
+    };
+    Ok(Sweep { scope, verdict })
 }
 
 fn total(slices: &[GuestSlice]) -> usize {

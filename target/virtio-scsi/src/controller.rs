@@ -7,8 +7,10 @@ use parking_lot::Mutex;
 use reactor::PollerHandle;
 use vhost_user::{RingReport, RingSet, RingStats};
 
+use crate::address::Address;
+use crate::inventory::{Addition, Announcement, Change, ChangeError, Inventory, Place, Removal, unit_parts};
 use crate::limits::Limits;
-use crate::lun_map::{LunMap, Unit};
+use crate::lun_map::{Addressee, LunMap, Unit};
 use crate::nexus::Nexus;
 use crate::shard::Shard;
 use crate::stats::ShardStats;
@@ -35,13 +37,12 @@ pub struct ControllerConfig {
     pub units: Vec<Arc<Unit>>,
 }
 
-/// A controller. Lives as long as its socket; connections come and go.
+/// A controller. Lives as long as its socket; connections, logical units and limits come and go.
 pub struct Controller {
     name: Arc<str>,
     request_queues: u16,
     queue_size_max: u16,
-    limits: Limits,
-    map: Arc<LunMap>,
+    inventory: Mutex<Inventory>,
     /// Counter blocks by shard position; see [`ShardStats`].
     stats: Mutex<Vec<Vec<Arc<ShardStats>>>>,
 }
@@ -64,8 +65,7 @@ impl Controller {
             name: config.name,
             request_queues: config.request_queues,
             queue_size_max: config.queue_size_max,
-            limits: config.limits,
-            map: Arc::new(LunMap::new(config.units)),
+            inventory: Mutex::new(Inventory::new(config.limits, config.units)),
             stats: Mutex::default(),
         }
     }
@@ -76,16 +76,23 @@ impl Controller {
         &self.name
     }
 
-    /// Its limits.
+    /// Its limits as they are now.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    pub fn limits(&self) -> Limits {
+        self.inventory.lock().limits
     }
 
-    /// Its logical units.
+    /// Its logical units as they are now.
     #[must_use]
-    pub fn map(&self) -> &Arc<LunMap> {
-        &self.map
+    pub fn map(&self) -> Arc<LunMap> {
+        Arc::clone(&self.inventory.lock().map)
+    }
+
+    /// Where there are counters of logical units: those that are there now, and those that are gone but still end their
+    /// commands.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        self.inventory.lock().places()
     }
 
     /// All queues: control, event and request.
@@ -114,12 +121,13 @@ impl Controller {
     /// The config space: the limits as a front-end that asks sees them (R05).
     #[must_use]
     pub fn config_space(&self) -> [u8; CONFIG_LEN] {
-        let seg_max = self.limits.seg_max.unwrap_or_else(|| default_seg_max(self.queue_size_max));
+        let limits = self.limits();
+        let seg_max = limits.seg_max.unwrap_or_else(|| default_seg_max(self.queue_size_max));
         ConfigSpace {
             num_queues: u32::from(self.request_queues),
             seg_max,
-            max_sectors: self.limits.max_sectors,
-            cmd_per_lun: self.limits.cmd_per_lun,
+            max_sectors: limits.max_sectors,
+            cmd_per_lun: limits.cmd_per_lun,
         }
         .bytes()
     }
@@ -129,23 +137,92 @@ impl Controller {
     #[must_use]
     pub fn connect(&self, pollers: &[PollerHandle], reports: &Sender<RingReport>) -> Connection {
         let count = pollers.len().max(1);
-        self.map.reset_modes();
-        let nexus = Arc::new(Nexus::new(self.map.units().len(), count, pollers.to_vec()));
+        let (limits, map) = (self.limits(), self.map());
+        map.reset_modes();
+        let nexus = Arc::new(Nexus::new(count, pollers.to_vec()));
+        let mut units: Vec<_> = map.units().map(|(index, unit)| unit_parts(index, unit, count).into_iter()).collect();
         let routes: Vec<usize> = (0..self.queues()).map(|index| shard_of(index, count)).collect();
         let mut ring_stats: Vec<Arc<RingStats>> = vec![Arc::default(); routes.len()];
+        let mut blocks = Vec::with_capacity(count);
         let shards = (0..count)
             .map(|position| {
                 let indices: Vec<u16> =
                     (0..self.queues()).filter(|index| routes[usize::from(*index)] == position).collect();
-                let stats = self.stats_block(position, &indices);
+                let stats = self.stats_block(position, &indices, map.places());
+                blocks.push(Arc::clone(&stats));
                 for (index, ring) in &stats.rings {
                     ring_stats[usize::from(*index)] = Arc::clone(ring);
                 }
                 let rings = RingSet::new(Arc::clone(&self.name), stats.rings.to_vec(), reports.clone());
-                Shard::new(rings, position == 0, &self.map, self.limits, Arc::clone(&nexus), stats)
+                let units = units.iter_mut().filter_map(Iterator::next);
+                Shard::new(rings, Arc::clone(&map), limits, units, Arc::clone(&nexus), stats)
             })
             .collect();
+        nexus.set_stats(blocks);
         Connection { shards, routes, ring_stats }
+    }
+
+    /// A logical unit comes. The shards of connections that there are have to be given their parts before another one
+    /// begins.
+    ///
+    /// # Errors
+    /// There is one at its address, there are too many, or no block of it fits through the limits.
+    pub fn add(&self, unit: Arc<Unit>) -> Result<Addition, ChangeError> {
+        let mut inventory = self.inventory.lock();
+        let addition = inventory.add(unit)?;
+        let index = usize::from(addition.index());
+        for block in self.stats() {
+            block.units.grow(index + 1);
+            block.units[index].reset(); // nobody counts here: the last shard has let go of what was there before
+        }
+        Ok(addition)
+    }
+
+    /// A logical unit goes. The shards of connections that there are have to be given their parts before another one
+    /// begins.
+    ///
+    /// # Errors
+    /// There is none at that address.
+    pub fn remove(&self, target: u8, lun: u16) -> Result<Removal, ChangeError> {
+        self.inventory.lock().remove(target, lun)
+    }
+
+    /// Other limits, of the connections to come. The shards of those that there are have to be told by `tell`, which
+    /// returns when they have been.
+    ///
+    /// # Errors
+    /// One of the limits is outside its bounds.
+    pub fn set_limits(&self, limits: Limits, tell: impl FnOnce()) -> Result<(), ChangeError> {
+        let (commands_max, seg_max_bound) =
+            (u32::from(self.request_queues) * u32::from(self.queue_size_max), default_seg_max(self.queue_size_max));
+        let mut inventory = self.inventory.lock();
+        let before = inventory.limits;
+        inventory.set_limits(limits, commands_max, seg_max_bound)?;
+        // R03: while some shards have the one limit and some the other, units promise the smaller one.
+        inventory.bound_transfers(&Limits { max_sectors: limits.max_sectors.min(before.max_sectors), ..limits });
+        drop(inventory);
+        tell();
+        self.inventory.lock().bound_transfers(&limits);
+        Ok(())
+    }
+
+    /// A logical unit gets another capacity, at most what its block device has. The first shard of each connection has to
+    /// announce it.
+    ///
+    /// # Errors
+    /// There is no such unit, or the capacity is outside its bounds.
+    pub fn resize(&self, target: u8, lun: u16, block_count: u64) -> Result<Announcement, ChangeError> {
+        let map = self.map();
+        let Some(Addressee::Unit(index)) = map.find(Address::Unit { target, lun }) else {
+            return Err(ChangeError::Absent { target, lun });
+        };
+        let unit = map.unit(index).ok_or(ChangeError::Absent { target, lun })?;
+        let max = unit.bdev.info().block_count;
+        if !(1..=max).contains(&block_count) {
+            return Err(ChangeError::OutOfRange { field: "block_count", value: block_count, min: 1, max });
+        }
+        unit.logical_unit.set_block_count(block_count);
+        Ok(Announcement { target, lun, change: Change::Resized })
     }
 
     /// Every block of counters there is. Sums over them are what the controller has done since it was made.
@@ -154,7 +231,7 @@ impl Controller {
         self.stats.lock().iter().flatten().cloned().collect()
     }
 
-    fn stats_block(&self, position: usize, rings: &[u16]) -> Arc<ShardStats> {
+    fn stats_block(&self, position: usize, rings: &[u16], units: usize) -> Arc<ShardStats> {
         let mut all = self.stats.lock();
         if all.len() <= position {
             all.resize_with(position + 1, Vec::new);
@@ -162,7 +239,7 @@ impl Controller {
         if let Some(free) = all[position].iter().find(|block| block.claim()) {
             return Arc::clone(free);
         }
-        let block = Arc::new(ShardStats::new(self.map.units().len(), rings));
+        let block = Arc::new(ShardStats::new(units, rings));
         all[position].push(Arc::clone(&block));
         block
     }

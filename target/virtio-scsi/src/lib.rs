@@ -14,7 +14,9 @@ mod capability;
 mod control;
 mod controller;
 mod data;
+mod events;
 mod fence;
+mod inventory;
 mod limits;
 mod lun_map;
 mod nexus;
@@ -24,6 +26,7 @@ mod request;
 mod shard;
 mod stats;
 mod sweep;
+mod unit_stats;
 pub mod wire;
 
 pub use address::{Address, LUN_MAX};
@@ -31,7 +34,11 @@ pub use capability::logical_unit_config;
 pub use controller::{
     CONTROL_QUEUE, Connection, Controller, ControllerConfig, EVENT_QUEUE, FIRST_REQUEST_QUEUE, default_seg_max,
 };
+pub use inventory::{
+    Addition, Announcement, Change, ChangeError, Place, Release, Remains, Removal, ShardAddition, ShardRemoval,
+};
 pub use limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimit};
 pub use lun_map::{Addressee, LunMap, Unit};
 pub use shard::Shard;
-pub use stats::{Limit, ShardStats, TMF_NAMES, UnitStats};
+pub use stats::{Limit, SENSE_KEY_NAMES, ShardStats, TMF_NAMES};
+pub use unit_stats::{UnitBlocks, UnitStats};

@@ -99,6 +99,12 @@ impl Credits {
         Some(CommandSlot(()))
     }
 
+    /// Another limit, from now on. Commands beyond a lower one keep their shares; there are no new ones until enough have
+    /// been given back.
+    pub fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// The most commands that were in flight at once since the last release, over all shards.
     #[must_use]
     #[inline]

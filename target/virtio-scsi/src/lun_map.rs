@@ -1,4 +1,5 @@
-//! Which logical unit lives at which address of a controller. Immutable: a change makes a new map.
+//! Which logical unit lives at which address of a controller. A unit keeps its index for as long as it is there; a change
+//! makes a new map, so that whoever holds one can go on reading it.
 
 use std::sync::Arc;
 
@@ -21,9 +22,10 @@ pub struct Unit {
 }
 
 /// The logical units of a controller.
-#[derive(Default)]
+#[derive(Clone)]
 pub struct LunMap {
-    units: Vec<Arc<Unit>>,
+    /// By index; empty places are those of units that are gone.
+    units: Vec<Option<Arc<Unit>>>,
     /// By target number; a target without logical units does not exist.
     targets: Vec<Target>,
 }
@@ -32,6 +34,7 @@ pub struct LunMap {
 struct Target {
     /// Sorted.
     luns: Vec<u16>,
+    /// Indices of the units at these LUNs.
     units: Vec<UnitIndex>,
 }
 
@@ -53,34 +56,63 @@ pub enum Addressee {
 }
 
 impl LunMap {
-    /// A map of these units.
+    /// A map of these units, whose indices are their positions.
     ///
     /// # Panics
     /// If two have the same address: the configuration has been checked for that.
     #[must_use]
     pub fn new(units: Vec<Arc<Unit>>) -> LunMap {
-        let mut targets = vec![Target::default(); 256];
-        let mut order: Vec<UnitIndex> = (0..units.len() as UnitIndex).collect();
-        order.sort_by_key(|index| units[usize::from(*index)].lun);
-        for index in order {
-            let unit = &units[usize::from(index)];
-            let target = &mut targets[usize::from(unit.target)];
-            assert!(target.luns.last() != Some(&unit.lun), "two units at target {} LUN {}", unit.target, unit.lun);
-            target.luns.push(unit.lun);
-            target.units.push(index);
+        let mut map = LunMap { units: Vec::new(), targets: vec![Target::default(); 256] };
+        for (index, unit) in units.into_iter().enumerate() {
+            let (target, lun) = (unit.target, unit.lun);
+            assert!(map.insert(index as UnitIndex, unit), "two units at target {target} LUN {lun}");
         }
-        LunMap { units, targets }
+        map
     }
 
-    /// The units, by index.
+    /// The units and their indices.
+    pub fn units(&self) -> impl Iterator<Item = (UnitIndex, &Arc<Unit>)> {
+        self.units.iter().enumerate().filter_map(|(index, unit)| Some((index as UnitIndex, unit.as_ref()?)))
+    }
+
+    /// The unit with this index; `None` if there is none, or none any more.
     #[must_use]
-    pub fn units(&self) -> &[Arc<Unit>] {
-        &self.units
+    pub fn unit(&self, index: UnitIndex) -> Option<&Arc<Unit>> {
+        self.units.get(usize::from(index))?.as_ref()
+    }
+
+    /// One more than the largest index that was ever used.
+    #[must_use]
+    pub(crate) fn places(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Puts a unit in its place. False, and nothing is changed, if there is one at its address already.
+    pub(crate) fn insert(&mut self, index: UnitIndex, unit: Arc<Unit>) -> bool {
+        let target = &mut self.targets[usize::from(unit.target)];
+        let Err(at) = target.luns.binary_search(&unit.lun) else { return false };
+        target.luns.insert(at, unit.lun);
+        target.units.insert(at, index);
+        let place = usize::from(index);
+        if self.units.len() <= place {
+            self.units.resize(place + 1, None);
+        }
+        self.units[place] = Some(unit);
+        true
+    }
+
+    /// Takes the unit at an address out of its place.
+    pub(crate) fn remove(&mut self, target: u8, lun: u16) -> Option<(UnitIndex, Arc<Unit>)> {
+        let target = &mut self.targets[usize::from(target)];
+        let at = target.luns.binary_search(&lun).ok()?;
+        target.luns.remove(at);
+        let index = target.units.remove(at);
+        Some((index, self.units[usize::from(index)].take()?))
     }
 
     /// A new session: what an initiator changed in mode pages is as it was at first.
     pub(crate) fn reset_modes(&self) {
-        self.units.iter().for_each(|unit| unit.logical_unit.reset_modes());
+        self.units().for_each(|(_, unit)| unit.logical_unit.reset_modes());
     }
 
     /// Sorted LUNs of a target; empty if it does not exist.

@@ -1,55 +1,47 @@
 //! The I_T nexus of one connection: what its shards share. One controller has one nexus at a time (R08).
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 use reactor::PollerHandle;
 use scsi::{UnitAttention, UnitAttentions};
 
-use crate::fence::{Fence, Scope, Sweep};
-use crate::lun_map::LunMap;
+use crate::fence::{Fence, Sweep};
+use crate::stats::ShardStats;
+use crate::unit_stats::UnitStats;
 
 /// Shared state of the shards of one connection.
 pub struct Nexus {
     /// Where task management functions meet the shards.
     pub fence: Fence,
-    units: Vec<Arc<UnitNexus>>,
     pollers: Vec<PollerHandle>,
+    /// What each shard counts.
+    stats: OnceLock<Box<[Arc<ShardStats>]>>,
 }
 
-/// Shared state of one logical unit.
-#[derive(Default)]
+/// What the shards of one connection share of a logical unit.
 pub(crate) struct UnitNexus {
     /// What it has to report to the nexus.
     pub(crate) attentions: CachePadded<UnitAttentions>,
-    in_flight: Arc<CachePadded<AtomicU32>>,
+    /// Commands in flight over all shards; `None` while there is one.
+    pub(crate) in_flight: Option<Arc<CachePadded<AtomicU32>>>,
 }
 
 impl Nexus {
-    /// A new session: every unit has POWER ON to report.
-    pub(crate) fn new(units: usize, shards: usize, pollers: Vec<PollerHandle>) -> Nexus {
-        let units = (0..units).map(|_| Arc::default());
-        let nexus = Nexus { fence: Fence::new(shards as u32), units: units.collect(), pollers };
-        nexus.begin_session();
-        nexus
+    /// A nexus of this many shards.
+    pub(crate) fn new(shards: usize, pollers: Vec<PollerHandle>) -> Nexus {
+        Nexus { fence: Fence::new(shards as u32), pollers, stats: OnceLock::new() }
     }
 
-    /// The driver starts from nothing: after a connect or a device reset.
-    pub(crate) fn begin_session(&self) {
-        for unit in &self.units {
-            unit.attentions.raise(UnitAttention::PowerOn);
-        }
+    /// Says what its shards count in; once they are made.
+    pub(crate) fn set_stats(&self, stats: impl IntoIterator<Item = Arc<ShardStats>>) {
+        let _ = self.stats.set(stats.into_iter().collect()); // made once, told once
     }
 
-    /// What the shards share of a unit.
-    pub(crate) fn unit(&self, unit: usize) -> &Arc<UnitNexus> {
-        &self.units[unit]
-    }
-
-    /// The count that the shards of a spread unit share; `None` while there is one shard.
-    pub(crate) fn shared_count(&self, unit: usize) -> Option<Arc<CachePadded<AtomicU32>>> {
-        (self.pollers.len() > 1).then(|| Arc::clone(&self.units[unit].in_flight))
+    /// What every shard counts of one unit.
+    pub(crate) fn unit_stats(&self, unit: usize) -> impl Iterator<Item = &UnitStats> {
+        self.stats.get().into_iter().flatten().filter_map(move |stats| stats.units.of(unit))
     }
 
     /// Announces a task management function to every shard.
@@ -64,18 +56,16 @@ impl Nexus {
             first.wake();
         }
     }
+}
 
-    /// Raises a unit attention for everything in the scope.
-    pub(crate) fn attention(&self, map: &LunMap, scope: Scope, attention: UnitAttention) {
-        for (index, unit) in map.units().iter().enumerate() {
-            let affected = match scope {
-                Scope::Task { .. } => false,
-                Scope::Unit(reset) => usize::from(reset) == index,
-                Scope::Target(target) => target == unit.target,
-            };
-            if affected {
-                self.units[index].attentions.raise(attention);
-            }
-        }
+impl UnitNexus {
+    /// A unit that is new to a nexus of this many shards: it has POWER ON to report.
+    pub(crate) fn new(shards: usize) -> UnitNexus {
+        let nexus = UnitNexus {
+            attentions: CachePadded::default(),
+            in_flight: (shards > 1).then(|| Arc::new(CachePadded::new(AtomicU32::new(0)))),
+        };
+        nexus.attentions.raise(UnitAttention::PowerOn);
+        nexus
     }
 }

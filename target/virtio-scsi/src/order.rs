@@ -150,6 +150,13 @@ impl TaskSets {
         taken
     }
 
+    /// Takes out every waiting command.
+    pub(crate) fn take_all(&mut self) -> Vec<Blocked> {
+        let taken = self.0.iter_mut().flat_map(|set| set.blocked.drain(..)).collect();
+        self.forget_trivial();
+        taken
+    }
+
     /// Whether a waiting command is in the scope.
     pub(crate) fn holds(&self, scope: Scope, unit: UnitIndex, target: u8) -> bool {
         self.0.iter().flat_map(|set| &set.blocked).any(|blocked| covers(scope, unit, target, blocked.tag))

@@ -7,6 +7,7 @@
 
 mod backend;
 mod execute;
+mod inventory;
 mod medium;
 mod reply;
 mod task_set;
@@ -20,6 +21,8 @@ use scsi::Sense;
 use vhost_user::{RingSet, Ticket};
 use virtqueue::Chain;
 
+pub(crate) use self::inventory::UnitPart;
+use self::inventory::{Leaving, Units};
 use self::reply::verdict_response;
 use crate::address::Address;
 use crate::controller::default_seg_max;
@@ -40,9 +43,14 @@ pub(crate) struct Requests {
     limits: Limits,
     /// `limits.max_sectors` in bytes.
     bytes_max: u64,
-    units: Vec<UnitState>,
+    units: Units,
+    /// Units that are going and have not gone.
+    leaving: usize,
+    /// Counts the units that came and went.
+    generation: u64,
     pending: PendingTable,
     stats: Arc<ShardStats>,
+    nexus: Arc<Nexus>,
     /// The LUN field that was resolved last: nearly always the next one too.
     last: Option<(u64, UnitIndex)>,
     /// Units with something to settle at the end of the batch.
@@ -77,6 +85,8 @@ struct UnitState {
     /// Its channel was told to wake the poller.
     armed: bool,
     tally: Tally,
+    /// It has been taken out of the map: where it goes when its last command has ended.
+    leaving: Leaving,
 }
 
 /// What a batch did to one unit; goes to the counters when the batch ends.
@@ -142,32 +152,21 @@ impl Data {
 }
 
 impl Requests {
-    pub(crate) fn new(map: &Arc<LunMap>, limits: Limits, nexus: &Nexus, stats: Arc<ShardStats>) -> Requests {
-        let state = |(index, unit): (usize, &Arc<Unit>)| UnitState {
-            unit: Arc::clone(unit),
-            nexus: Arc::clone(nexus.unit(index)),
-            block_size: unit.logical_unit.block_size(),
-            channel: unit.bdev.open(),
-            credits: Credits::new(limits.cmd_per_lun, nexus.shared_count(index)),
-            outstanding: 0,
-            waiting: false,
-            tasks: TaskSets::default(),
-            touched: false,
-            armed: false,
-            tally: Tally::default(),
-        };
-        let units: Vec<UnitState> = map.units().iter().enumerate().map(state).collect();
-        let count = units.len();
+    /// Without a unit: those of the map are [added](Requests::add_unit) before there is a request.
+    pub(crate) fn new(map: Arc<LunMap>, limits: Limits, nexus: Arc<Nexus>, stats: Arc<ShardStats>) -> Requests {
         Requests {
-            map: Arc::clone(map),
+            map,
             limits,
             bytes_max: u64::from(limits.max_sectors) * SECTOR_LEN,
-            units,
+            units: Units::default(),
+            leaving: 0,
+            generation: 0,
             pending: PendingTable::default(),
             stats,
+            nexus,
             last: None,
-            touched: Vec::with_capacity(count),
-            waiting: Vec::with_capacity(count),
+            touched: Vec::new(),
+            waiting: Vec::new(),
             completions: Vec::with_capacity(1024),
             scratch: scsi::Scratch { data_in: Vec::with_capacity(4096), extents: Vec::with_capacity(256) },
             list: Vec::with_capacity(4096),

@@ -10,10 +10,12 @@ use virtqueue::ChainBatch;
 
 use crate::control::ControlQueue;
 use crate::controller::{CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE};
+use crate::events::EventQueue;
+use crate::inventory::{Announcement, Change, ShardAddition, ShardRemoval};
 use crate::limits::Limits;
 use crate::lun_map::LunMap;
 use crate::nexus::Nexus;
-use crate::request::{Request, Requests};
+use crate::request::{Request, Requests, UnitPart};
 use crate::stats::ShardStats;
 use crate::sweep::{SweepTargets, Sweeping};
 
@@ -28,6 +30,7 @@ pub struct Shard {
     batch: ChainBatch,
     requests: Requests,
     control: Option<ControlQueue>,
+    events: Option<EventQueue>,
     nexus: Arc<Nexus>,
     fence_seen: u64,
     sweeping: Option<Sweeping>,
@@ -38,27 +41,33 @@ pub struct Shard {
 impl Shard {
     pub(crate) fn new(
         mut rings: RingSet,
-        owns_control: bool,
-        map: &Arc<LunMap>,
+        map: Arc<LunMap>,
         limits: Limits,
+        units: impl IntoIterator<Item = UnitPart>,
         nexus: Arc<Nexus>,
         stats: Arc<ShardStats>,
     ) -> Shard {
         let slots = rings.len();
         let first_request = (0..slots).position(|slot| rings.index(slot) >= FIRST_REQUEST_QUEUE).unwrap_or(slots);
-        if let Some(slot) = (0..slots).find(|slot| rings.index(*slot) == EVENT_QUEUE) {
-            rings.set_passive(slot);
-        }
-        let control = owns_control.then(|| {
-            let slot = (0..slots).position(|slot| rings.index(slot) == CONTROL_QUEUE).expect("the first shard owns it");
-            ControlQueue::new(slot, Arc::clone(map), Arc::clone(&nexus), Arc::clone(&stats))
+        let find = |index| (0..slots).find(|slot| rings.index(*slot) == index);
+        let (control, events) = (find(CONTROL_QUEUE), find(EVENT_QUEUE));
+        let control = control.map(|slot| {
+            rings.set_cold_start(slot);
+            ControlQueue::new(slot, Arc::clone(&nexus), Arc::clone(&stats))
         });
+        let events = events.map(|slot| {
+            rings.set_passive(slot, true);
+            EventQueue::new(slot, Arc::clone(&stats))
+        });
+        let mut requests = Requests::new(map, limits, Arc::clone(&nexus), Arc::clone(&stats));
+        units.into_iter().for_each(|part| requests.add_unit(part));
         Shard {
             rings,
             first_request,
             batch: ChainBatch::new(BATCH, 32 * BATCH),
-            requests: Requests::new(map, limits, &nexus, Arc::clone(&stats)),
+            requests,
             control,
+            events,
             fence_seen: 0,
             nexus,
             sweeping: None,
@@ -67,6 +76,43 @@ impl Shard {
         }
     }
 
+    /// A logical unit comes. Returns the inventory so far, which is for the caller's thread to drop.
+    pub fn add_unit(&mut self, addition: ShardAddition) -> Arc<LunMap> {
+        self.requests.add_unit(addition.part);
+        self.requests.change_map(addition.map)
+    }
+
+    /// A logical unit goes (R22): its commands end with `S_TRANSPORT_FAILURE`, those at its backend when that has let go
+    /// of their buffers. Returns the inventory so far, which is for the caller's thread to drop.
+    pub fn remove_unit(&mut self, removal: ShardRemoval) -> Arc<LunMap> {
+        if let Some(control) = &mut self.control {
+            control.unit_gone(removal.index);
+        }
+        let old = self.requests.remove_unit(&mut self.rings, removal);
+        self.publish_requests(Tsc::now());
+        old
+    }
+
+    /// Other limits, from now on. What is in flight beyond them ends in its own time.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.requests.set_limits(limits);
+    }
+
+    /// Tells the driver what happened to a logical unit: by unit attentions, and by an event if it has negotiated those. To
+    /// be called on the first shard, when all of them know.
+    pub fn announce(&mut self, announcement: Announcement) {
+        let Announcement { target, lun, change } = announcement;
+        match change {
+            Change::Plugged | Change::Unplugged => self.requests.inventory_changed(target, lun),
+            Change::Resized => self.requests.capacity_changed(target, lun),
+        }
+        if let Some(events) = &mut self.events {
+            events.announce(&mut self.rings, announcement);
+        }
+    }
+
+    /// One batch of one ring. Not inlined: the loop over its requests wants the registers for itself.
+    #[inline(never)]
     fn poll_requests(&mut self, slot: usize, now: Tsc) -> usize {
         let mut limit = BATCH;
         let mut sweeping = None;
@@ -118,8 +164,13 @@ impl Shard {
 
     fn publish_requests(&mut self, now: Tsc) {
         self.requests.settle(now);
-        for slot in self.first_request..self.rings.len() {
-            self.rings.publish(slot);
+        // A ring with commands in flight is hot.
+        let mut at = 0;
+        while let Some(slot) = self.rings.hot(at) {
+            if slot >= self.first_request {
+                self.rings.publish(slot);
+            }
+            at += 1;
         }
     }
 
@@ -127,6 +178,8 @@ impl Shard {
     fn begin_sweep(&mut self, now: Tsc) {
         if let Some(sweep) = self.nexus.fence.look(&mut self.fence_seen) {
             self.targets.snapshot(&self.rings, self.first_request..self.rings.len());
+            // Cold rings, too, are swept up to there: what came before the function may have come a moment ago.
+            self.rings.warm();
             let found = self.requests.judge_blocked(&mut self.rings, sweep);
             self.sweeping = Some(Sweeping::begin(sweep, self.requests.pending_mut(), found));
             self.publish_requests(now);
@@ -153,14 +206,26 @@ impl Source for Shard {
         if self.requests.outstanding() > 0 {
             work += self.poll_backends(now);
         }
-        for slot in self.first_request..self.rings.len() {
-            work += self.poll_requests(slot, now);
+        let mut at = 0;
+        while let Some(slot) = self.rings.hot(at) {
+            if slot >= self.first_request {
+                work += self.poll_requests(slot, now);
+            }
+            at += 1;
         }
         if self.sweeping.is_some() {
             self.end_sweep();
         }
-        if let Some(control) = &mut self.control {
-            work += control.poll(&mut self.rings, now);
+        if let Some(control) = &mut self.control
+            && (control.busy() || self.rings.is_hot(control.slot()))
+        {
+            work += control.poll(&mut self.rings, &self.requests, now);
+        }
+        if let Some(events) = self.events.as_mut().filter(|events| events.owes()) {
+            work += events.poll(&mut self.rings);
+        }
+        if self.requests.has_leaving() && self.sweeping.is_none() {
+            self.requests.let_go();
         }
         self.rings.settle(work > 0);
         work
@@ -182,13 +247,21 @@ impl Source for Shard {
         self.requests.disarm_backends();
     }
 
+    fn cool(&mut self) {
+        self.rings.cool();
+    }
+
+    fn warm(&mut self) {
+        self.rings.warm();
+    }
+
     fn wake_fds(&self, add: &mut dyn FnMut(BorrowedFd<'_>)) {
         self.rings.kicks(add);
         self.requests.wake_fds(add);
     }
 
     fn fds_generation(&self) -> u64 {
-        self.rings.kicks_generation()
+        self.rings.kicks_generation() + self.requests.generation() // neither ever falls
     }
 }
 
@@ -198,8 +271,15 @@ impl VhostShard for Shard {
     }
 
     fn reset(&mut self) {
-        if let Some(control) = &self.control {
-            control.begin_session();
+        if let Some(events) = &mut self.events {
+            events.begin_session(&mut self.rings);
+            self.requests.begin_session();
+        }
+    }
+
+    fn set_features(&mut self, features: u64) {
+        if let Some(events) = &mut self.events {
+            events.set_features(features);
         }
     }
 }

@@ -4,21 +4,28 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ::stats::{Counter, Gauge, Histogram, MaxGauge};
+use ::stats::{Counter, Histogram};
 use vhost_user::RingStats;
 
-use crate::wire::response;
+use crate::unit_stats::UnitBlocks;
+use crate::wire::{event, response};
 
 /// Counters of one shard.
 #[derive(Debug)]
 pub struct ShardStats {
     in_use: AtomicBool,
-    /// Per logical unit, by its position in the controller's map.
-    pub units: Box<[UnitStats]>,
+    /// Per logical unit, by its index in the controller's map.
+    pub units: UnitBlocks,
     /// Per virtqueue of the shard: its index in the device, and its counters.
     pub rings: Box<[(u16, Arc<RingStats>)]>,
     /// Responses to requests, by response code.
     pub responses: [Counter; response::COUNT],
+    /// Commands that ended with CHECK CONDITION, by sense key; those included that no logical unit answered.
+    pub sense_keys: [Counter; SENSE_KEY_NAMES.len()],
+    /// Events that were given to the driver, in the order of [`event::NAMES`].
+    pub events: [Counter; event::NAMES.len()],
+    /// Events that the driver had no buffer for.
+    pub events_missed: Counter,
     /// Chains that had no room for a response (R12): a bare used entry went back.
     pub no_response_room: Counter,
     /// Refusals by a transport limit of requests whose LUN does not exist.
@@ -40,6 +47,26 @@ pub const TMF_NAMES: [&str; 9] = [
     "query_task",
     "query_task_set",
     "unknown",
+];
+
+/// Names of the sense keys by value (SPC-5, sense key): metric labels.
+pub const SENSE_KEY_NAMES: [&str; 16] = [
+    "no_sense",
+    "recovered_error",
+    "not_ready",
+    "medium_error",
+    "hardware_error",
+    "illegal_request",
+    "unit_attention",
+    "data_protect",
+    "blank_check",
+    "vendor_specific",
+    "copy_aborted",
+    "aborted_command",
+    "reserved",
+    "volume_overflow",
+    "miscompare",
+    "completed",
 ];
 
 /// A transport limit that refuses commands.
@@ -68,40 +95,16 @@ impl Limit {
     }
 }
 
-/// Counters of one logical unit on one shard.
-#[derive(Debug, Default)]
-pub struct UnitStats {
-    /// READ commands that ended.
-    pub reads: Counter,
-    /// WRITE commands that ended.
-    pub writes: Counter,
-    /// All other commands that ended.
-    pub others: Counter,
-    /// Bytes that READ commands moved.
-    pub read_bytes: Counter,
-    /// Bytes that WRITE commands moved.
-    pub write_bytes: Counter,
-    /// Commands that ended with CHECK CONDITION.
-    pub errors: Counter,
-    /// Refusals by a transport limit.
-    pub refused: [Counter; Limit::ALL.len()],
-    /// Commands in flight.
-    pub in_flight: Gauge,
-    /// The most commands that were in flight at once, over all shards of the connection.
-    pub high_water: MaxGauge,
-    /// From pop to completion of READ commands, in TSC ticks.
-    pub read_latency: Histogram,
-    /// From pop to completion of WRITE commands, in TSC ticks.
-    pub write_latency: Histogram,
-}
-
 impl ShardStats {
     pub(crate) fn new(units: usize, rings: &[u16]) -> ShardStats {
         ShardStats {
             in_use: AtomicBool::new(true),
-            units: (0..units).map(|_| UnitStats::default()).collect(),
+            units: UnitBlocks::new(units),
             rings: rings.iter().map(|index| (*index, Arc::default())).collect(),
             responses: Default::default(),
+            sense_keys: Default::default(),
+            events: Default::default(),
+            events_missed: Counter::default(),
             no_response_room: Counter::default(),
             absent_refused: Default::default(),
             tmfs: Default::default(),
@@ -116,9 +119,7 @@ impl ShardStats {
 
     /// The shard is gone: the next one may go on counting here.
     pub(crate) fn release(&self) {
-        for unit in &self.units {
-            unit.in_flight.set(0);
-        }
+        self.units.iter().for_each(|unit| unit.in_flight.set(0));
         self.in_use.store(false, Ordering::Release);
     }
 }

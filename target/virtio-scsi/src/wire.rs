@@ -30,6 +30,8 @@ pub mod response {
     pub const RESET: u8 = 4;
     /// A retry on the same path is likely to work.
     pub const BUSY: u8 = 5;
+    /// The way to the logical unit is gone; it may be there by another path.
+    pub const TRANSPORT_FAILURE: u8 = 6;
     /// Other failure.
     pub const FAILURE: u8 = 9;
     /// Task management: the task is there.
@@ -189,6 +191,26 @@ pub mod control {
     pub const AN_RESPONSE_LEN: usize = 5;
 }
 
+/// Events (§5.6.6.3): event le32, 8 bytes of LUN, reason le32.
+pub mod event {
+    /// No event: only the flag for missed ones counts.
+    pub const NO_EVENT: u32 = 0;
+    /// A logical unit came or went, or was reset.
+    pub const TRANSPORT_RESET: u32 = 1;
+    /// A parameter of a logical unit changed.
+    pub const PARAM_CHANGE: u32 = 3;
+    /// Added to the event: the driver has posted too few buffers, and events were lost.
+    pub const EVENTS_MISSED: u32 = 0x8000_0000;
+    /// Reason of a transport reset: look at the address again.
+    pub const RESCAN: u32 = 1;
+    /// Reason of a transport reset: the logical unit is gone.
+    pub const REMOVED: u32 = 2;
+    /// Bytes of an event.
+    pub const LEN: usize = 16;
+    /// Names of the events that are sent: metric labels.
+    pub const NAMES: [&str; 4] = ["no_event", "rescan", "removed", "param_change"];
+}
+
 /// Fields of the config space (§5.6.4), which are the device's limits in the driver's eyes.
 #[derive(Clone, Copy, Debug)]
 pub struct ConfigSpace {
@@ -209,7 +231,6 @@ impl ConfigSpace {
     /// The bytes that GET_CONFIG answers with.
     #[must_use]
     pub fn bytes(&self) -> [u8; CONFIG_LEN] {
-        const EVENT_INFO_SIZE: u32 = 16;
         const MAX_CHANNEL: u16 = 0;
         const MAX_TARGET: u16 = 255;
         const MAX_LUN: u32 = 16383;
@@ -219,7 +240,7 @@ impl ConfigSpace {
             self.seg_max,
             self.max_sectors,
             self.cmd_per_lun,
-            EVENT_INFO_SIZE,
+            event::LEN as u32,
             SENSE_SIZE as u32,
             CDB_LEN as u32,
             u32::from(MAX_CHANNEL) | u32::from(MAX_TARGET) << 16,

@@ -6,7 +6,7 @@ use bdev::{Bdev, Io, Op, Status, Submitted, Token};
 use guest_memory::{GuestSlice, Pages, SharedMemory};
 use reactor::Tsc;
 use scsi::{Identity, LogicalUnit, LogicalUnitConfig, Naa};
-use virtio_scsi::{Limits, Unit, logical_unit_config};
+use virtio_scsi::{Unit, logical_unit_config};
 
 /// A logical unit over a bdev, with the properties that the bdev tells of.
 #[must_use]
@@ -23,7 +23,7 @@ pub fn unit_with(target: u8, lun: u16, bdev: Arc<dyn Bdev>, change: impl FnOnce(
     let serial = format!("{target}-{lun}");
     let identity = Identity::new("RINGSIDE", "test disk", "1", &serial, Naa::local(u64::from(lun)));
     let identity = identity.expect("a short serial number");
-    let mut config = logical_unit_config(identity, bdev.info(), Limits::default().max_sectors);
+    let mut config = logical_unit_config(identity, bdev.info());
     change(&mut config);
     Arc::new(Unit { target, lun, logical_unit: LogicalUnit::new(config), bdev })
 }

@@ -13,7 +13,9 @@ use virtqueue::Features;
 use super::memory::Region;
 use super::queue::{Queue, REQUEST_LEN};
 use super::{PATIENCE, readable};
-use crate::device::{Message, RESPONSE_LEN, Reply, Request, TEST_UNIT_READY, lun, read_10, task_management, write_10};
+use crate::device::{
+    Message, RESPONSE_LEN, Reply, Request, TEST_UNIT_READY, event_of, lun, read_10, task_management, write_10,
+};
 
 /// How a front-end sets itself up.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub struct Plan {
     pub ring_size: u16,
     /// Whether to take VIRTIO_F_EVENT_IDX.
     pub event_idx: bool,
+    /// Features of the device that are to be taken, beside those of the rings.
+    pub features: u64,
     /// Buffers of each ring.
     pub slots: usize,
     /// Data bytes of each buffer, beside what request and response take.
@@ -51,6 +55,8 @@ pub const VERSION_1: u64 = 1 << 32;
 pub const EVENT_IDX: u64 = 1 << 29;
 /// DEVICE_NEEDS_RESET in the device status.
 pub const NEEDS_RESET: u64 = 0x40;
+/// The event queue.
+pub const EVENT: u16 = 1;
 /// The first request queue.
 pub const FIRST: u16 = 2;
 /// Bytes of a block of the test disks.
@@ -67,6 +73,7 @@ impl Default for Plan {
             rings: vec![0, FIRST],
             ring_size: 64,
             event_idx: true,
+            features: 0,
             slots: 16,
             data_len: 4096,
             own_data_region: false,
@@ -119,7 +126,7 @@ impl Client {
     #[track_caller]
     pub fn negotiated(mut frontend: Frontend, plan: &Plan) -> Client {
         frontend.set_reply_timeout(Some(PATIENCE)).expect("a time-out");
-        let wanted = if plan.event_idx { VERSION_1 | EVENT_IDX } else { VERSION_1 };
+        let wanted = plan.features | if plan.event_idx { VERSION_1 | EVENT_IDX } else { VERSION_1 };
         let negotiated = frontend.negotiate(wanted, !protocol::BACKEND_REQ).expect("negotiation");
         assert_eq!(negotiated.features & wanted, wanted, "offered features");
         assert_ne!(negotiated.protocol_features & protocol::REPLY_ACK, 0, "offered protocol features");
@@ -213,6 +220,22 @@ impl Client {
         let attention = self.run(index, test_unit_ready(lun));
         assert_eq!(attention.sense(), Some((6, 0x29, 1)), "a new session");
         good(self.run(index, test_unit_ready(lun)));
+    }
+
+    /// Puts buffers for events on the event queue, which the plan must have.
+    pub fn post_event_buffers(&mut self, count: usize) {
+        for _ in 0..count {
+            self.send(EVENT, Message { readable: Vec::new(), writable: 16 });
+        }
+    }
+
+    /// Waits, asleep until the device calls, for the next event: event, lun, reason.
+    ///
+    /// # Panics
+    /// If none comes, or something that is no event.
+    #[track_caller]
+    pub fn wait_event(&mut self) -> (u32, [u8; 8], u32) {
+        event_of(&self.queue(EVENT).wait())
     }
 
     /// Sends a task management function about target 0.

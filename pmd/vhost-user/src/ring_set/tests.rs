@@ -5,7 +5,7 @@ use crossbeam::channel;
 use guest_memory::{Pages, SharedMemory};
 use rustix::event::{EventfdFlags, eventfd};
 use virtqueue::split::SplitDriver;
-use virtqueue::{Features, Segment, SplitLayout};
+use virtqueue::{Features, RingAddresses, Segment, SplitLayout};
 
 use super::*;
 
@@ -95,6 +95,6 @@ fn chains_of_a_passive_ring_are_no_reason_to_stay_awake() {
     driver.add(&[Segment::writable(0, 16)], 0).unwrap();
     driver.publish();
     assert!(rig.set.enable_notifications(), "a chain is available");
-    rig.set.set_passive(0);
+    rig.set.set_passive(0, true);
     assert!(!rig.set.enable_notifications());
 }

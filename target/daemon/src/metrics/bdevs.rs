@@ -4,7 +4,7 @@ use bdev::{Bdev, OpKind};
 use bdev_file::FileCounts;
 
 use super::families::{Families, Family, Kind};
-use crate::assemble::Device;
+use crate::bdevs::Device;
 
 pub(super) fn collect(devices: &[Device], families: &mut Families) {
     describe(devices, families);

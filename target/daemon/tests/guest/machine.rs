@@ -10,19 +10,22 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use super::process::{Process, until};
+use super::qmp::Qmp;
 use super::root;
 
 /// The program.
 pub const QEMU: &str = "qemu-system-x86_64";
 /// How long a guest may take from start to end, unless a test says otherwise. The script's own deadline is earlier.
 const BOUND: Duration = Duration::from_secs(100);
-/// How long before `BOUND` the guest or the script that runs it is to give up, and to say why.
+/// How long before its bound the guest or the script that runs it is to give up, and to say why.
 const MARGIN: Duration = Duration::from_secs(20);
 
 /// A guest that is about to be started by `scripts/qemu-guest.sh`.
 pub struct ScriptGuest {
     command: Command,
     pid_file: PathBuf,
+    qmp: PathBuf,
+    bound: Duration,
     extra: Vec<String>,
 }
 
@@ -31,14 +34,74 @@ pub struct Guest {
     process: Process,
     /// Where QEMU writes its process id.
     pid_file: PathBuf,
+    /// Its machine protocol, if the script started it.
+    qmp: PathBuf,
+    bound: Duration,
+}
+
+/// Firmware that loads a kernel from a disk.
+#[derive(Clone, Copy)]
+pub enum Firmware {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF.
+    Uefi,
+}
+
+impl Firmware {
+    /// As scripts call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Firmware::Bios => "bios",
+            Firmware::Uefi => "uefi",
+        }
+    }
 }
 
 impl ScriptGuest {
+    /// A guest of the image with a script.
     pub(super) fn new(image: &Path, socket: &Path, script: &Path) -> ScriptGuest {
+        let mut guest = ScriptGuest::bare(socket);
+        guest.command.arg("--image-dir").arg(image).arg("--run").arg(script);
+        guest
+    }
+
+    /// A guest whose firmware loads what the disk has.
+    pub(super) fn of_firmware(firmware: Firmware, socket: &Path) -> ScriptGuest {
+        let mut guest = ScriptGuest::bare(socket);
+        guest.command.arg("--boot").arg(firmware.name());
+        guest
+    }
+
+    fn bare(socket: &Path) -> ScriptGuest {
+        let (pid_file, qmp) = (socket.with_extension("qemu.pid"), socket.with_extension("qmp"));
         let mut command = Command::new(root().join("scripts/qemu-guest.sh"));
-        command.arg("--image-dir").arg(image).arg("--socket").arg(socket).arg("--run").arg(script);
-        command.arg("--timeout").arg((BOUND - MARGIN).as_secs().to_string());
-        ScriptGuest { command, pid_file: socket.with_extension("qemu.pid"), extra: Vec::new() }
+        command.arg("--socket").arg(socket).arg("--qmp").arg(&qmp).arg("--type-stdin");
+        ScriptGuest { command, pid_file, qmp, bound: BOUND, extra: Vec::new() }
+    }
+
+    /// An option of the script, with its value.
+    pub fn option(mut self, name: &str, value: impl ToString) -> ScriptGuest {
+        self.command.arg(name).arg(value.to_string());
+        self
+    }
+
+    /// An option of the script that has no value.
+    pub fn flag(mut self, name: &str) -> ScriptGuest {
+        self.command.arg(name);
+        self
+    }
+
+    /// An argument of QEMU, with its value.
+    pub fn qemu(mut self, name: &str, value: &str) -> ScriptGuest {
+        self.extra.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// More time than usual.
+    pub fn within(mut self, bound: Duration) -> ScriptGuest {
+        self.bound = bound;
+        self
     }
 
     /// A variable for the guest's script.
@@ -48,39 +111,33 @@ impl ScriptGuest {
     }
 
     /// Puts fio into the guest.
-    pub fn with_fio(mut self) -> ScriptGuest {
-        self.command.arg("--with-fio");
-        self
+    pub fn with_fio(self) -> ScriptGuest {
+        self.flag("--with-fio")
     }
 
     /// So many virtual CPUs, with a request queue each.
-    pub fn cpus(mut self, cpus: u16) -> ScriptGuest {
-        self.command.arg("--cpus").arg(cpus.to_string());
-        self
+    pub fn cpus(self, cpus: u16) -> ScriptGuest {
+        self.option("--cpus", cpus)
     }
 
     /// Resets the machine so many times.
-    pub fn reboots(mut self, reboots: u16) -> ScriptGuest {
-        self.command.arg("--reboots").arg(reboots.to_string());
-        self
+    pub fn reboots(self, reboots: u16) -> ScriptGuest {
+        self.option("--reboots", reboots)
     }
 
     /// A further controller.
-    pub fn and_socket(mut self, socket: &Path) -> ScriptGuest {
-        self.extra.extend([
-            "-chardev".to_owned(),
-            format!("socket,id=vhost1,path={}", socket.display()),
-            "-device".to_owned(),
-            "vhost-user-scsi-pci,id=scsi1,chardev=vhost1,num_queues=2".to_owned(),
-        ]);
-        self
+    pub fn and_socket(self, socket: &Path) -> ScriptGuest {
+        self.qemu("-chardev", &format!("socket,id=vhost1,path={}", socket.display()))
+            .qemu("-device", "vhost-user-scsi-pci,id=scsi1,chardev=vhost1,num_queues=2")
     }
 
     /// Starts it.
     pub fn start(mut self) -> Guest {
         let _ = fs::remove_file(&self.pid_file);
+        self.command.arg("--timeout").arg((self.bound - MARGIN).as_secs().to_string());
         self.command.arg("--").args(self.extra).arg("-pidfile").arg(&self.pid_file);
-        Guest { process: Process::start("guest", &mut self.command), pid_file: self.pid_file }
+        let process = Process::start("guest", &mut self.command);
+        Guest { process, pid_file: self.pid_file, qmp: self.qmp, bound: self.bound }
     }
 
     /// Starts it, and waits until its script has succeeded.
@@ -101,34 +158,50 @@ impl Guest {
             arguments.trim_end(),
         );
         let mut command = Command::new("sh");
-        command.args(["-c", &line]).current_dir(dir).env("KERNEL", image.join("vmlinuz"));
+        command.args(["-c", &line]).current_dir(dir).env("KERNEL", image.join("kernel/vmlinuz"));
         command.env("INITRD", &initrd).env("PID_FILE", &pid_file);
-        Guest { process: Process::start("guest", &mut command), pid_file }
+        let process = Process::start("guest", &mut command);
+        Guest { process, pid_file, qmp: PathBuf::new(), bound: BOUND }
     }
 
     /// Waits for a line of its console that starts like this; the rest of it.
     pub fn line(&mut self, start: &str) -> String {
-        let line = self.process.line(start, BOUND, |line| line.starts_with(start));
+        let line = self.process.line(start, self.bound, |line| line.starts_with(start));
         line[start.len()..].trim().to_owned()
     }
 
-    /// Types a line on its console. For guests started by [`Guest::boot`].
+    /// Types a line on its console.
     pub fn type_line(&mut self, line: &str) {
         writeln!(self.process.input(), "{line}").unwrap();
     }
 
-    /// Kills QEMU as the kernel does when memory is short. All lines of the console until then.
-    pub fn kill(mut self) -> Vec<String> {
+    /// QEMU's process id.
+    pub fn qemu_pid(&self) -> i32 {
         let read = || fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok();
-        let pid: i32 = until("QEMU's process id", BOUND, read);
-        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-        let _ = self.process.wait(BOUND);
+        until("QEMU's process id", self.bound, read)
+    }
+
+    /// QEMU's machine protocol.
+    pub fn qmp(&self) -> Qmp {
+        Qmp::connect(&self.qmp)
+    }
+
+    /// Kills QEMU as the kernel does when memory is short. All lines of the console until then.
+    pub fn kill(self) -> Vec<String> {
+        let pid = Pid::from_raw(self.qemu_pid()).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        self.gone()
+    }
+
+    /// Waits until the machine is no more, however that comes about. All lines of the console.
+    pub fn gone(mut self) -> Vec<String> {
+        let _ = self.process.wait(self.bound);
         self.process.seen().to_vec()
     }
 
     /// Waits until its script has succeeded and the machine is off. All lines of the console.
     pub fn finish(mut self) -> Vec<String> {
-        let status = self.process.wait(BOUND);
+        let status = self.process.wait(self.bound);
         let result = self.process.seen().iter().find(|line| line.starts_with("GUEST-RESULT:"));
         assert_eq!(result.map(String::as_str), Some("GUEST-RESULT: 0"), "{status}");
         assert!(status.success(), "the guest's QEMU: {status}");
@@ -142,10 +215,11 @@ fn make_initrd(dir: &Path, image: &Path, script: &Path, initrd: &Path) {
     fs::create_dir_all(&files).unwrap();
     fs::copy(script, files.join("run.sh")).unwrap();
     fs::write(files.join("params"), format!("GUEST_TIMEOUT={}\n", (BOUND - MARGIN).as_secs())).unwrap();
-    fs::copy(image.join("base.cpio"), initrd).unwrap();
     let mut command = Command::new("sh");
-    command.args(["-c", "ls run.sh params | cpio --quiet -o -H newc -R 0:0 >>\"$INITRD\""]);
-    let status = command.current_dir(&files).env("INITRD", initrd).status().unwrap();
+    let archives =
+        "(cat base.cpio kernel/modules.cpio; cd \"$FILES\"; ls run.sh params | cpio --quiet -o -H newc -R 0:0)";
+    command.args(["-c", &format!("{archives} >\"$INITRD\"")]).current_dir(image).env("FILES", &files);
+    let status = command.env("INITRD", initrd).status().unwrap();
     assert!(status.success(), "cpio: {status}");
 }
 

@@ -37,6 +37,11 @@ impl Metrics {
         values.sum()
     }
 
+    /// Sum of the samples of that name with these labels, if there are any.
+    pub fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        self.select(name, labels).map(|sample| sample.value).reduce(|sum, value| sum + value)
+    }
+
     /// Samples of that name whose value is not 0, by the value of `label`: what there is besides the expected.
     pub fn nonzero(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
         let samples = self.select(name, &[]).filter(|sample| sample.value != 0.0);

@@ -1,18 +1,21 @@
 //! What tests with real guests share: whether guests can be run here, and the place that one test works in. Processes
-//! are `process`'s, the target `ringside`'s, virtual machines `machine`'s, counters `metrics`'s.
+//! are `process`'s, the target `ringside`'s, virtual machines `machine`'s and `qmp`'s, counters `metrics`'s.
 
 mod machine;
 mod metrics;
 mod process;
+mod qmp;
 mod ringside;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
-pub use machine::{Guest, ScriptGuest, qemu_version};
+pub use machine::{Firmware, Guest, ScriptGuest, qemu_version};
+pub use metrics::Metrics;
 pub use process::until;
 pub use ringside::Ringside;
 
@@ -60,6 +63,29 @@ impl Lab {
         ScriptGuest::new(&self.image, &self.socket(controller), &guest_script(script))
     }
 
+    /// Makes a disk of that name, which firmware boots the guest from to run a script of `tests/guest`.
+    pub fn boot_disk(&self, name: &str, script: &str, env: &[(&str, &str)]) -> PathBuf {
+        let disk = self.path(name);
+        let mut command = Command::new(root().join("scripts/guest/boot-disk.sh"));
+        command.arg("--image-dir").arg(&self.image).arg("--run").arg(guest_script(script)).arg("--timeout").arg("80");
+        for (key, value) in env {
+            command.arg("--env").arg(format!("{key}={value}"));
+        }
+        let output = command.arg(&disk).output().unwrap();
+        assert!(output.status.success(), "boot-disk.sh: {}", String::from_utf8_lossy(&output.stderr));
+        disk
+    }
+
+    /// A guest that firmware boots from the disk of `controller`.
+    pub fn firmware_guest(&self, firmware: Firmware, controller: &str) -> ScriptGuest {
+        ScriptGuest::of_firmware(firmware, &self.socket(controller))
+    }
+
+    /// A file of the guest's image.
+    pub fn image(&self, name: &str) -> PathBuf {
+        self.image.join(name)
+    }
+
     /// Boots a guest whose QEMU is started with `arguments` as a shell reads them, and not by our script.
     pub fn boot(&self, arguments: &str, script: &str) -> Guest {
         Guest::boot(self.dir.path(), &self.image, arguments, &guest_script(script))
@@ -95,7 +121,7 @@ fn guests_run_here(image: &Path) -> Result<(), String> {
     if !std::env::split_paths(&path).any(|folder| folder.join(machine::QEMU).exists()) {
         return Err(format!("no {} (scripts/setup.sh --only guest)", machine::QEMU));
     }
-    for file in ["vmlinuz", "base.cpio", "fio.cpio"] {
+    for file in ["kernel/vmlinuz", "base.cpio", "fio.cpio"] {
         if !image.join(file).exists() {
             return Err(format!("no {file} in {0} (scripts/guest/build.sh --with-fio {0})", image.display()));
         }

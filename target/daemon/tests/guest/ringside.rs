@@ -26,7 +26,7 @@ impl Ringside {
     /// named relative to `dir`.
     pub fn start(dir: &Path, config: &str) -> Ringside {
         let path = dir.join("ringside.toml");
-        fs::write(&path, format!("{config}\n[metrics]\nlisten = '127.0.0.1:0'\n")).unwrap();
+        write_config(&path, config);
         Ringside::serve(path)
     }
 
@@ -43,15 +43,35 @@ impl Ringside {
 
     /// Kills it and starts it again with the same configuration.
     #[must_use]
-    pub fn kill_and_restart(mut self) -> Ringside {
+    pub fn kill_and_restart(self) -> Ringside {
+        self.kill_and_restart_after(|| ())
+    }
+
+    /// Kills it, lets something be done while there is none, and starts it again with the same configuration.
+    #[must_use]
+    pub fn kill_and_restart_after(mut self, meanwhile: impl FnOnce()) -> Ringside {
         self.process.signal(Signal::KILL);
         let _ = self.process.wait(BOUND);
+        meanwhile();
         Ringside::serve(self.config.clone())
+    }
+
+    /// Gives it another configuration while it runs, and waits until it says that it did this of it.
+    pub fn reload(&mut self, config: &str, expected: &str) {
+        write_config(&self.config, config);
+        self.process.signal(Signal::HUP);
+        let said = self.process.line("what SIGHUP did", BOUND, |line| line.contains("SIGHUP: "));
+        assert!(said.contains(expected), "{said}");
     }
 
     /// What it has counted so far.
     pub fn metrics(&self) -> Metrics {
         Metrics::scrape(self.metrics)
+    }
+
+    /// A file of its directory in `/proc`.
+    pub fn proc(&self, name: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{name}", self.process.id())).unwrap()
     }
 
     /// Whether its thread of that name waits for something: one that polls is running, or about to.
@@ -82,4 +102,9 @@ impl Ringside {
         let error = log.iter().find(|line| line.contains("ERROR") || line.contains("panicked"));
         assert_eq!(error, None, "the target reports an error");
     }
+}
+
+/// `config` says all but where the metrics are.
+fn write_config(path: &Path, config: &str) {
+    fs::write(path, format!("{config}\n[metrics]\nlisten = '127.0.0.1:0'\n")).unwrap();
 }

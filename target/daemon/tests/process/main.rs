@@ -1,6 +1,8 @@
 //! The built program as a process: what only a process can show. Everything else about a running target is tested inside
 //! of the test's own process, by the tests `live_…` of the crate `tests`.
 
+mod idle;
 mod metrics;
 mod place;
+mod reload;
 mod serve;

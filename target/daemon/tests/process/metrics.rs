@@ -8,7 +8,7 @@ use tests::live::exposition::{Exposition, fetch};
 use crate::place::{Place, one_controller};
 
 /// Family, kind, and the labels that its samples have.
-const FAMILIES: [(&str, &str, &[&str]); 39] = [
+const FAMILIES: [(&str, &str, &[&str]); 41] = [
     ("ringside_build_info", "gauge", &["version"]),
     // per LUN
     ("ringside_scsi_commands_total", "counter", &["controller", "lun", "op", "target"]),
@@ -40,6 +40,7 @@ const FAMILIES: [(&str, &str, &[&str]); 39] = [
     ("ringside_virtqueue_calls_total", "counter", &["controller", "queue"]),
     ("ringside_virtqueue_calls_suppressed_total", "counter", &["controller", "queue"]),
     ("ringside_virtqueue_size", "gauge", &["controller", "queue"]),
+    ("ringside_virtqueue_cold", "gauge", &["controller", "queue"]),
     ("ringside_virtqueue_broken", "gauge", &["controller", "queue"]),
     ("ringside_virtqueue_faults_total", "counter", &["controller", "queue", "reason"]),
     // per poller
@@ -49,6 +50,7 @@ const FAMILIES: [(&str, &str, &[&str]); 39] = [
     ("ringside_poller_wakeups_total", "counter", &["core"]),
     ("ringside_poller_jobs_total", "counter", &["core"]),
     ("ringside_poller_sources", "gauge", &["core"]),
+    ("ringside_poller_cold_sources", "gauge", &["core"]),
     ("ringside_poller_longest_loop_seconds", "gauge", &["core"]),
     // per bdev
     ("ringside_bdev_info", "gauge", &["bdev", "kind"]),

@@ -32,10 +32,15 @@ impl Place {
         self.0.path().join(name)
     }
 
+    /// Writes the configuration, in which `{dir}` stands for this directory.
+    pub fn write(&self, text: &str) {
+        fs::write(self.path("ringside.toml"), text.replace("{dir}", self.0.path().to_str().unwrap())).unwrap();
+    }
+
     /// Writes the configuration and starts `ringside serve` with it.
     fn command(&self, text: &str) -> Command {
+        self.write(text);
         let file = self.path("ringside.toml");
-        fs::write(&file, text.replace("{dir}", self.0.path().to_str().unwrap())).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringside"));
         command.args([Path::new("serve"), Path::new("--config"), &file]).env_remove("RINGSIDE_LOG");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -178,7 +178,7 @@ fn hup_keeps_serving() {
     client.ready(FIRST, 0);
     for _ in 0..3 {
         process.signal(Signal::HUP);
-        process.wait_line("SIGHUP");
+        process.wait_line("SIGHUP: nothing to change");
         good(client.run(FIRST, test_unit_ready(0)));
     }
     client.in_step();

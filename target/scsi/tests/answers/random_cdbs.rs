@@ -66,7 +66,7 @@ fn check(to: Addressee<'_>, cdb: &[u8; CDB_LEN], random: &mut Random, scratch: &
     let data_out = list(random, command.parameter_list_len().unwrap_or(0).into());
     let log = LogData { reads: u64::MAX, writes: u64::MAX, ..LogData::default() };
     let pending = Some(UnitAttention::LunReset);
-    let context = Context { luns: &[0, 7, 300], pending, data_out: &data_out, log };
+    let context = Context { luns: &[0, 7, 300], pending, data_out: &data_out, has_data_out: !data_out.is_empty(), log };
     let action = execute(to, &command, &context, scratch);
     if to.admits(cdb).is_err() {
         assert!(matches!(action, Action::Check(_)), "{cdb:02x?}: {action:?}");

@@ -111,8 +111,10 @@ impl Requests {
         };
         let unit = pending.unit;
         self.touch(unit);
-        self.units[usize::from(unit)].outstanding -= 1;
+        let state = &mut self.units[usize::from(unit)];
+        state.outstanding -= 1;
         let mut reply = match pending.verdict {
+            _ if state.leaving.is_some() => Reply::Transport(response::TRANSPORT_FAILURE), // R22
             Some(verdict) => Reply::Transport(verdict_response(verdict)),
             None if completion.status == Status::Good => Reply::Good {
                 data_in: if pending.kind == Kind::Read { pending.bytes } else { 0 },

@@ -85,6 +85,7 @@ impl Requests {
             }
             Reply::Check(sense) => {
                 self.ok_responses += 1;
+                self.stats.sense_keys[usize::from(sense.code().0 & 0xf)].add(1);
                 let mut descriptor_format = false;
                 if let Some(unit) = unit {
                     self.stats.units[usize::from(unit)].errors.add(1);

@@ -98,25 +98,27 @@ impl Requests {
     /// once, without having been dispatched. True if there was one in its scope.
     pub(crate) fn judge_blocked(&mut self, rings: &mut RingSet, sweep: Sweep) -> bool {
         let mut found = false;
-        for index in 0..self.units.len() {
+        for index in 0..self.units.places() {
             let unit = index as UnitIndex;
-            let state = &mut self.units[index];
-            if state.tasks.is_trivial() {
-                continue;
-            }
+            let Some(state) = self.units.of(unit).filter(|state| !state.tasks.is_trivial()) else { continue };
             if sweep.verdict == Verdict::Query {
                 found |= state.tasks.holds(sweep.scope, unit, state.unit.target);
                 continue;
             }
             for blocked in state.tasks.take(sweep.scope, unit, state.unit.target) {
                 found = true;
-                self.touch(unit);
-                let Blocked { ticket, slot, readable, writable, chain, ring_size, .. } = blocked;
-                self.units[index].credits.retire(slot);
-                let request = Request { readable: &readable, writable: &writable, chain: &chain, ring_size };
-                self.refuse(rings, ticket, &request, verdict_response(sweep.verdict));
+                self.end_blocked(rings, unit, blocked, verdict_response(sweep.verdict));
             }
         }
         found
+    }
+
+    /// Ends a command that waits for others, without having dispatched it.
+    pub(super) fn end_blocked(&mut self, rings: &mut RingSet, unit: UnitIndex, blocked: Blocked, code: u8) {
+        self.touch(unit);
+        let Blocked { ticket, slot, readable, writable, chain, ring_size, .. } = blocked;
+        self.units[usize::from(unit)].credits.retire(slot);
+        let request = Request { readable: &readable, writable: &writable, chain: &chain, ring_size };
+        self.refuse(rings, ticket, &request, code);
     }
 }

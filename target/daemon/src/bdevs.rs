@@ -1,0 +1,179 @@
+//! The block devices of a running target, by name: made from the configuration, and forgotten when nobody uses them any
+//! more. What a device does is in the crates `bdev` and `bdev-file`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bdev::{Bdev, Counted, Delay, DelayConfig, Faulty, Malloc, Null, Ordered};
+use bdev_file::{File, FileConfig};
+use guest_memory::Backing;
+use parking_lot::Mutex;
+
+use crate::config::{self, BdevKind, Cache, Config};
+
+/// A block device that could not be made. The text names it as the configuration does.
+#[derive(Debug, thiserror::Error)]
+#[error("bdev {name:?}: {text}")]
+pub struct AssembleError {
+    name: String,
+    text: String,
+}
+
+/// The block devices there are. A handle: clones see the same devices.
+#[derive(Clone, Default)]
+pub struct Bdevs(Arc<Mutex<BTreeMap<String, Entry>>>);
+
+struct Entry {
+    device: Device,
+    /// The configuration has it. Otherwise it stays until its last user is gone.
+    wanted: bool,
+}
+
+/// A block device, counted.
+#[derive(Clone)]
+pub struct Device {
+    /// What everybody uses.
+    pub bdev: Arc<Counted>,
+    /// The same, if it is a file.
+    pub file: Option<Arc<File>>,
+    /// What the memory of a malloc device is made of.
+    pub backing: Option<Backing>,
+}
+
+/// Block devices that were made for another configuration, and those of the present one that it keeps.
+pub struct Staged {
+    devices: BTreeMap<String, Device>,
+    /// Names of those that were made.
+    made: Vec<String>,
+}
+
+impl Bdevs {
+    /// Makes those of a configuration, each after the one it stands on.
+    ///
+    /// # Errors
+    /// The first one that cannot be made, mostly for want of memory.
+    pub fn build(config: &Config) -> Result<Bdevs, AssembleError> {
+        let bdevs = Bdevs::default();
+        bdevs.ensure(bdevs.stage(config, |_| false)?);
+        Ok(bdevs)
+    }
+
+    /// Makes what another configuration has, but for those devices that `keep` their place. Nothing changes yet.
+    ///
+    /// # Errors
+    /// The first one that cannot be made; those made before it are gone again.
+    pub fn stage(&self, config: &Config, keep: impl Fn(&config::Bdev) -> bool) -> Result<Staged, AssembleError> {
+        let mut staged = Staged { devices: BTreeMap::new(), made: Vec::new() };
+        for bdev in config.build_order() {
+            let name = bdev.name.as_str().to_owned();
+            let kept = keep(bdev).then(|| self.find(&name)).flatten();
+            let device = match kept {
+                Some(device) => device,
+                None => {
+                    staged.made.push(name.clone());
+                    staged.build_one(bdev).map_err(|text| AssembleError { name: name.clone(), text })?
+                }
+            };
+            staged.devices.insert(name, device);
+        }
+        Ok(staged)
+    }
+
+    /// From now on these are the devices of the configuration. Others are forgotten when nobody uses them.
+    pub fn ensure(&self, staged: Staged) {
+        let mut entries = self.0.lock();
+        entries.values_mut().for_each(|entry| entry.wanted = false);
+        let wanted = staged.devices.into_iter().map(|(name, device)| (name, Entry { device, wanted: true }));
+        let replaced: Vec<_> = wanted.filter_map(|(name, entry)| entries.insert(name, entry)).collect();
+        drop(entries);
+        drop(replaced); // which may take time
+    }
+
+    /// Closes devices that the configuration does not have and that nobody uses any more.
+    pub fn forget_unused(&self) {
+        loop {
+            let unused = |_: &String, entry: &mut Entry| !entry.wanted && Arc::strong_count(&entry.device.bdev) == 1;
+            let gone: Vec<_> = self.0.lock().extract_if(.., unused).collect();
+            if gone.is_empty() {
+                return; // and none that stood on one of them
+            }
+        }
+    }
+
+    /// The device of that name.
+    ///
+    /// # Panics
+    /// If there is none: the configuration was checked.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Arc<dyn Bdev> {
+        self.find(name).expect("the configuration was checked").bdev
+    }
+
+    /// All of them, by name.
+    #[must_use]
+    pub fn devices(&self) -> Vec<Device> {
+        self.0.lock().values().map(|entry| entry.device.clone()).collect()
+    }
+
+    fn find(&self, name: &str) -> Option<Device> {
+        self.0.lock().get(name).map(|entry| entry.device.clone())
+    }
+}
+
+impl Staged {
+    /// Those that were made for it.
+    pub fn made(&self) -> impl Iterator<Item = &Device> {
+        self.made.iter().map(|name| &self.devices[name])
+    }
+
+    fn base(&self, name: &str) -> Arc<dyn Bdev> {
+        Arc::clone(&self.devices[name].bdev) as Arc<dyn Bdev>
+    }
+
+    fn build_one(&self, bdev: &config::Bdev) -> Result<Device, String> {
+        let (name, in_order) = (bdev.name.as_str(), bdev.in_order);
+        let (mut file, mut backing) = (None, None);
+        let mut bdev: Arc<dyn Bdev> = match &bdev.kind {
+            BdevKind::Malloc(geometry) => {
+                let (size, block_size) = (geometry.size.bytes(), geometry.block_size.bytes());
+                let malloc = Malloc::new(name, size, block_size).map_err(|error| error.to_string())?;
+                backing = Some(malloc.backing());
+                Arc::new(malloc.with_physical_blocks(geometry.physical_block_size.bytes()))
+            }
+            BdevKind::Null(geometry) => {
+                let block_size = geometry.block_size.bytes();
+                let blocks = geometry.size.bytes() / u64::from(block_size);
+                let null = Null::new(name, blocks, block_size).map_err(|error| error.to_string())?;
+                Arc::new(null.with_physical_blocks(geometry.physical_block_size.bytes()))
+            }
+            BdevKind::Delay(delay) => {
+                let config = DelayConfig::timed(u64::from(delay.latency_us), u64::from(delay.p99_us));
+                Arc::new(Delay::new(name, self.base(&delay.base), config).map_err(|error| error.to_string())?)
+            }
+            BdevKind::Error(fault) => Arc::new(Faulty::new(name, self.base(&fault.base), fault.fail.clone())),
+            BdevKind::File(config) => {
+                let opened = File::open(name, &file_config(config)).map_err(|error| error.to_string())?;
+                Arc::clone(file.insert(Arc::new(opened))) as Arc<dyn Bdev>
+            }
+        };
+        if in_order {
+            bdev = Arc::new(Ordered::new(bdev));
+        }
+        Ok(Device { bdev: Arc::new(Counted::new(bdev)), file, backing })
+    }
+}
+
+fn file_config(config: &config::File) -> FileConfig {
+    FileConfig {
+        path: config.path.clone(),
+        size: config.size.map(|size| size.bytes()),
+        block_size: config.block_size.bytes(),
+        direct: config.direct,
+        read_only: config.read_only,
+        cache: match config.cache {
+            Cache::Writeback => bdev_file::Cache::Writeback,
+            Cache::Writethrough => bdev_file::Cache::Writethrough,
+            Cache::None => bdev_file::Cache::None,
+        },
+    }
+}

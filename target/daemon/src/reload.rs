@@ -1,0 +1,240 @@
+//! A running target made into what another configuration says, as far as that can be while guests use it: logical units,
+//! the block devices that they need, and limits. What only a start can do is refused before anything is touched.
+//!
+//! [`Reloader::reload`] first looks for what cannot be, then makes the block devices, and only then changes anything: up to
+//! there a refusal leaves the target as it was. How a change reaches pollers and guests is `service.rs`; who asks for it is
+//! `serve.rs`.
+
+mod fixed;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+use virtio_scsi::{ChangeError, Limits, Release};
+
+use crate::assemble;
+use crate::bdevs::{AssembleError, Bdevs};
+use crate::config::{self, Bdev, Config, Lun};
+use crate::service::Service;
+use crate::target::warn;
+
+/// Changes a running target.
+pub struct Reloader {
+    services: Vec<Arc<Service>>,
+    bdevs: Bdevs,
+    state: Mutex<State>,
+}
+
+/// What the target is, after the changes so far.
+struct State {
+    config: Config,
+    leaving: Vec<Leaving>,
+}
+
+/// A logical unit that was taken away, while its last requests end.
+struct Leaving {
+    controller: Arc<str>,
+    address: (u8, u16),
+    /// Its block device, and those below.
+    bdevs: BTreeSet<String>,
+    thread: JoinHandle<()>,
+}
+
+/// What is to be done to one controller.
+struct Plan<'a> {
+    service: &'a Arc<Service>,
+    gone: Vec<&'a Lun>,
+    come: Vec<&'a Lun>,
+    limits: Option<Limits>,
+}
+
+/// What was changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Logical units that came; one in the place of another counts here and in `removed`.
+    pub added: usize,
+    /// Logical units that went.
+    pub removed: usize,
+    /// Controllers with other limits.
+    pub limits: usize,
+}
+
+/// Why a target stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Keys that only a start looks at: one line each, with the key, its new and its present value.
+    #[error("{}", .0.join("; "))]
+    Fixed(Vec<String>),
+    /// A block device that cannot be made.
+    #[error(transparent)]
+    Bdev(#[from] AssembleError),
+}
+
+impl Reloader {
+    /// For a target that was started with this configuration.
+    #[must_use]
+    pub fn new(config: Config, services: Vec<Arc<Service>>, bdevs: Bdevs) -> Reloader {
+        Reloader { services, bdevs, state: Mutex::new(State { config, leaving: Vec::new() }) }
+    }
+
+    /// Makes of the target what `config` says. Returns when it is so. A logical unit that takes the place, or the block
+    /// device, of another waits until the last request of that one has ended.
+    ///
+    /// # Errors
+    /// Something in it cannot be changed while the target runs, or a block device cannot be made. Nothing has changed then.
+    pub fn reload(&self, config: &Config) -> Result<Changes, ReloadError> {
+        let mut state = self.state.lock();
+        let refused = fixed::differences(&state.config, config);
+        if !refused.is_empty() {
+            return Err(ReloadError::Fixed(refused));
+        }
+        let staged = self.bdevs.stage(config, |bdev| unchanged(bdev, &state.config, config))?;
+        staged.made().for_each(warn);
+
+        let before = state.config.clone();
+        let plans: Vec<Plan<'_>> = self.services.iter().filter_map(|service| plan(service, &before, config)).collect();
+        state.leaving.retain(|leaving| !leaving.thread.is_finished());
+        let mut changes = Changes::default();
+        for plan in &plans {
+            changes.removed += plan.gone.iter().filter(|lun| self.remove(plan, lun, &mut state)).count();
+        }
+        self.bdevs.ensure(staged);
+        for plan in &plans {
+            if let Some(limits) = plan.limits {
+                changes.limits += usize::from(done(plan, "limits", plan.service.set_limits(limits)));
+            }
+        }
+        changes.added = self.add(&plans, config, &mut state);
+        self.bdevs.forget_unused();
+        state.config = config.clone();
+        Ok(changes)
+    }
+
+    /// Waits for what is under way. To be called when no connection is left.
+    pub fn stop(&self) {
+        self.state.lock().leaving.drain(..).for_each(Leaving::wait);
+    }
+
+    fn remove(&self, plan: &Plan<'_>, lun: &Lun, state: &mut State) -> bool {
+        let release = plan.service.remove_lun(lun.target, lun.lun);
+        let name = plan.service.controller().name();
+        match release {
+            Ok(release) => {
+                tracing::info!(controller = %name, target = lun.target, lun = lun.lun, "LUN removed");
+                let bdevs = chain(&state.config, &lun.bdev);
+                state.leaving.extend(Leaving::begin(name, lun, bdevs, release, self.bdevs.clone()));
+                true
+            }
+            Err(error) => done(plan, "removing a LUN", Err(error)),
+        }
+    }
+
+    /// First those that need not wait for another one to go. Returns their number.
+    fn add(&self, plans: &[Plan<'_>], config: &Config, state: &mut State) -> usize {
+        let come = plans.iter().flat_map(|plan| plan.come.iter().map(move |lun| (plan, *lun)));
+        let (waiting, free): (Vec<_>, Vec<_>) = come.partition(|(plan, lun)| {
+            let bdevs = chain(config, &lun.bdev);
+            state.leaving.iter().any(|leaving| leaving.hinders(plan, lun, &bdevs))
+        });
+        let mut added = 0;
+        for (plan, lun) in free.into_iter().chain(waiting) {
+            let bdevs = chain(config, &lun.bdev);
+            state.leaving.extract_if(.., |leaving| leaving.hinders(plan, lun, &bdevs)).for_each(Leaving::wait);
+            let result = plan.service.add_lun(Arc::new(assemble::unit(lun, &self.bdevs)));
+            if done(plan, "adding a LUN", result) {
+                added += 1;
+                let name = plan.service.controller().name();
+                tracing::info!(controller = %name, target = lun.target, lun = lun.lun, bdev = %lun.bdev, "LUN added");
+            }
+        }
+        added
+    }
+}
+
+impl Leaving {
+    /// Looks after the end of a logical unit on a thread of its own. `None` where there is no thread to be had: the next
+    /// change finds what is left.
+    fn begin(
+        controller: &Arc<str>,
+        lun: &Lun,
+        chain: BTreeSet<String>,
+        release: Release,
+        bdevs: Bdevs,
+    ) -> Option<Leaving> {
+        let (name, target, number) = (Arc::clone(controller), lun.target, lun.lun);
+        let end = move || {
+            release.wait();
+            bdevs.forget_unused();
+            tracing::info!(controller = %name, target, lun = number, "LUN released: its last request has ended");
+        };
+        let thread = thread::Builder::new().name("ringside-unplug".into()).spawn(end);
+        let thread = thread.inspect_err(|error| tracing::warn!(controller = %controller, "no thread: {error}")).ok()?;
+        Some(Leaving { controller: Arc::clone(controller), address: (target, number), bdevs: chain, thread })
+    }
+
+    /// Whether a logical unit has to wait for this one: it takes its place or a block device of it.
+    fn hinders(&self, plan: &Plan<'_>, lun: &Lun, bdevs: &BTreeSet<String>) -> bool {
+        let same_place = self.controller == *plan.service.controller().name() && self.address == (lun.target, lun.lun);
+        same_place || !self.bdevs.is_disjoint(bdevs)
+    }
+
+    fn wait(self) {
+        let _ = self.thread.join(); // a panic in there has been told
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Changes { added, removed, limits } = *self;
+        if *self == Changes::default() {
+            return f.write_str("nothing to change");
+        }
+        write!(f, "{added} LUNs added, {removed} removed, limits of {limits} controllers changed")
+    }
+}
+
+/// What a controller's part of the new configuration asks for; `None` if nothing.
+fn plan<'a>(service: &'a Arc<Service>, old: &'a Config, new: &'a Config) -> Option<Plan<'a>> {
+    let name = service.controller().name();
+    let (was, is) = (old.controller(name)?, new.controller(name)?);
+    let same = |lun: &Lun, other: &Lun| {
+        let bdev = new.bdev(&lun.bdev);
+        lun == other && bdev.is_some_and(|bdev| unchanged(bdev, old, new))
+    };
+    let gone: Vec<&Lun> = was.luns.iter().filter(|lun| !is.luns.iter().any(|other| same(lun, other))).collect();
+    let come: Vec<&Lun> = is.luns.iter().filter(|lun| !was.luns.iter().any(|other| same(lun, other))).collect();
+    let limits = (was.limits != is.limits).then(|| assemble::limits(&is.limits));
+    let any = !gone.is_empty() || !come.is_empty() || limits.is_some();
+    any.then_some(Plan { service, gone, come, limits })
+}
+
+/// Whether a block device of the new configuration is one of the old, with everything that it stands on.
+fn unchanged(bdev: &Bdev, old: &Config, new: &Config) -> bool {
+    let below = |base: &config::Name| new.bdev(base).is_some_and(|base| unchanged(base, old, new));
+    old.bdev(&bdev.name) == Some(bdev) && bdev.kind.base().is_none_or(below)
+}
+
+/// Names of a block device and of those below it.
+fn chain(config: &Config, name: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut next = config.bdev(name);
+    while let Some(bdev) = next {
+        names.insert(bdev.name.as_str().to_owned());
+        next = bdev.kind.base().and_then(|base| config.bdev(base));
+    }
+    names
+}
+
+/// A step of a change that was checked before: if it fails nevertheless, that is said, and the others go on.
+fn done(plan: &Plan<'_>, what: &str, result: Result<(), ChangeError>) -> bool {
+    let told = result.inspect_err(|error| {
+        tracing::error!(controller = %plan.service.controller().name(), "{what}: {error}");
+    });
+    told.is_ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+use super::*;
+
+const TEXT: &str = "[reactor]\ncores = [0]\n[metrics]\nlisten = '127.0.0.1:9464'\n\
+    [[bdev]]\nname = 'a'\nkind = 'null'\nsize = '1MiB'\n\
+    [[bdev]]\nname = 'b'\nkind = 'delay'\nbase = 'a'\nlatency_us = 1\n\
+    [[scsi]]\nname = 'vm0'\nsocket = '/run/vm0.sock'\nqueues = 4\n[[scsi.lun]]\nbdev = 'b'\n";
+
+fn config(text: &str) -> Config {
+    Config::parse(text, "test").unwrap()
+}
+
+fn refusals(old: &str, new: &str) -> Vec<String> {
+    fixed::differences(&config(TEXT), &config(&TEXT.replace(old, new)))
+}
+
+#[test]
+fn limits_luns_and_bdevs_are_no_fixed_difference() {
+    for (old, new) in [
+        ("queues = 4", "queues = 4\ncmd_per_lun = 3\nmax_sectors = 8\non_cmd_per_lun = 'scsi'"),
+        ("bdev = 'b'", "bdev = 'b'\nlun = 7"),
+        ("latency_us = 1", "latency_us = 2"),
+        ("'null'", "'malloc'"),
+    ] {
+        assert_ne!(config(TEXT), config(&TEXT.replace(old, new)));
+        assert_eq!(refusals(old, new), Vec::<String>::new(), "{old} → {new}");
+    }
+}
+
+#[test]
+fn fixed_differences_name_the_key_the_value_and_the_present_value() {
+    for (old, new, expected) in [
+        ("cores = [0]", "cores = [1]", "reactor.cores = [1]: is [0] in the running target; that takes a restart"),
+        ("cores = [0]", "cores = [0]\nidle = 'busy'", "reactor.idle = \"busy\": is \"adaptive\" in the running target"),
+        ("9464", "9465", "metrics.listen = 127.0.0.1:9465: is 127.0.0.1:9464"),
+        ("/run/vm0", "/run/other", "scsi[0].socket = \"/run/other.sock\": is \"/run/vm0.sock\""),
+        ("queues = 4", "mode = 'client'", "scsi[0].mode = \"client\": is \"server\""),
+        ("queues = 4", "queues = 8", "scsi[0].queues = 8: is 4 in the running target; that takes a restart"),
+        ("queues = 4", "queue_size_max = 64", "scsi[0].queue_size_max = 64: is 1024"),
+    ] {
+        let refusals = refusals(old, new);
+        assert!(refusals[0].starts_with(expected), "{refusals:?}");
+    }
+    let renamed = refusals("'vm0'", "'vm1'");
+    assert_eq!(renamed.len(), 2, "{renamed:?}");
+    assert!(renamed[0].starts_with("scsi[0].name = \"vm1\": the running target has no such controller"));
+    assert!(renamed[1].starts_with("scsi: the controller \"vm0\" is missing"));
+}
+
+#[test]
+fn bdev_is_unchanged_only_with_everything_below_it() {
+    let old = config(TEXT);
+    let unchanged_in = |text: &str, name| {
+        let new = config(text);
+        unchanged(new.bdev(name).unwrap(), &old, &new)
+    };
+    assert!(unchanged_in(TEXT, "a") && unchanged_in(TEXT, "b"));
+    let base = TEXT.replace("1MiB", "2MiB");
+    assert!(!unchanged_in(&base, "a") && !unchanged_in(&base, "b"));
+    let top = TEXT.replace("latency_us = 1", "latency_us = 2");
+    assert!(unchanged_in(&top, "a") && !unchanged_in(&top, "b"));
+    assert_eq!(chain(&old, "b"), ["a", "b"].map(str::to_owned).into());
+}

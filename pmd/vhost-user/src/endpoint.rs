@@ -97,6 +97,8 @@ impl<S: Shard> Endpoint<S> {
     #[must_use]
     pub fn new(parts: EndpointParts<S>) -> Endpoint<S> {
         let EndpointParts { name, shards, routes, ring_stats, config, quiesce } = parts;
+        // What takes time is this half's business; in builds with debug assertions that is checked.
+        shards.iter().for_each(|shard| shard.run(|_| guest_memory::never_map_on_this_thread()));
         Endpoint {
             name,
             shards,

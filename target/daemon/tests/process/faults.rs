@@ -1,9 +1,9 @@
-//! R19 as an operator sees it: a driver that halts its queues a thousand times is counted a thousand times and fills no
-//! log.
+//! Faults and waits as an operator sees them (R14, R19): a driver that halts its queues a thousand times is counted a
+//! thousand times and fills no log.
 
 use std::time::Instant;
 
-use tests::live::client::{Client, FIRST, Plan, good, test_unit_ready};
+use tests::live::client::{Client, FIRST, Plan, good, read, test_unit_ready};
 use tests::live::until;
 
 use crate::place::{Place, one_controller};
@@ -40,6 +40,24 @@ fn r19_thousand_faults_are_counted_and_log_few_lines() {
     let halted = lines.iter().filter(|line| line.contains("virtqueue halted")).count();
     assert!(halted <= most, "{halted} lines about halted queues, at most {most}");
     assert!(lines.len() <= most + 10, "{lines:#?}");
+}
+
+/// R14: a wait for requests to end is visible when it is a second old, and its end, too.
+#[test]
+fn r14_stop_that_waits_for_more_than_a_second_is_said_once() {
+    let place = Place::new();
+    let mut process = place.serve(&one_controller(2_500_000));
+    let mut client = Client::connect(&place.path("vm0.sock"), &Plan::default());
+    client.ready(FIRST, 0);
+    client.ready(FIRST, 1);
+    let held = client.send(FIRST, read(1, 0, 1));
+    good(client.run(FIRST, test_unit_ready(0))); // fetched after the other
+    client.stop(FIRST);
+    let line = process.wait_line("have not ended after 1 s");
+    assert!(line.contains("vm0") && line.contains("stopping ring 2") && line.contains("WARN"), "{line}");
+    process.wait_line("quiet after");
+    assert!(!process.lines().iter().any(|line| line.contains("have not ended")), "once");
+    good(client.queue(FIRST).wait_for(held));
 }
 
 /// Rings that never start, because there is no such memory, are the front-end's business as well.

@@ -3,6 +3,9 @@
 //! `r22_…`, where nothing depends on threads.
 
 use std::collections::BTreeSet;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,7 +16,9 @@ use tests::device::{CHANGE, HOTPLUG, Reply, unit};
 use tests::live::client::{Client, EVENT, FIRST, Plan, good, read, test_unit_ready, write};
 use tests::live::rig::{Rig, Setup, malloc};
 use tests::live::{PATIENCE, until};
-use virtio_scsi::Limits;
+use vhost_user::frontend::Frontend;
+use vhost_user::message::protocol;
+use virtio_scsi::{Limits, OnTransferLimit};
 
 const LEFT: u16 = FIRST;
 const RIGHT: u16 = FIRST + 1;
@@ -213,6 +218,34 @@ fn r02_limit_that_changes_is_exact_over_two_pollers_once_it_is_acknowledged() {
         gate.close();
     }
     rig.undisturbed(load);
+}
+
+/// R18: a front-end that reads the configuration space is told when it has changed, by a socket that it has given.
+#[test]
+fn r18_front_end_with_a_channel_for_it_is_told_of_a_changed_configuration_space() {
+    let rig = rig(|| Setup::new("dut").disk(0));
+    let mut frontend = Frontend::connect(rig.socket("dut")).unwrap();
+    frontend.set_reply_timeout(Some(PATIENCE)).unwrap();
+    let wanted = protocol::REPLY_ACK | protocol::CONFIG | protocol::BACKEND_REQ;
+    let negotiated = frontend.negotiate(1 << 32, wanted).unwrap();
+    assert_eq!(negotiated.protocol_features, wanted, "all of them are offered");
+    let (theirs, mut ours) = UnixStream::pair().unwrap();
+    frontend.set_backend_request_fd(theirs.as_fd()).unwrap();
+    drop(theirs);
+    frontend.queue_num().unwrap(); // the message before it has been dealt with
+
+    let limits = Limits { max_sectors: 128, ..Limits::default() };
+    rig.service().set_limits(limits).unwrap();
+    let mut message = [0; 12];
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    ours.read_exact(&mut message).unwrap();
+    assert_eq!(message, [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], "CONFIG_CHANGE");
+    assert_eq!(frontend.config(8, 4).unwrap(), [128, 0, 0, 0]);
+    // What does not show in the configuration space is not told.
+    rig.service().set_limits(Limits { on_max_sectors: OnTransferLimit::Scsi, ..limits }).unwrap();
+    drop(frontend);
+    until("the session ends", || rig.service().stats().live() == 0);
+    assert_eq!(ours.read(&mut message).unwrap(), 0);
 }
 
 /// Front-ends come and go while LUNs do: each finds what is there, whatever the order of the two.

@@ -45,6 +45,11 @@ pub trait Backend {
     /// Whether the device broke down: DEVICE_NEEDS_RESET in the next status reply (R19).
     fn needs_reset(&self) -> bool;
 
+    /// The front-end has agreed to these protocol features.
+    fn negotiated(&mut self, protocol_features: u64) {
+        let _ = protocol_features;
+    }
+
     /// Told of every refused message, to be counted; it was logged already.
     fn refused(&mut self, _refusal: &Refusal) {}
 }
@@ -150,6 +155,9 @@ impl Connection<'_> {
             Ok(request) => self.session.on(request),
             Err(error) => self.session.on_malformed(error),
         };
+        if code == RequestCode::SET_PROTOCOL_FEATURES {
+            backend.negotiated(self.session.protocol_features());
+        }
         let Outcome { effects, reply, refused } = outcome;
         if let Some(refusal) = &refused {
             self.refused += 1;

@@ -11,6 +11,7 @@
 //! Nothing in here knows a device type, and no message handling runs on a poller.
 #![forbid(unsafe_code)]
 
+mod backend_channel;
 pub mod connection;
 mod endpoint;
 pub mod frontend;
@@ -20,6 +21,7 @@ mod ring_set;
 mod ring_stats;
 pub mod session;
 
+pub use backend_channel::BackendChannel;
 pub use endpoint::{Endpoint, EndpointParts, F_EVENT_IDX, QuiesceClock, Shard};
 pub use notify::Notifier;
 pub use ring_set::{RingReport, RingSet, Stopped, Ticket};

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use vhost_user::connection::{self, Answer, Backend, Connector, EffectError, Listener, SocketError, Stop};
 use vhost_user::message::protocol;
 use vhost_user::session::{DeviceInfo, Effect, Refusal, Session};
-use vhost_user::{Endpoint, EndpointParts, QuiesceClock, RingReport, RingStats};
+use vhost_user::{BackendChannel, Endpoint, EndpointParts, QuiesceClock, RingReport, RingStats};
 use virtio_scsi::{Announcement, ChangeError, Controller, Limits, Release, Shard, Unit};
 
 use crate::config::Mode;
@@ -62,6 +62,7 @@ struct Live {
     quiesce: Arc<QuiesceClock>,
     rings: Arc<[Arc<RingStats>]>,
     shards: Arc<[SourceHandle<Shard>]>,
+    requests: Arc<BackendChannel>,
 }
 
 /// How a socket is come by, made before anything runs so that errors end the start.
@@ -187,7 +188,7 @@ impl Service {
         let _span = tracing::info_span!("vhost", controller = %self.controller.name()).entered();
         self.stats.sessions.fetch_add(1, Ordering::Relaxed);
         let (live, endpoint) = self.connection(connected);
-        let mut backend = Counted { endpoint, stats: &self.stats };
+        let mut backend = Counted { endpoint, stats: &self.stats, requests: &live.requests };
         connection::serve(stream, Session::new(self.device_info()), &mut backend, stop);
         live.connected.store(0, Ordering::Relaxed);
         drop(hang_up); // the next front-end may come
@@ -202,7 +203,8 @@ impl Service {
         let shards: Vec<_> =
             self.pollers.iter().zip(connection.shards).map(|(poller, shard)| poller.add(shard)).collect();
         let rings = connection.ring_stats.clone().into();
-        let live = Live { connected, quiesce: Arc::default(), rings, shards: shards.clone().into() };
+        let live =
+            Live { connected, quiesce: Arc::default(), rings, shards: shards.clone().into(), requests: Arc::default() };
         self.stats.live.lock().push(live.clone());
         let controller = Arc::clone(&self.controller);
         let endpoint = Endpoint::new(EndpointParts {
@@ -248,15 +250,22 @@ impl Service {
     }
 
     /// Other limits. When this returns they hold on every request queue; what is in flight beyond them ends in its own
-    /// time.
+    /// time. Front-ends that can be told hear that the configuration space has changed (R18).
     ///
     /// # Errors
     /// One of them is outside its bounds.
     pub fn set_limits(&self, limits: Limits) -> Result<(), ChangeError> {
         let _alone = self.changing.lock();
+        let before = self.controller.config_space();
         self.controller.set_limits(limits, || {
             self.tell(|shards| (0..shards).map(|_| move |shard: &mut Shard| shard.set_limits(limits)).collect());
-        })
+        })?;
+        if self.controller.config_space() != before {
+            let live = self.stats.live.lock();
+            let told = live.iter().filter(|live| live.requests.config_changed()).count();
+            tracing::debug!(controller = %self.controller.name(), told, "the configuration space has changed");
+        }
+        Ok(())
     }
 
     /// A logical unit gets another capacity, at most what its block device has (R18). Guests are told.
@@ -301,6 +310,7 @@ impl Service {
             tolerated_features: 0,
             protocol_features: protocol::MQ
                 | protocol::REPLY_ACK
+                | protocol::BACKEND_REQ
                 | protocol::CONFIG
                 | protocol::RESET_DEVICE
                 | protocol::CONFIGURE_MEM_SLOTS
@@ -390,6 +400,7 @@ fn reap(sessions: &mut Vec<FrontEnd>) {
 struct Counted<'a> {
     endpoint: Endpoint<Shard>,
     stats: &'a ServiceStats,
+    requests: &'a BackendChannel,
 }
 
 impl Backend for Counted<'_> {
@@ -399,7 +410,13 @@ impl Backend for Counted<'_> {
             Effect::SetMemTable(_) | Effect::AddRegion(..) | Effect::RemoveRegion(_) => Some(&self.stats.memory_tables),
             _ => None,
         };
-        let answer = self.endpoint.perform(effect)?;
+        let answer = match effect {
+            Effect::SetBackendRequestFd(socket) => {
+                self.requests.connect(socket);
+                Answer::Done
+            }
+            effect => self.endpoint.perform(effect)?,
+        };
         if let Some(counter) = counter {
             counter.fetch_add(1, Ordering::Relaxed);
         }
@@ -412,6 +429,10 @@ impl Backend for Counted<'_> {
 
     fn needs_reset(&self) -> bool {
         self.endpoint.needs_reset()
+    }
+
+    fn negotiated(&mut self, protocol_features: u64) {
+        self.requests.negotiated(protocol_features);
     }
 
     fn refused(&mut self, _refusal: &Refusal) {

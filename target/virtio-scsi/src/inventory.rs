@@ -8,14 +8,13 @@
 use std::ptr;
 use std::sync::Arc;
 
-use bdev::Channel;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
 
 use crate::fence::UnitIndex;
 use crate::limits::Limits;
 use crate::lun_map::{LunMap, Unit};
 use crate::nexus::UnitNexus;
-use crate::request::UnitPart;
+use crate::request::{UnitPart, UnitState};
 use crate::wire::SECTOR_LEN;
 
 /// Limits and logical units, as the next connection finds them.
@@ -129,11 +128,7 @@ pub struct ShardRemoval {
 pub struct Release(Receiver<Remains>);
 
 /// What a shard has left of a unit that is gone. Dropped on a control thread: closing a channel may take time.
-pub struct Remains {
-    pub(crate) _unit: Arc<Unit>,
-    pub(crate) _channel: Channel,
-    pub(crate) _nexus: Arc<UnitNexus>,
-}
+pub(crate) struct Remains(#[expect(dead_code, reason = "there to be dropped")] pub(crate) Box<UnitState>);
 
 /// A change that a driver is to be told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

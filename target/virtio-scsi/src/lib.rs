@@ -35,7 +35,7 @@ pub use controller::{
     CONTROL_QUEUE, Connection, Controller, ControllerConfig, EVENT_QUEUE, FIRST_REQUEST_QUEUE, default_seg_max,
 };
 pub use inventory::{
-    Addition, Announcement, Change, ChangeError, Place, Release, Remains, Removal, ShardAddition, ShardRemoval,
+    Addition, Announcement, Change, ChangeError, Place, Release, Removal, ShardAddition, ShardRemoval,
 };
 pub use limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimit};
 pub use lun_map::{Addressee, LunMap, Unit};

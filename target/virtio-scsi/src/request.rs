@@ -70,7 +70,7 @@ pub(crate) struct Requests {
 }
 
 /// A logical unit as one shard has it.
-struct UnitState {
+pub(crate) struct UnitState {
     unit: Arc<Unit>,
     nexus: Arc<UnitNexus>,
     block_size: u32,

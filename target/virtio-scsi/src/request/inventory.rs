@@ -26,17 +26,18 @@ pub(crate) struct UnitPart {
     pub channel: Channel,
 }
 
-/// The units of a shard, by index. Places of units that are gone are empty.
+/// The units of a shard, by index. Places of units that are gone are empty. In boxes, so that finding one takes no more than
+/// a load and a test.
 #[derive(Default)]
-pub(super) struct Units(Vec<Option<UnitState>>);
+pub(super) struct Units(Vec<Option<Box<UnitState>>>);
 
 impl Units {
     pub(super) fn iter(&self) -> impl Iterator<Item = &UnitState> {
-        self.0.iter().flatten()
+        self.0.iter().flatten().map(Box::as_ref)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut UnitState> {
-        self.0.iter_mut().flatten()
+        self.0.iter_mut().flatten().map(Box::as_mut)
     }
 
     /// Indices up to here may have a unit.
@@ -45,7 +46,7 @@ impl Units {
     }
 
     pub(super) fn of(&mut self, unit: UnitIndex) -> Option<&mut UnitState> {
-        self.0.get_mut(usize::from(unit))?.as_mut()
+        self.0.get_mut(usize::from(unit))?.as_deref_mut()
     }
 }
 
@@ -54,14 +55,14 @@ impl Index<usize> for Units {
 
     #[inline(always)]
     fn index(&self, unit: usize) -> &UnitState {
-        self.0[unit].as_ref().expect(THERE)
+        self.0[unit].as_deref().expect(THERE)
     }
 }
 
 impl IndexMut<usize> for Units {
     #[inline(always)]
     fn index_mut(&mut self, unit: usize) -> &mut UnitState {
-        self.0[unit].as_mut().expect(THERE)
+        self.0[unit].as_deref_mut().expect(THERE)
     }
 }
 
@@ -101,7 +102,7 @@ impl Requests {
             tally: Tally::default(),
             leaving: None,
         };
-        let before = self.units.0[place].replace(state);
+        let before = self.units.0[place].replace(Box::new(state));
         assert!(before.is_none(), "an index is given again when every shard has let go of it");
         self.touched.reserve(self.units.0.len());
         self.waiting.reserve(self.units.0.len());
@@ -135,15 +136,15 @@ impl Requests {
     #[cold]
     pub(crate) fn let_go(&mut self) {
         for place in &mut self.units.0 {
-            let quiet = |state: &mut UnitState| {
+            let quiet = |state: &mut Box<UnitState>| {
                 state.leaving.is_some() && state.outstanding == 0 && !state.waiting && !state.touched
             };
-            let Some(UnitState { unit, channel, nexus, leaving: Some(back), .. }) = place.take_if(quiet) else {
-                continue;
-            };
+            let Some(mut state) = place.take_if(quiet) else { continue };
             self.leaving -= 1;
             self.generation += 1;
-            let _ = back.send(Remains { _unit: unit, _channel: channel, _nexus: nexus }); // the controller may be gone
+            if let Some(back) = state.leaving.take() {
+                let _ = back.send(Remains(state)); // where the controller is gone, nobody waits
+            }
         }
     }
 

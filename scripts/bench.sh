@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures ringside with its own load generator: one poller and one client, each on a core of its own.
 #
-#   scripts/bench.sh [--time 3] [--repeats 5] [--cores TARGET,CLIENT] [--spdk PREFIX] [--quick]
+#   scripts/bench.sh [--time 3] [--repeats 5] [--cores TARGET,CLIENT] [--spdk PREFIX] [--quick] [--files]
 #
 #   --time 3         seconds of each window
 #   --repeats 5      windows of each case; the cases of one round follow each other, so that all see the same machine
@@ -9,6 +9,10 @@
 #   --spdk PREFIX    also SPDK's vhost target (an SPDK source tree that was built there), in turns with ours under the
 #                    same client and on the same core
 #   --quick          two repeats of one second, to see that it works
+#   --files          only the files
+#
+# A file on tmpfs and one on the disk are measured against fio's io_uring engine on the same files, in turns, where there
+# is a fio (scripts/lib/files.sh says how, and why that way).
 #
 # Before and after each window the distance of the two cores is probed (round trip of a cache line): on shared machines
 # it changes, and throughput with it. Windows are printed with their distance; medians are taken over the windows of the
@@ -17,9 +21,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/output.sh
 . scripts/lib/output.sh
+# shellcheck source=scripts/lib/files.sh
+. scripts/lib/files.sh
 
 readonly RINGSIDE=.build/release/ringside OUT=.build/bench NEAR_NS=230
-SECONDS_EACH=3 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SPDK='' WORK='' PIDS=() OURS='' THEIRS=''
+SECONDS_EACH=3 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SPDK='' FILES_ONLY='' WORK='' PIDS=() OURS='' THEIRS=''
 # name, arguments of `ringside bench scsi` beside socket and LUN, bdev
 readonly CASES=(
     'null randread 4k qd1|--rw randread --bs 4k --qd 1|null'
@@ -38,6 +44,7 @@ main() {
         --cores) IFS=, read -r TARGET_CORE CLIENT_CORE <<<"${2:?--cores needs two cores}" && shift 2 ;;
         --spdk) SPDK=${2:?--spdk needs a directory} && shift 2 ;;
         --quick) SECONDS_EACH=1 REPEATS=2 && shift ;;
+        --files) FILES_ONLY=1 && shift ;;
         -h | --help) usage "$0" && exit 0 ;;
         *) die "unknown argument '$1'" "see scripts/bench.sh --help" ;;
         esac
@@ -45,11 +52,16 @@ main() {
     [ "$(nproc)" -ge 2 ] || die "two cores are needed: one for the poller, one for the client"
     CARGO_TARGET_DIR=.build cargo build --quiet --release -p ringside
     mkdir -p $OUT
-    rm -f $OUT/*.json $OUT/windows
+    rm -f $OUT/*.json $OUT/windows $OUT/file-windows
     WORK=$(mktemp -d)
     trap end EXIT
     trap 'exit 130' INT TERM
     machine
+    [ -n "$FILES_ONLY" ] || memory_section
+    files_section
+}
+
+memory_section() {
     start_ringside
     [ -z "$SPDK" ] || start_spdk
     ceiling
@@ -61,15 +73,22 @@ main() {
         done
     done
     summary
+    stop_targets
 }
 
 end() {
+    stop_targets
+    files_end
+    rm -rf "$WORK"
+}
+
+stop_targets() {
     local pid
     for pid in "${PIDS[@]}"; do
         kill -TERM "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
-    rm -rf "$WORK"
+    PIDS=()
 }
 
 machine() {

@@ -1,8 +1,10 @@
 //! What tests that cross crates stand on, and in `tests/` the tests themselves. Tests of one crate are in that crate.
 //!
 //! [`device`] is a virtio-scsi device that a test polls by hand, with the driver side of its rings.
+//! [`hostile`] is a driver that does anything, to such a device, for ever so long.
 //! [`live`] is a running target with real sockets and pollers, and front-ends against it.
 #![forbid(unsafe_code)]
 
 pub mod device;
+pub mod hostile;
 pub mod live;

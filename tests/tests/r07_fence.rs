@@ -283,3 +283,28 @@ fn r07_aborted_commands_are_answered_when_the_backend_has_let_go_of_their_buffer
     after.assert_untouched(&device.guest, "after the answer");
     assert!(replies[0].writable[12..108].iter().all(|byte| *byte == UNWRITTEN));
 }
+
+/// A ring that is stopped while it is swept, and started anew before its shard polls again: what was swept up to meant
+/// the old ring. The function ends, and what is on the new ring is served.
+#[test]
+fn r07_ring_that_starts_anew_during_a_sweep_is_not_swept() {
+    let Fixture { mut device, .. } = fixture();
+    // More than a shard takes in one poll: the sweep is under way after it.
+    for _ in 0..100 {
+        let segments = device.segments(&Request::new(lun(0, 0), &[0; 6]).message());
+        device.submit_indirect(SECOND, &segments);
+    }
+    device.submit(CONTROL, task_management(LOGICAL_UNIT_RESET, lun(0, 0), 0));
+    device.poll_shard(0);
+    device.poll_shard(1);
+    assert_eq!(codes(&mut device, SECOND), [RESET; 32]);
+
+    assert_eq!(device.stop(SECOND).try_recv().unwrap().base, Some(32));
+    device.renew(SECOND, 128);
+    device.start(SECOND, 0);
+    let fresh = device.submit(SECOND, Request::new(lun(0, 0), &[0; 6]));
+    device.run();
+    assert_eq!(device.take_one(CONTROL).byte(), COMPLETE);
+    let reply = device.take_one(SECOND);
+    assert_eq!((reply.token, reply.code()), (fresh, OK));
+}

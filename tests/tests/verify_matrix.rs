@@ -124,6 +124,7 @@ fn verified_loads_pass_on_memory() {
     let mut disks = Disks::new();
     for block_size in [512, 4096] {
         let memory = "kind = 'malloc'\nsize = '8MiB'";
+        disks = disks.with(block_size, &format!("{memory}\nin_order = true"));
         disks = disks.with(block_size, memory).with(block_size, &format!("{memory} # no disk of its own"));
         let base = disks.0.len() - 1;
         disks = disks.with(block_size, &format!("kind = 'delay'\nbase = 'disk{base}'\nlatency_us = 50\np99_us = 300"));
@@ -133,7 +134,7 @@ fn verified_loads_pass_on_memory() {
         disks = disks.with(block_size, &format!("kind = 'error'\nbase = 'disk{base}'\nfail = '{fail}'"));
     }
     let Some(rig) = disks.serve() else { return };
-    assert_eq!(rig.luns.len(), 6);
+    assert_eq!(rig.luns.len(), 8);
     rig.verify();
 }
 

@@ -102,6 +102,7 @@ struct Ring {
     /// See [`RingSet::set_cold_start`].
     cold_start: bool,
     fault_told: bool,
+    starts: u64,
     /// Its memory is not in the current table: it is never fetched from or armed again until it is stopped.
     lost: bool,
     waiter: Option<Waiter>,
@@ -242,6 +243,12 @@ impl RingSet {
         ring.queue.as_ref().filter(|queue| ring.fetches() && queue.fault().is_none()).map(SplitDevice::next_avail)
     }
 
+    /// How often the ring has been started: an index that was taken before the last time means nothing now.
+    #[must_use]
+    pub fn starts(&self, slot: usize) -> u64 {
+        self.rings[slot].starts
+    }
+
     /// Size of the ring in descriptors, 0 while it is stopped.
     #[must_use]
     #[inline]
@@ -309,6 +316,7 @@ impl Ring {
             passive: false,
             cold_start: false,
             fault_told: false,
+            starts: 0,
             lost: false,
             waiter: None,
             kick: None,

@@ -8,6 +8,7 @@ mod guest;
 
 /// What takes a theme of its own.
 mod real_guest {
+    mod commands;
     mod conformance;
     mod durability;
     mod file_systems;

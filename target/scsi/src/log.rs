@@ -87,7 +87,8 @@ fn append_temperature(data: &LogData, first: u16, out: &mut Vec<u8>) {
     append_parameter(0x0001, first, &[0x00, UNKNOWN_TEMPERATURE], out);
 }
 
-/// General Statistics and Performance: General Access Statistics and Performance, and Time Interval.
+/// General Statistics and Performance: General Access Statistics and Performance, Idle Time, and Time Interval, all three
+/// mandatory in this page. How long the unit was idle is not counted: 0 intervals.
 ///
 /// Every command weighs one, which is what the standard's weight comes to when nothing is known of the task set.
 fn append_statistics(data: &LogData, first: u16, out: &mut Vec<u8>) {
@@ -108,6 +109,7 @@ fn append_statistics(data: &LogData, first: u16, out: &mut Vec<u8>) {
         bytes.copy_from_slice(&field.to_be_bytes());
     }
     append_parameter(0x0001, first, &general, out);
+    append_parameter(0x0002, first, &[0; 8], out);
     let mut interval = [0; 8]; // a microsecond
     interval[..4].copy_from_slice(&NEGATIVE_EXPONENT.to_be_bytes());
     interval[4..].copy_from_slice(&INTEGER.to_be_bytes());

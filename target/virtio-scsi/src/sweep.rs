@@ -15,9 +15,10 @@ pub(crate) struct Sweeping {
     found: bool,
 }
 
-/// Up to where each ring is swept: the avail index at the moment the function was seen. `None` once it is reached.
+/// Up to where each ring is swept: the avail index at the moment the function was seen, and which start of the ring that
+/// belongs to. `None` once it is reached, or the ring was stopped.
 #[derive(Debug)]
-pub(crate) struct SweepTargets(Vec<Option<u16>>);
+pub(crate) struct SweepTargets(Vec<Option<(u16, u64)>>);
 
 impl SweepTargets {
     pub(crate) fn new(rings: usize) -> SweepTargets {
@@ -27,14 +28,15 @@ impl SweepTargets {
     /// Takes the snapshots. Rings that do not fetch have nothing to sweep.
     pub(crate) fn snapshot(&mut self, rings: &RingSet, request_slots: impl Iterator<Item = usize>) {
         for slot in request_slots {
-            self.0[slot] = rings.avail_snapshot(slot);
+            self.0[slot] = rings.avail_snapshot(slot).map(|index| (index, rings.starts(slot)));
         }
     }
 
     /// How many chains of the ring come before the function; `None` if the ring is swept.
     pub(crate) fn left(&mut self, rings: &RingSet, slot: usize) -> Option<u16> {
-        let target = self.0[slot]?;
-        let left = rings.next_avail(slot).map(|next| target.wrapping_sub(next)).filter(|left| *left > 0);
+        let (target, start) = self.0[slot]?;
+        let next = rings.next_avail(slot).filter(|_| rings.starts(slot) == start);
+        let left = next.map(|next| target.wrapping_sub(next)).filter(|left| *left > 0);
         if left.is_none() {
             self.0[slot] = None;
         }

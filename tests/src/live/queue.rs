@@ -147,6 +147,14 @@ impl Queue {
     /// # Panics
     /// If there is no room for it.
     pub fn put(&mut self, message: impl Into<Message>) -> usize {
+        self.put_cut(message, 1)
+    }
+
+    /// As [`Queue::put`], with the data in so many descriptors of one length each.
+    ///
+    /// # Panics
+    /// If there is no room for it, or the data cannot be cut like this.
+    pub fn put_cut(&mut self, message: impl Into<Message>, pieces: usize) -> usize {
         let Message { readable, writable } = message.into();
         let slot = self.free.pop().expect("a free buffer");
         let (out, into) = self.slots[slot].split(readable.len());
@@ -156,8 +164,15 @@ impl Queue {
         let piece = |area: Area, writable| Segment { addr: area.guest_addr, len: area.slice.len() as u32, writable };
         let (header, data_out) = out.split(REQUEST_LEN.min(readable.len()));
         let (response, data_in) = into.split(RESPONSE_LEN.min(writable));
-        let mut segments =
-            vec![piece(header, false), piece(data_out, false), piece(response, true), piece(data_in, true)];
+        let cut = |area: Area, writable| {
+            let each = area.slice.len() / pieces;
+            assert_eq!(each * pieces, area.slice.len(), "pieces of one length");
+            (0..pieces).map(move |index| piece(area.part(index * each, each), writable))
+        };
+        let mut segments = vec![piece(header, false)];
+        segments.extend(cut(data_out, false));
+        segments.push(piece(response, true));
+        segments.extend(cut(data_in, true));
         segments.retain(|segment| segment.len > 0);
         let token = self.next_token;
         self.next_token += 1;

@@ -77,6 +77,12 @@ impl Setup {
         Setup { limits, ..self }
     }
 
+    /// Rings of up to this size.
+    #[must_use]
+    pub fn queue_size_max(self, queue_size_max: u16) -> Setup {
+        Setup { queue_size_max, ..self }
+    }
+
     /// One LUN more of target 0, on this device.
     #[must_use]
     pub fn on(mut self, lun: u16, bdev: Arc<dyn Bdev>) -> Setup {

@@ -25,6 +25,7 @@ impl RingSet {
         ring.stats.size.set(u64::from(queue.size()));
         ring.queue = Some(queue);
         ring.lost = false;
+        ring.starts += 1;
         ring.fault_told = false;
         ring.stats.broken.set(0);
         if used_before {

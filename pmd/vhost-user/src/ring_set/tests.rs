@@ -2,7 +2,7 @@
 //! with the device models that use it.
 
 use crossbeam::channel;
-use guest_memory::{Pages, SharedMemory};
+use guest_memory::{Mapping, Pages, RegionConfig, SharedMemory};
 use rustix::event::{EventfdFlags, eventfd};
 use virtqueue::split::SplitDriver;
 use virtqueue::{Features, RingAddresses, Segment, SplitLayout};
@@ -11,6 +11,9 @@ use super::*;
 
 const SIZE: u16 = 8;
 const FEATURES: Features = Features { event_idx: true };
+
+/// One writable buffer. What the device's table says of its address does not matter where nobody translates it.
+const BUFFER: Segment = Segment::writable(0, 16);
 
 /// A ring set with one ring, which is enabled, and the memory of that ring.
 struct Rig {
@@ -42,6 +45,37 @@ impl Rig {
     fn start(&mut self, base: u16) {
         let queue = SplitDevice::new(SIZE, self.addresses(), base, FEATURES).unwrap();
         assert!(self.set.start(0, queue, None).is_none());
+    }
+
+    /// Starts the ring with a kick descriptor, from memory that the driver has laid out; the driver, and its end of the kick.
+    fn start_with_kick(&mut self) -> (SplitDriver, Notifier) {
+        let driver = self.driver();
+        let ours = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let theirs = Notifier::new(ours.try_clone().unwrap());
+        let queue = SplitDevice::new(SIZE, self.addresses(), 0, FEATURES).unwrap();
+        assert!(self.set.start(0, queue, Some(Notifier::new(ours))).is_none());
+        (driver, theirs)
+    }
+
+    /// Takes what is there and gives it back.
+    fn echo(&mut self) -> usize {
+        let tickets = self.pop();
+        let count = tickets.len();
+        tickets.into_iter().for_each(|ticket| self.set.complete(ticket, 0));
+        self.set.publish(0);
+        count
+    }
+
+    fn pop(&mut self) -> Vec<Ticket> {
+        let mut batch = ChainBatch::new(8, 64);
+        self.set.pop(0, 8, &mut batch);
+        batch.chains().iter().map(|chain| self.set.ticket(0, chain)).collect()
+    }
+
+    /// Time passes, and nobody uses the ring.
+    fn idle(&mut self) {
+        self.set.cool();
+        self.set.cool();
     }
 
     /// Gives the ring a call descriptor and returns the front-end's end of it.
@@ -78,7 +112,7 @@ fn call_descriptor_of_a_stopped_ring_is_not_signalled() {
 fn ring_taken_over_from_another_back_end_calls_the_driver() {
     let mut rig = Rig::new();
     let mut driver = rig.driver();
-    driver.add(&[Segment::writable(0, 16)], 0).unwrap();
+    driver.add(&[BUFFER], 0).unwrap();
     driver.publish();
     // What the back-end before us did, up to the call.
     rig.memory.slice().subslice(2048 + 2, 2).unwrap().write(&[1, 0]);
@@ -92,9 +126,145 @@ fn chains_of_a_passive_ring_are_no_reason_to_stay_awake() {
     let mut rig = Rig::new();
     rig.start(0);
     let mut driver = rig.driver();
-    driver.add(&[Segment::writable(0, 16)], 0).unwrap();
+    driver.add(&[BUFFER], 0).unwrap();
     driver.publish();
     assert!(rig.set.enable_notifications(), "a chain is available");
     rig.set.set_passive(0, true);
     assert!(!rig.set.enable_notifications());
+}
+
+/// A rig whose device can translate what the driver puts on the ring.
+fn mapped() -> Rig {
+    let mut rig = Rig::new();
+    let size = rig.memory.len() as u64;
+    let region = RegionConfig { guest_addr: 0, size, user_addr: 0, mmap_offset: 0 };
+    let table = MemTable::new(vec![Arc::new(Mapping::map(rig.memory.fd(), &region).unwrap())]).unwrap();
+    let (back, _old) = channel::bounded(1);
+    rig.set.swap_table(Arc::new(table), &[], back);
+    rig
+}
+
+fn put(driver: &mut SplitDriver) -> bool {
+    driver.add(&[BUFFER], 0).unwrap();
+    driver.publish()
+}
+
+#[test]
+fn ring_that_was_used_goes_cold_after_two_rounds_without_a_chain_and_then_asks_for_kicks() {
+    let mut rig = mapped();
+    let (mut driver, _kick) = rig.start_with_kick();
+    assert_eq!((rig.set.hot(0), rig.set.is_hot(0)), (Some(0), true));
+    for _ in 0..3 {
+        assert!(!put(&mut driver), "a hot ring wants no kick");
+        assert_eq!(rig.echo(), 1);
+        rig.set.cool();
+        assert!(rig.set.is_hot(0), "used since the last time");
+    }
+    rig.set.cool();
+    assert_eq!((rig.set.hot(0), rig.set.is_hot(0)), (None, false));
+    assert!(put(&mut driver), "a cold ring wants a kick");
+}
+
+#[test]
+fn warm_makes_only_rings_with_chains_hot_and_counts_their_kicks() {
+    let mut rig = mapped();
+    let (mut driver, kick) = rig.start_with_kick();
+    rig.idle();
+    rig.set.warm();
+    assert!(!rig.set.is_hot(0), "nothing is there");
+    assert!(put(&mut driver));
+    kick.signal();
+    rig.set.warm();
+    assert_eq!((rig.set.is_hot(0), rig.set.rings[0].stats.kicks.value()), (true, 1));
+    assert!(!put(&mut driver), "hot again");
+    assert_eq!(rig.echo(), 2);
+}
+
+#[test]
+fn ring_with_a_chain_that_came_meanwhile_stays_hot() {
+    let mut rig = mapped();
+    let (mut driver, _kick) = rig.start_with_kick();
+    rig.set.cool();
+    assert!(!put(&mut driver));
+    rig.set.cool();
+    assert!(rig.set.is_hot(0));
+    assert!(!put(&mut driver), "it still wants no kick");
+}
+
+#[test]
+fn ring_with_chains_in_flight_stays_hot_until_they_are_published() {
+    let mut rig = mapped();
+    let (mut driver, _kick) = rig.start_with_kick();
+    put(&mut driver);
+    let tickets = rig.pop();
+    (0..4).for_each(|_| rig.set.cool());
+    assert!(rig.set.is_hot(0));
+    tickets.into_iter().for_each(|ticket| rig.set.complete(ticket, 0));
+    (0..4).for_each(|_| rig.set.cool());
+    assert!(rig.set.is_hot(0), "nobody could publish them otherwise");
+    rig.set.publish(0);
+    rig.idle();
+    assert!(!rig.set.is_hot(0));
+}
+
+#[test]
+fn chain_popped_from_a_cold_ring_makes_it_hot() {
+    let mut rig = mapped();
+    let (mut driver, _kick) = rig.start_with_kick();
+    rig.idle();
+    assert!(put(&mut driver));
+    assert_eq!(rig.echo(), 1);
+    assert!(rig.set.is_hot(0), "the driver was told to kick at that chain only");
+}
+
+#[test]
+fn ring_that_is_rarely_used_starts_cold_unless_a_chain_waits() {
+    for waits in [false, true] {
+        let mut rig = mapped();
+        rig.set.set_cold_start(0);
+        let mut early = rig.driver();
+        if waits {
+            put(&mut early);
+        }
+        let kick = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let queue = SplitDevice::new(SIZE, rig.addresses(), 0, FEATURES).unwrap();
+        drop(rig.set.start(0, queue, Some(Notifier::new(kick))));
+        assert_eq!(rig.set.is_hot(0), waits);
+        assert_eq!(put(&mut early), !waits, "whether it wants a kick");
+    }
+}
+
+#[test]
+fn ring_that_does_not_fetch_is_neither_hot_nor_cold() {
+    let mut rig = mapped();
+    let (mut driver, _kick) = rig.start_with_kick();
+    rig.idle();
+    let (back, disabled) = channel::bounded(1);
+    rig.set.disable(0, back);
+    disabled.recv().unwrap();
+    put(&mut driver);
+    rig.set.warm();
+    assert_eq!((rig.set.is_hot(0), rig.set.rings[0].stats.cold.value()), (false, 0));
+    rig.set.enable(0);
+    assert!(rig.set.is_hot(0));
+    let (back, stopped) = channel::bounded(1);
+    rig.set.stop(0, back);
+    stopped.recv().unwrap();
+    assert_eq!(rig.set.hot(0), None);
+}
+
+#[test]
+fn cold_ring_is_polled_again_when_the_memory_table_changes() {
+    let mut rig = mapped();
+    let _ = rig.start_with_kick();
+    rig.idle();
+    let (table, addresses) = (Arc::clone(rig.set.table()), rig.addresses());
+    let (back, _old) = channel::bounded(1);
+    rig.set.swap_table(Arc::clone(&table), &[(0, addresses)], back);
+    assert!(rig.set.is_hot(0));
+    rig.idle();
+    let (back, _old) = channel::bounded(1);
+    rig.set.swap_table(table, &[], back);
+    rig.set.warm();
+    assert_eq!((rig.set.is_hot(0), rig.set.rings[0].stats.cold.value()), (false, 0), "its memory is gone");
 }

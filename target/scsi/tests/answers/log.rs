@@ -62,7 +62,7 @@ fn log_sense_19_general_statistics_and_performance() {
         temperature: None,
     };
     let bytes = page(log, 0x19, 0);
-    assert_eq!(bytes[..8], [0x99, 0x00, 0x00, 80, 0x00, 0x01, 0x03, 64]);
+    assert_eq!(bytes[..8], [0x99, 0x00, 0x00, 92, 0x00, 0x01, 0x03, 64]);
     let fields: Vec<&[u8]> = bytes[8..72].chunks_exact(8).collect();
     assert_eq!(fields[0], [0, 0, 0, 0, 0, 0, 0, 1]); // read commands
     assert_eq!(fields[1], [0, 0, 0, 0, 0, 0, 0, 2]); // write commands
@@ -72,7 +72,8 @@ fn log_sense_19_general_statistics_and_performance() {
     assert_eq!(fields[5], [0, 0, 0, 0, 0, 0, 0, 6]); // write intervals
     assert_eq!(fields[6], [0, 0, 0, 0, 0, 0, 0, 3]); // weighted commands
     assert_eq!(fields[7], [0, 0, 0, 0, 0, 0, 0, 11]); // weighted intervals
-    assert_eq!(bytes[72..], [0x00, 0x03, 0x03, 8, 0, 0, 0, 6, 0, 0, 0, 1]); // 10^-6 seconds
+    assert_eq!(bytes[72..84], [0x00, 0x02, 0x03, 8, 0, 0, 0, 0, 0, 0, 0, 0]); // idle intervals
+    assert_eq!(bytes[84..], [0x00, 0x03, 0x03, 8, 0, 0, 0, 6, 0, 0, 0, 1]); // 10^-6 seconds
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn log_sense_2f_no_informational_exception() {
 #[test]
 fn log_sense_parameter_pointer_skips_or_is_refused() {
     assert_eq!(page(LogData::default(), 0x0d, 1), [0x8d, 0, 0, 6, 0, 1, 0x03, 2, 0, 0xff]);
-    assert_eq!(page(LogData::default(), 0x19, 2)[..6], [0x99, 0, 0, 12, 0, 3]);
+    assert_eq!(page(LogData::default(), 0x19, 3)[..6], [0x99, 0, 0, 12, 0, 3]);
     for (page, parameter) in [(0x0d, 2), (0x19, 4), (0x2f, 1), (0x00, 1)] {
         assert_eq!(pointer(&unit(), &cdb(page, 0, parameter)), [0x05, 0x24, 0, 0, 0xc0, 0, 5], "{page:02x}");
     }

@@ -90,10 +90,10 @@ group_build() {
 group_guest() {
     install_qemu || true
     install_group guest "${GUEST_PACKAGES[@]}" || return 0
-    if [ ! -e .build/guest/manifest ] &&
-        { [ -z "$(apt_candidate linux-image-cloud-amd64)" ] || [ -z "$(apt_candidate linux-image-6.12-cloud-amd64)" ]; }; then
-        apt_update_once >>"$LOG" 2>&1 || true # the guest's kernels are fetched by name
-    fi
+    local kernel
+    for kernel in linux-image-cloud-amd64 linux-image-6.12-cloud-amd64; do # they are fetched by name
+        [ -e .build/guest/manifest ] || [ -n "$(apt_candidate $kernel)" ] || apt_update_once >>"$LOG" 2>&1 || true
+    done
     scripts/guest/build.sh --with-fio .build/guest || problem "guest: the image could not be built, see above"
 }
 

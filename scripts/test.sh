@@ -106,7 +106,20 @@ select_guests() {
         skip "tests named *real_guest*: no qemu-system-x86_64 (scripts/setup.sh --only guest)"
     else
         scripts/guest/build.sh --with-fio "$GUEST_DIR"
+        name_missing_guests
     fi
+}
+
+# name_missing_guests: the kinds of guest that there are tests for and that this machine cannot have.
+name_missing_guests() {
+    local series file
+    for series in 6.1 6.12; do
+        [ -e "$GUEST_DIR/kernels/$series" ] ||
+            skip "tests named *real_guest_with_linux_${series/./_}*: apt knows no such kernel"
+    done
+    for file in /usr/share/ovmf/OVMF.fd /usr/lib/grub/i386-pc/boot.img /usr/lib/grub/x86_64-efi/linux.mod; do
+        [ -e $file ] || skip "tests named *real_guest_is_booted*: no $file (scripts/setup.sh --only guest)"
+    done
 }
 
 run_tests() {

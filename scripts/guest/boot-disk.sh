@@ -26,7 +26,8 @@ main() {
     "$HERE/guest/build.sh" "$IMAGE_DIR" >/dev/null
     WORK=$(mktemp -d)
     trap 'rm -rf "$WORK"' EXIT
-    run_archive "$WORK/files" "$RUN" GUEST_TIMEOUT=$((TIMEOUT - TIMEOUT / 6 - 5)) GUEST_BOOTS=1 "${PARAMETERS[@]}" >"$WORK/run.cpio"
+    run_archive "$WORK/files" "$RUN" GUEST_TIMEOUT=$((TIMEOUT - TIMEOUT / 6 - 5)) GUEST_BOOTS=1 \
+        "${PARAMETERS[@]}" >"$WORK/run.cpio"
     cat "$IMAGE_DIR/base.cpio" "$IMAGE_DIR/kernel/modules.cpio" "$WORK/run.cpio" >"$WORK/initrd"
     truncate -s 0 "$OUT"
     truncate -s $((DISK_SECTORS * 512)) "$OUT"

@@ -4,9 +4,9 @@
 #   scripts/guest/build.sh [--with-fio] [--refresh] OUT_DIR
 #
 # Into OUT_DIR:
-#   kernels/6.1/…  one folder for each kernel: vmlinuz (Debian's cloud kernel), vmlinux (the same, unpacked, for a quick
-#                  PVH boot), modules.cpio (what a virtio-scsi guest needs of it). Besides the distribution's kernel,
-#                  6.12 where apt knows it
+#   kernels/6.1/…  one folder for each kernel: vmlinuz (Debian's cloud kernel), vmlinux (the same, unpacked, for a
+#                  quick PVH boot), modules.cpio (what a virtio-scsi guest needs of it). Besides the distribution's
+#                  kernel, 6.12 where apt knows it
 #   kernel         a link to the folder of the distribution's kernel
 #   base.cpio      busybox, e2fsprogs, xfsprogs, sg3-utils, libiscsi's conformance tests, init and functions.sh
 #   fio.cpio       when asked for: fio with its libraries
@@ -54,6 +54,7 @@ main() {
         say "guest: the image in $out is up to date (kernel $(sed -n 's/^kernel //p' "$OUT/manifest" | paste -sd ' '))"
         return 0
     fi
+    [ ! -e "$OUT/fio.cpio" ] || with_fio=yes # what is there is not taken away
     require_tools "$with_fio"
     STAGE=$OUT/stage.$$
     trap 'rm -rf "$STAGE"' EXIT

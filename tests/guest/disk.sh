@@ -1,6 +1,7 @@
 # shellcheck shell=dash
 # A disk is what it should be, and a file system on it keeps what it was given.
-# Variables: TARGET=0 LUN=0; expected when given: KERNEL (its series) SIZE_BYTES VENDOR MODEL SERIAL; FILES=24 of 256 KiB each.
+# Variables: TARGET=0 LUN=0; expected when given: KERNEL (its series) SIZE_BYTES VENDOR MODEL SERIAL; FILES=24 of
+# 256 KiB each.
 # shellcheck source=scripts/guest/functions.sh
 . /functions.sh
 TARGET=${TARGET:-0} LUN=${LUN:-0} FILES=${FILES:-24}

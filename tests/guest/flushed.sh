@@ -1,6 +1,6 @@
 # shellcheck shell=dash
-# What was flushed to raw disks, whatever happens then. Record n (from 0) of a disk is 16 KiB at that place, and says which
-# it is. Variables: DISKS, a list of target:lun. VERIFY=n: records 0 to n-1 of each disk must be there. Then, unless
+# What was flushed to raw disks, whatever happens then. Record n (from 0) of a disk is 16 KiB at that place, and says
+# which it is. Variables: DISKS, a list of target:lun. VERIFY=n: records 0 to n-1 of each disk must be there. Then, unless
 # WRITE=no, records from VERIFY on are written, each followed by fsync, while fio writes farther behind; "FLUSHED n" is
 # said when n records are. POWER_OFF=n: the machine powers itself off, in the middle of it, after record n.
 # Needs --with-fio.

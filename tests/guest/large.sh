@@ -32,7 +32,8 @@ read -r _
 cmp /tmp/data /tmp/back || fail "what was read again is not what was written"
 no_disk_errors
 # a program that asks the block layer for 16 MiB at once gets them in pieces
-dd if=/tmp/data of="/dev/$name" bs=16M count=1 seek=1 oflag=direct conv=notrunc 2>/tmp/said || fail "dd: $(cat /tmp/said)"
-dd if="/dev/$name" of=/tmp/back bs=16M count=1 skip=1 iflag=direct 2>/tmp/said || fail "dd: $(cat /tmp/said)"
+whole() { dd bs=16M count=1 "$@" 2>/tmp/said || fail "dd $*: $(cat /tmp/said)"; }
+whole if=/tmp/data of="/dev/$name" seek=1 oflag=direct conv=notrunc
+whole if="/dev/$name" of=/tmp/back skip=1 iflag=direct
 cmp /tmp/data /tmp/back || fail "the block layer's 16 MiB are not what was written"
 no_disk_errors

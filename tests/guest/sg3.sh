@@ -1,6 +1,6 @@
 # shellcheck shell=dash
-# Every tool of sg3-utils that has something to ask of a disk, on each of DISKS (a list of target:lun=blocksize), and the
-# values in its answers that matter. Blocks written here say which they are, so that the host can look at its files:
+# Every tool of sg3-utils that has something to ask of a disk, on each of DISKS (a list of target:lun=blocksize), and
+# the values in its answers that matter. Blocks written here say which they are, so that the host can look at its files:
 # "block n of DISK" for n from 0 to 15; block 0 is then replaced by block 1; 64 to 95 are unmapped, 128 to 143 are all
 # block 2, 160 to 175 are written and unmapped again by WRITE SAME.
 # shellcheck source=scripts/guest/functions.sh
@@ -37,12 +37,14 @@ same() { cmp /tmp/a /tmp/b || fail "$disk: $1"; }
 
 identity() {
     run 0 sg_inq "$device"
-    says 'version=0x06' 'CmdQue=1' 'Resp_data_format=2' 'HiSUP=1' 'Vendor identification: RINGSIDE' 'serial number: .*[^ ]'
+    says 'version=0x06' 'CmdQue=1' 'Resp_data_format=2' 'HiSUP=1' 'Vendor identification: RINGSIDE' \
+        'serial number: .*[^ ]'
     run 0 sg_vpd -a "$device"
     says 'Device Identification VPD' 'NAA' 'T10 vendor identification' "Maximum transfer length: $((65535 * 512 / size)) blocks" \
         'Maximum compare and write length: 255 blocks' 'Maximum write same length: 0x(ffff|2000) blocks' \
         'Maximum unmap LBA count: [1-9]' 'Maximum unmap block descriptor count: [1-9]' 'Non-rotating medium' \
-        '\(LBPU\): 1' '\(LBPWS\): 1' '\(LBPWS10\): 1' '\(LBPRZ\): 1' 'Provisioning type: [12]' 'HEADSUP=1 ORDSUP=1 SIMPSUP=1'
+        '\(LBPU\): 1' '\(LBPWS\): 1' '\(LBPWS10\): 1' '\(LBPRZ\): 1' 'Provisioning type: [12]' \
+        'HEADSUP=1 ORDSUP=1 SIMPSUP=1'
     ! grep -i 'unable\|malformed' /tmp/said || fail "$disk: sg_vpd: $(cat /tmp/said)"
     run 0 sg_readcap -l "$device"
     says "Logical block length=$size bytes" 'lbpme=1, lbprz=1' 'prot_en=0' "Device size: $bytes bytes"
@@ -61,7 +63,8 @@ state() {
     run 0 sg_modes -a "$device"
     says 'WP=0' 'DpoFua=1' 'Caching, page_control: current' 'Control, page_control: current' '^ 00     0a 0a 02 10 '
     run 0 sg_logs -a "$device"
-    says 'Supported log pages' 'Temperature' 'General Statistics' 'number of read commands = [1-9]' 'Idle time' 'time interval' 'Informational Exceptions'
+    says 'Supported log pages' 'Temperature' 'General Statistics' 'number of read commands = [1-9]' 'Idle time' \
+        'time interval' 'Informational Exceptions'
     ! grep -i 'unable\|too short' /tmp/said || fail "$disk: sg_logs: $(cat /tmp/said)"
     run 0 sg_turs "$device"
     run 0 sg_requests "$device"
@@ -95,7 +98,8 @@ medium() {
     cp /tmp/second /tmp/b
     same "the compare and write that compared equal is there, the other is not"
 
-    blocks 64 32 | dd of="$device" bs="$size" seek=64 iflag=fullblock conv=notrunc,fsync 2>/dev/null || fail "$disk: write"
+    blocks 64 32 | dd of="$device" bs="$size" seek=64 iflag=fullblock conv=notrunc,fsync 2>/dev/null ||
+        fail "$disk: write"
     run 0 sg_unmap --force --lba=64 --num=32 "$device"
     read_blocks 64 32 >/tmp/a
     head -c $((32 * size)) /dev/zero >/tmp/b

@@ -382,11 +382,11 @@ fn log_sense_adds_up_what_all_shards_have_done() {
     let write = Request::new(lun(0, 0), &[0x2a, 0, 0, 0, 0, 0, 0, 0, 2, 0]).data_out(noise(2));
     device.answer(FIRST + 1, write).assert_good(0);
     for queue in [FIRST, FIRST + 1] {
-        let cdb = [0x4d, 0, 0x59, 0, 0, 0, 0, 0, 84, 0];
-        let reply = device.answer(queue, Request::new(lun(0, 0), &cdb).data_in(84));
+        let cdb = [0x4d, 0, 0x59, 0, 0, 0, 0, 0, 96, 0];
+        let reply = device.answer(queue, Request::new(lun(0, 0), &cdb).data_in(96));
         reply.assert_good(0);
         let field = |at: usize| u64::from_be_bytes(reply.data()[8 + at * 8..16 + at * 8].try_into().unwrap());
-        assert_eq!(reply.data()[..8], [0x99, 0, 0, 80, 0, 1, 0x03, 64]);
+        assert_eq!(reply.data()[..8], [0x99, 0, 0, 92, 0, 1, 0x03, 64]);
         assert_eq!([field(0), field(1), field(2), field(3)], [2, 1, 2, 8], "reads, writes, blocks written and read");
         assert_eq!(field(6), 3);
         assert_eq!(field(7), field(4).wrapping_add(field(5)));

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use bdev::Null;
+use bdev::testing::Recorder;
+use bdev::{Gate, Null};
 use reactor::{Armed, Source as _};
-use tests::device::{CHANGE, Device, EVENT, FIRST, HOTPLUG, Request, Setup, TEST_UNIT_READY, lun, unit};
+use tests::device::{CHANGE, Device, EVENT, FIRST, HOTPLUG, Request, Setup, TEST_UNIT_READY, lun, read_10, unit};
 
 const TRANSPORT_RESET: u32 = 1;
 const MISSED: u32 = 0x8000_0000;
@@ -142,6 +143,26 @@ fn r23_device_reset_forgets_what_was_missed() {
     assert_eq!(device.events(), [], "a driver that starts looks for everything anyway");
     plug(&mut device, 2);
     assert_eq!(device.events(), [(TRANSPORT_RESET, at(2), RESCAN)]);
+}
+
+/// A LUN whose every slot is taken holds up no event.
+#[test]
+fn r02_r23_full_lun_starves_no_event() {
+    let gate = Gate::closed();
+    let mut setup = Setup::of([unit(0, 0, Arc::new(Recorder::gated("disk", 1024, 512, &gate).unwrap()))]);
+    setup.limits.cmd_per_lun = 2;
+    setup.gate = gate;
+    let mut device = Device::ready(setup);
+    device.accept(HOTPLUG | CHANGE);
+    device.post_event_buffer(16);
+    device.post_event_buffer(16);
+    let read = Request::new(lun(0, 0), &read_10(0, 1)).data_in(512);
+    device.submit_many(FIRST, 5, read);
+    device.run();
+    assert_eq!(device.take(FIRST).len(), 3, "refused");
+    plug(&mut device, 1);
+    device.resize(0, 0, 512).unwrap();
+    assert_eq!(device.events(), [(TRANSPORT_RESET, at(1), RESCAN), (3, at(0), 0x092a)]);
 }
 
 /// Event buffers that wait for events are no reason to stay awake; a buffer that events wait for is one.

@@ -91,6 +91,7 @@ impl Reloader {
         if !refused.is_empty() {
             return Err(ReloadError::Fixed(refused));
         }
+        self.bdevs.forget_unused(); // files among them could not be opened again
         let staged = self.bdevs.stage(config, |bdev| unchanged(bdev, &state.config, config))?;
         staged.made().for_each(warn);
 

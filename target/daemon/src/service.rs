@@ -296,9 +296,11 @@ impl Service {
         results.into_iter().for_each(drop); // ends when the last job has run, or went with its shard
     }
 
+    /// Tells the front-end. Connections that only wait for their last requests have nobody to be told.
     fn announce(&self, announcement: Announcement) {
-        for shards in self.stats.shards() {
-            if let Some(first) = shards.first() {
+        let live = self.stats.live.lock();
+        for live in live.iter().filter(|live| live.connected.load(Ordering::Relaxed) == 1) {
+            if let Some(first) = live.shards.first() {
                 first.run(move |shard| shard.announce(announcement));
             }
         }

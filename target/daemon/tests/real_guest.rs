@@ -15,6 +15,7 @@ mod real_guest {
     mod firmware;
     mod hotplug;
     mod large;
+    mod limits;
     mod machines;
     mod second_controller;
 }

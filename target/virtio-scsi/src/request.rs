@@ -85,7 +85,8 @@ pub(crate) struct UnitState {
     /// Its channel was told to wake the poller.
     armed: bool,
     tally: Tally,
-    /// It has been taken out of the map: where it goes when its last command has ended.
+    /// It has been taken out of the map: where it goes when its last command has ended. The last field: that the other end
+    /// has no sender any more means that everything above has been dropped.
     leaving: Leaving,
 }
 

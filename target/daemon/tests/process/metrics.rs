@@ -8,7 +8,7 @@ use tests::live::exposition::{Exposition, fetch};
 use crate::place::{Place, one_controller};
 
 /// Family, kind, and the labels that its samples have.
-const FAMILIES: [(&str, &str, &[&str]); 41] = [
+const FAMILIES: [(&str, &str, &[&str]); 44] = [
     ("ringside_build_info", "gauge", &["version"]),
     // per LUN
     ("ringside_scsi_commands_total", "counter", &["controller", "lun", "op", "target"]),
@@ -20,6 +20,9 @@ const FAMILIES: [(&str, &str, &[&str]); 41] = [
     ("ringside_scsi_refused_total", "counter", &["controller", "limit", "lun", "target"]),
     // per controller
     ("ringside_scsi_responses_total", "counter", &["controller", "response"]),
+    ("ringside_scsi_check_conditions_total", "counter", &["controller", "sense_key"]),
+    ("ringside_scsi_events_total", "counter", &["controller", "event"]),
+    ("ringside_scsi_events_missed_total", "counter", &["controller"]),
     ("ringside_scsi_no_response_room_total", "counter", &["controller"]),
     ("ringside_scsi_tmf_total", "counter", &["controller", "function", "response"]),
     ("ringside_scsi_tmf_duration_seconds", "histogram", &["controller"]),
@@ -61,7 +64,8 @@ const FAMILIES: [(&str, &str, &[&str]); 41] = [
 fn r28_metrics_are_well_formed_and_complete() {
     let place = Place::new();
     let process = place.serve(&one_controller(0));
-    complete(&process.scrape(), &["ringside_scsi_tmf_total", "ringside_virtqueue_faults_total"]);
+    let absent = ["ringside_scsi_tmf_total", "ringside_scsi_check_conditions_total", "ringside_virtqueue_faults_total"];
+    complete(&process.scrape(), &absent);
 
     let mut client = Client::connect(&place.path("vm0.sock"), &Plan::queues(2));
     client.ready(FIRST, 0);

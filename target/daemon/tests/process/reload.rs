@@ -6,6 +6,7 @@ use std::fs;
 use rustix::process::Signal;
 use tests::device::{HOTPLUG, Request, lun};
 use tests::live::client::{Client, EVENT, FIRST, Plan, good, read, test_unit_ready, write};
+use tests::live::exposition::Exposition;
 use tests::live::until;
 
 use crate::place::{Place, Process, one_controller};
@@ -64,11 +65,11 @@ fn hup_adds_and_removes_a_lun_and_its_bdev_and_keeps_the_rest() {
 
     assert!(reload(&place, &mut process, &text).contains("0 LUNs added, 1 removed"));
     assert_eq!(client.wait_event(), event(5, 2));
-    process.wait_line("LUN released");
     assert_eq!(client.run(FIRST, test_unit_ready(5)).sense(), Some(NOT_SUPPORTED));
-    assert!(
-        !process.scrape().families["ringside_bdev_size_bytes"].samples.iter().any(|it| it.labels["bdev"] == "extra")
-    );
+    let has_extra = |metrics: &Exposition| {
+        metrics.families["ringside_bdev_size_bytes"].samples.iter().any(|sample| sample.labels["bdev"] == "extra")
+    };
+    until("the file is let go", || !has_extra(&process.scrape()));
     // Nobody else could have it while it was in use: now it comes back with what was written.
     assert!(reload(&place, &mut process, &with_file(&text)).contains("1 LUNs added"));
     client.ready(FIRST, 5);

@@ -1,6 +1,6 @@
-//! What a guest has flushed is in the host's file, byte for byte, whoever is killed then. The guest writes records one after
-//! the other, each followed by fsync, while fio keeps the rings full; when it says that record n is flushed, the host's
-//! file must have it from then on. On a disk with a write cache (`writeback`) that takes a flush, on one without
+//! What a guest has flushed is in the host's file, byte for byte, whoever is killed then. The guest writes records one
+//! after the other, each followed by fsync, while fio keeps the rings full; when it says that record n is flushed, the
+//! host's file must have it from then on. On a disk with a write cache (`writeback`) that takes a flush, on one without
 //! (`writethrough`) Linux sends none.
 
 use std::fs::File;

@@ -139,10 +139,10 @@ impl Requests {
             let quiet = |state: &mut Box<UnitState>| {
                 state.leaving.is_some() && state.outstanding == 0 && !state.waiting && !state.touched
             };
-            let Some(mut state) = place.take_if(quiet) else { continue };
+            let Some(state) = place.take_if(quiet) else { continue };
             self.leaving -= 1;
             self.generation += 1;
-            if let Some(back) = state.leaving.take() {
+            if let Some(back) = state.leaving.clone() {
                 let _ = back.send(Remains(state)); // where the controller is gone, nobody waits
             }
         }

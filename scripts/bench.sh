@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures ringside with its own load generator: one poller and one client, each on a core of its own.
 #
-#   scripts/bench.sh [--time 3] [--repeats 5] [--cores TARGET,CLIENT] [--spdk PREFIX] [--quick] [--files]
+#   scripts/bench.sh [--time 3] [--repeats 5] [--cores TARGET,CLIENT] [--spdk PREFIX] [--quick] [--files] [--swap]
 #
 #   --time 3         seconds of each window
 #   --repeats 5      windows of each case; the cases of one round follow each other, so that all see the same machine
@@ -10,6 +10,7 @@
 #                    same client and on the same core
 #   --quick          two repeats of one second, to see that it works
 #   --files          only the files
+#   --swap           only what a neighbour notices of memory tables that change
 #
 # A file on tmpfs and one on the disk are measured against fio's io_uring engine on the same files, in turns, where there
 # is a fio (scripts/lib/files.sh says how, and why that way).
@@ -23,9 +24,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/output.sh
 # shellcheck source=scripts/lib/files.sh
 . scripts/lib/files.sh
+# shellcheck source=scripts/lib/swap.sh
+. scripts/lib/swap.sh
 
 readonly RINGSIDE=.build/release/ringside OUT=.build/bench NEAR_NS=230
-SECONDS_EACH=3 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SPDK='' FILES_ONLY='' WORK='' PIDS=() OURS='' THEIRS=''
+SECONDS_EACH=3 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SPDK='' FILES_ONLY='' SWAP_ONLY='' WORK='' PIDS=() OURS='' THEIRS=''
 # name, arguments of `ringside bench scsi` beside socket and LUN, bdev
 readonly CASES=(
     'null randread 4k qd1|--rw randread --bs 4k --qd 1|null'
@@ -45,6 +48,7 @@ main() {
         --spdk) SPDK=${2:?--spdk needs a directory} && shift 2 ;;
         --quick) SECONDS_EACH=1 REPEATS=2 && shift ;;
         --files) FILES_ONLY=1 && shift ;;
+        --swap) SWAP_ONLY=1 && shift ;;
         -h | --help) usage "$0" && exit 0 ;;
         *) die "unknown argument '$1'" "see scripts/bench.sh --help" ;;
         esac
@@ -57,8 +61,9 @@ main() {
     trap end EXIT
     trap 'exit 130' INT TERM
     machine
-    [ -n "$FILES_ONLY" ] || memory_section
-    files_section
+    [ -n "$FILES_ONLY$SWAP_ONLY" ] || memory_section
+    [ -n "$FILES_ONLY" ] || swap_section
+    [ -n "$SWAP_ONLY" ] || files_section
 }
 
 memory_section() {

@@ -2,8 +2,9 @@
 //! and counters that equal what the driver saw (R28). What each limit answers is in the tests `r01_…` to `r04_…`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bdev::{Delay, Gate};
+use bdev::{Delay, DelayConfig, Gate};
 use tests::device::{Reply, Request, TEST_UNIT_READY, lun};
 use tests::live::client::{ABORT_TASK, Client, FIRST, LOGICAL_UNIT_RESET, Plan, good, read, test_unit_ready, write};
 use tests::live::rig::{Rig, Setup, malloc};
@@ -15,6 +16,11 @@ use virtio_scsi::Limits;
 const LEFT: u16 = FIRST;
 const RIGHT: u16 = FIRST + 1;
 const BOTH: [u16; 2] = [LEFT, RIGHT];
+
+const ABORT_TASK_SET: u32 = 1;
+const CLEAR_TASK_SET: u32 = 3;
+const I_T_NEXUS_RESET: u32 = 4;
+const QUERY_TASK: u32 = 6;
 
 const ABORTED: u8 = 2;
 const RESET: u8 = 4;
@@ -188,6 +194,62 @@ fn r07_lun_reset_drains_both_pollers_and_comes_last() {
     }
     assert_eq!(tmfs(&rig, "logical_unit_reset"), 15.0);
     rig.undisturbed(load);
+}
+
+/// I/O that cannot be cancelled is waited for, however long it takes: a function on a unit that answers after five seconds
+/// is answered after its commands, and so after five seconds, while everybody else goes on.
+fn waits_five_seconds(subtype: u32, code: u8) {
+    const DELAY: Duration = Duration::from_secs(5);
+    let us = DELAY.as_micros() as u64;
+    let slow = Delay::new("slow", malloc("slow", 1 << 20), DelayConfig::timed(us, us)).unwrap();
+    let Some(rig) = Rig::spread(Setup::new("dut").disk(0).on(1, Arc::new(slow)), 2) else { return };
+    let load = rig.load();
+    let mut client = Client::connect(&rig.socket("dut"), &Plan::queues(2));
+    client.ready(LEFT, 0);
+    client.ready(LEFT, 1);
+    let since = Instant::now();
+    BOTH.iter().for_each(|queue| _ = client.send(*queue, read(1, 0, 1).tag(7)));
+    let query = client.send_tmf(QUERY_TASK, 1, 7);
+    assert_eq!(client.queue(0).wait_for(query).byte(), 10, "at the backend");
+    let function = client.send_tmf(subtype, 1, 7);
+    // Fetched by both pollers, and they go on; an I_T nexus reset would end these commands.
+    for lba in (0..50).filter(|_| subtype != I_T_NEXUS_RESET) {
+        good(client.run(LEFT, read(0, lba, 1)));
+        good(client.run(RIGHT, read(0, lba, 1)));
+    }
+    load.progress(50);
+    assert_eq!(client.queue(0).wait_for(function).byte(), 0);
+    assert!(since.elapsed() >= DELAY, "answered after {:?}", since.elapsed());
+    for queue in BOTH {
+        let replies: Vec<Reply> = std::iter::from_fn(|| client.queue(queue).take()).collect();
+        assert_eq!((replies.len(), codes(&replies, code)), (1, 1), "answered before the function");
+    }
+    rig.undisturbed(load);
+}
+
+#[test]
+fn r07_abort_task_on_a_device_of_five_seconds_answers_after_it() {
+    waits_five_seconds(ABORT_TASK, ABORTED);
+}
+
+#[test]
+fn r07_abort_task_set_on_a_device_of_five_seconds_answers_after_it() {
+    waits_five_seconds(ABORT_TASK_SET, ABORTED);
+}
+
+#[test]
+fn r07_clear_task_set_on_a_device_of_five_seconds_answers_after_it() {
+    waits_five_seconds(CLEAR_TASK_SET, ABORTED);
+}
+
+#[test]
+fn r07_i_t_nexus_reset_on_a_device_of_five_seconds_answers_after_it() {
+    waits_five_seconds(I_T_NEXUS_RESET, RESET);
+}
+
+#[test]
+fn r07_logical_unit_reset_on_a_device_of_five_seconds_answers_after_it() {
+    waits_five_seconds(LOGICAL_UNIT_RESET, RESET);
 }
 
 /// Commands and resets race on both pollers: every command is answered once, and every reset.

@@ -134,6 +134,41 @@ fn r04_descriptor_across_regions_counts_once() {
     }
 }
 
+/// Nor does it make room for one more, in either direction; and one that data follows in is a segment wherever it is cut.
+#[test]
+fn r04_header_across_regions_leaves_the_limit_as_it_is() {
+    let (mut device, disk) = device(Some(2), 128);
+    for inside in [1, 20, 50] {
+        let message = write(3);
+        device.guest.write(BUFFERS - inside, &message.readable[..51]);
+        let mut chain = segments(&mut device, &message, 3);
+        chain[0] = Segment::readable(BUFFERS - inside, 51);
+        device.answer_chain(FIRST, &chain).assert_transport(FAILURE, 3 * 512);
+        for data in [2, 3] {
+            device.guest.write(BUFFERS - inside, &[0xa5; 108]);
+            let mut chain = segments(&mut device, &read(3), data);
+            let response = chain.iter().position(|segment| segment.writable).unwrap();
+            chain[response] = Segment::writable(BUFFERS - inside, 108);
+            let reply = device.answer_chain(FIRST, &chain);
+            assert_eq!(reply.code(), if data == 2 { 0 } else { FAILURE });
+        }
+    }
+    assert_eq!((disk.calls().writes, disk.calls().reads), (0, 3));
+    assert_eq!(device.refused(0, Limit::SegMax), 6);
+    // The border between header and data is the border between the regions.
+    let message = write(3);
+    device.guest.write(BUFFERS - 51, &message.readable[..551]);
+    let shared = Segment::readable(BUFFERS - 51, 551);
+    let mut chain = segments(&mut device, &message, 3);
+    chain[0] = shared;
+    chain[1].len = 12;
+    assert_eq!(chain.iter().filter(|segment| !segment.writable).count(), 4, "all with data");
+    assert_eq!(device.answer_chain(FIRST, &chain).code(), FAILURE);
+    let rest = Segment::readable(BUFFERS + 4096, 1036);
+    device.guest.write(rest.addr, &[9; 1036]);
+    assert_eq!(device.answer_chain(FIRST, &[shared, rest, chain[4]]).code(), 0);
+}
+
 #[test]
 fn r04_descriptors_of_no_bytes_do_not_count() {
     let (mut device, _) = device(Some(1), 128);

@@ -254,3 +254,53 @@ fn r21_residual_counts_what_is_left_in_any_framing() {
         fixture.device.answer_chain(FIRST, &chain).assert_data(&expected);
     }
 }
+
+/// Data in the wrong direction only is no data at all, whatever moves data.
+#[test]
+fn r21_data_in_the_wrong_direction_only_is_an_overrun() {
+    let mut fixture = fixture(512);
+    let out: Vec<Vec<u8>> = [
+        transfers(false, 3, 1).to_vec(),
+        vec![vec![0x15, 0x10, 0, 0, 24, 0]],             // MODE SELECT (6)
+        vec![vec![0x55, 0x10, 0, 0, 0, 0, 0, 0, 28, 0]], // MODE SELECT (10)
+        vec![vec![0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]],    // UNMAP
+        vec![vec![0x2e, 0, 0, 0, 0, 3, 0, 0, 1, 0]],     // WRITE AND VERIFY (10)
+        vec![vec![0x41, 0, 0, 0, 0, 3, 0, 0, 1, 0]],     // WRITE SAME (10)
+    ]
+    .concat();
+    for cdb in &out {
+        fixture.assert_overrun(&fixture.request(cdb).data_in(512));
+        fixture.assert_overrun(&fixture.request(cdb));
+    }
+    let into: Vec<Vec<u8>> = [
+        transfers(true, 3, 1).to_vec(),
+        vec![vec![0x12, 0, 0, 0, 96, 0]],                  // INQUIRY
+        vec![vec![0x1a, 0, 0x3f, 0, 255, 0]],              // MODE SENSE (6)
+        vec![vec![0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0]],       // READ CAPACITY (10)
+        vec![vec![0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]], // REPORT LUNS
+        vec![vec![0x03, 0, 0, 0, 18, 0]],                  // REQUEST SENSE
+    ]
+    .concat();
+    for cdb in &into {
+        fixture.assert_overrun(&fixture.request(cdb).data_out([0x77; 512]));
+        fixture.assert_overrun(&fixture.request(cdb));
+    }
+}
+
+/// A parameter list that is longer than what there is to be read is not read at all; one that is shorter leaves a residual.
+#[test]
+fn r21_parameter_list_longer_than_data_out_is_an_overrun() {
+    let mut fixture = fixture(512);
+    for (cdb, len) in [
+        (&[0x15, 0x10, 0, 0, 24, 0][..], 24),
+        (&[0x55, 0x10, 0, 0, 0, 0, 0, 0, 28, 0], 28),
+        (&[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], 24),
+    ] {
+        for room in [1, 8, len - 1] {
+            fixture.assert_overrun(&fixture.request(cdb).data_out(vec![0; room]));
+        }
+    }
+    // An UNMAP without descriptors, eight bytes of header, in a buffer of 20.
+    let reply = fixture.device.answer(FIRST, fixture.request(&[0x42, 0, 0, 0, 0, 0, 0, 0, 8, 0]).data_out([0; 20]));
+    reply.assert_good(12);
+}

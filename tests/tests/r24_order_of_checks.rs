@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bdev::testing::{Calls, Recorder};
 use bdev::{Gate, Status};
-use tests::device::{CONTROL, Device, FIRST, Message, Request, Setup, TEST_UNIT_READY, lun, read_10, unit};
+use tests::device::{
+    CONTROL, Device, FIRST, Message, Request, Setup, TEST_UNIT_READY, lun, read_10, task_management, unit,
+};
 use virtio_scsi::{Limit, OnCommandLimit, OnTransferLimit};
 
 const OVERRUN: u8 = 1;
@@ -147,6 +149,27 @@ fn order_6_limits_before_7_cmd_per_lun() {
     device.answer(FIRST, read()).assert_transport(BUSY, 512);
     let refused = [Limit::SegMax, Limit::MaxSectors, Limit::CmdPerLun].map(|limit| device.refused(0, limit));
     assert_eq!(refused, [1, 1, 1]);
+}
+
+/// What a task management function sweeps meets no limit; what is wrong with it before that is still told.
+#[test]
+fn order_5_both_directions_before_a_sweep_and_a_sweep_before_6_and_7_limits() {
+    let (mut device, disk) = full();
+    device.submit(CONTROL, task_management(5, lun(0, 0), 0));
+    device.poll(); // the function is under way
+    let segments = in_five_segments(&mut device, &read().message());
+    let large = device.submit(FIRST, read().data_in(5000));
+    let full = device.submit(FIRST, read());
+    let both = device.submit(FIRST, read().data_out([0; 5]));
+    let nowhere = device.submit(FIRST, Request::new(lun(9, 0), &TEST_UNIT_READY));
+    device.poll();
+    let swept: Vec<(usize, u8)> = device.take(FIRST).iter().map(|reply| (reply.token, reply.code())).collect();
+    assert_eq!(swept, [(segments, 4), (large, 4), (full, 4), (both, FAILURE), (nowhere, BAD_TARGET)]);
+    let refused = [Limit::SegMax, Limit::MaxSectors, Limit::CmdPerLun].map(|limit| device.refused(0, limit));
+    assert_eq!((refused, disk.calls().reads), ([0; 3], 1));
+    device.gate.open();
+    device.run();
+    assert_eq!((device.take_one(FIRST).code(), device.take_one(CONTROL).byte()), (4, 0));
 }
 
 #[test]

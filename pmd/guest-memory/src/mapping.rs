@@ -7,7 +7,7 @@ use std::ptr;
 use rustix::fs::{FileType, SeekFrom};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use crate::{GuestSlice, sigbus};
+use crate::{GuestSlice, pollers, sigbus};
 
 /// A memory region as a front-end describes it (vhost-user "Memory region description").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,7 @@ impl Mapping {
     /// # Errors
     /// [`MapError`]: sizes and offsets that cannot be, a file that is too short, or a failed system call.
     pub fn map(fd: BorrowedFd<'_>, config: &RegionConfig) -> Result<Mapping, MapError> {
+        pollers::assert_may_map("mmap");
         let guest_addr = config.guest_addr;
         let system = |call| move |error: rustix::io::Errno| MapError::System { guest_addr, call, error: error.into() };
         check_numbers(config)?;
@@ -187,6 +188,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        pollers::assert_may_map("munmap");
         self.guard.release();
         // SAFETY: mapped in `map`, unmapped only here; see the crate's documentation for why no slice is in use.
         if let Err(error) = unsafe { rustix::mm::munmap(self.base.cast(), self.length) } {

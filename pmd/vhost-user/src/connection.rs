@@ -7,7 +7,7 @@
 mod channel;
 mod connector;
 mod listener;
-mod log_budget;
+pub(crate) mod log_budget;
 mod stop;
 
 use std::fmt;

@@ -5,6 +5,7 @@
 //! the session's.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use reactor::{Source, SourceHandle};
 use virtqueue::split::SplitDevice;
 use virtqueue::{Features, RingAddresses, SplitLayout};
 
+use crate::connection::log_budget::LogBudget;
 use crate::connection::{Answer, Backend, EffectError};
 use crate::notify::Notifier;
 use crate::ring_set::{RingSet, Stopped};
@@ -58,6 +60,8 @@ pub struct Endpoint<S: Shard> {
     unmapped: BTreeMap<u16, (RingConfig, Option<OwnedFd>)>,
     quiesce: Arc<QuiesceClock>,
     resets: u64,
+    /// A front-end decides how often its rings do not start.
+    log: LogBudget,
 }
 
 /// What an [`Endpoint`] is made of.
@@ -93,6 +97,8 @@ impl<S: Shard> Endpoint<S> {
     #[must_use]
     pub fn new(parts: EndpointParts<S>) -> Endpoint<S> {
         let EndpointParts { name, shards, routes, ring_stats, config, quiesce } = parts;
+        // What takes time is this half's business; in builds with debug assertions that is checked.
+        shards.iter().for_each(|shard| shard.run(|_| guest_memory::never_map_on_this_thread()));
         Endpoint {
             name,
             shards,
@@ -105,6 +111,7 @@ impl<S: Shard> Endpoint<S> {
             unmapped: BTreeMap::new(),
             quiesce,
             resets: 0,
+            log: LogBudget::default(),
         }
     }
 
@@ -191,15 +198,16 @@ impl<S: Shard> Endpoint<S> {
             Ok(queue) => queue,
             Err(text) => {
                 // R16: not the message's fault; the ring does not start, and that is seen on its err descriptor.
-                tracing::error!(controller = %self.name, ring = index, "ring does not start: {text}");
+                self.tell(index, format_args!("ring does not start: {text}"));
                 self.unmapped.insert(index, (config, kick));
                 return self.on_ring(index, move |rings| rings.refuse_start(index));
             }
         };
         if let Some(resumed) = queue.resumed_at() {
-            tracing::warn!(
-                controller = %self.name, ring = index,
-                "base {} given, but the used index in memory says {resumed}: resuming there", config.base
+            let base = config.base;
+            self.tell(
+                index,
+                format_args!("base {base} given, but the used index in memory says {resumed}: resuming there"),
             );
         }
         let kick = kick.map(Notifier::new);
@@ -224,6 +232,13 @@ impl<S: Shard> Endpoint<S> {
         SplitDevice::new(config.size, addresses, base, features).map_err(|error| error.to_string())
     }
 
+    /// Logs a line about a ring, as often as the budget allows.
+    fn tell(&mut self, ring: u16, line: fmt::Arguments<'_>) {
+        if let Some(left_out) = self.log.spend(Instant::now()) {
+            tracing::warn!(controller = %self.name, ring, left_out, "{line}");
+        }
+    }
+
     fn disable_ring(&mut self, index: u16) -> Result<(), EffectError> {
         let (back, disabled) = channel::bounded(1);
         self.shard(index)?.run(move |shard| shard.rings().disable(index, back));
@@ -244,11 +259,15 @@ impl<S: Shard> Endpoint<S> {
     fn swap_table(&mut self, table: MemTable) -> Result<(), EffectError> {
         let table = Arc::new(table);
         let mut moved = Vec::new();
+        let mut lost = Vec::new();
         for (index, config) in &self.started {
             match ring_addresses(&table, config) {
                 Ok(addresses) => moved.push((*index, addresses)),
-                Err(text) => tracing::error!(controller = %self.name, ring = index, "new memory table: {text}"),
+                Err(text) => lost.push((*index, text)),
             }
+        }
+        for (index, text) in lost {
+            self.tell(index, format_args!("new memory table: {text}"));
         }
         let moved: Arc<[(u16, RingAddresses)]> = moved.into();
         let (back, retired) = channel::bounded(self.shards.len());

@@ -31,6 +31,8 @@ pub struct ChainBatch {
     pub(crate) chains_len: usize,
     /// First a cell of [`CELL`] slices for each chain, then room for the slices of chains that do not fit into a cell.
     pub(crate) slices: Box<[GuestSlice]>,
+    /// See [`ChainBatch::continued`]. Hardly ever anything.
+    pub(crate) continued: Vec<u32>,
 }
 
 /// How many slices a usual chain has at most: the header, the response and two buffers. One cache line of slices.
@@ -50,6 +52,7 @@ impl ChainBatch {
             chains: vec![Chain::default(); chains_max].into(),
             chains_len: 0,
             slices: vec![GuestSlice::EMPTY; CELL * chains_max + slices_hint].into(),
+            continued: Vec::with_capacity(CELL * chains_max),
         }
     }
 
@@ -74,10 +77,19 @@ impl ChainBatch {
         &self.slices[chain.writable_start as usize..chain.end as usize]
     }
 
+    /// Where in the arena the slices are that go on with the descriptor of the slice before them, because it lies across
+    /// memory regions. What [`Chain::whole_descriptors`] wants to know.
+    #[must_use]
+    #[inline]
+    pub fn continued(&self) -> &[u32] {
+        &self.continued
+    }
+
     /// Forgets the chains.
     #[inline]
     pub fn clear(&mut self) {
         self.chains_len = 0;
+        self.continued.clear();
     }
 
     /// More room for chains that do not fit into a cell. Forgets all slices.
@@ -85,11 +97,28 @@ impl ChainBatch {
     pub(crate) fn grow(&mut self) {
         let cells = CELL * self.chains.len();
         let spill = self.slices.len() - cells;
+        self.continued.clear();
         self.slices = vec![GuestSlice::EMPTY; cells + 2 * spill.max(CELL)].into();
     }
 }
 
 impl Chain {
+    /// How many descriptors the first `bytes` of the chain's readable or writable `slices` take up whole. Those without a
+    /// byte are not counted. `continued` is what [`ChainBatch::continued`] says.
+    #[must_use]
+    pub fn whole_descriptors(&self, slices: &[GuestSlice], writable: bool, bytes: usize, continued: &[u32]) -> u32 {
+        let first = if writable { self.writable_start } else { self.start };
+        let (mut end, mut whole) = (0, 0);
+        for (next, slice) in (first + 1..).zip(slices) {
+            end += slice.len();
+            if end > bytes {
+                break;
+            }
+            whole += u32::from(!continued.contains(&next));
+        }
+        whole
+    }
+
     pub(crate) fn slices(&self) -> usize {
         (self.end - self.start) as usize
     }

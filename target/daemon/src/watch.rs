@@ -1,6 +1,7 @@
 //! The thread that says what pollers may not: faults of virtqueues, and limits that the rings cannot hold.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -66,17 +67,25 @@ struct FaultLog {
 
 impl FaultLog {
     fn report(&mut self, report: &RingReport, now: Instant) {
-        let entry = self.last.entry((Arc::clone(&report.device), report.ring));
-        match entry {
-            std::collections::hash_map::Entry::Occupied(mut last) if now - last.get().0 < QUIET => {
+        if let Some(left_out) = self.spend(report, now) {
+            tracing::error!(
+                controller = %report.device, queue = report.ring, reason = report.fault.reason.as_str(), left_out,
+                "virtqueue halted: {}; the driver has to reset it", report.fault
+            );
+        }
+    }
+
+    /// Whether there is to be a line; if so, how many there were not since the last one.
+    fn spend(&mut self, report: &RingReport, now: Instant) -> Option<u64> {
+        match self.last.entry((Arc::clone(&report.device), report.ring)) {
+            Entry::Occupied(mut last) if now - last.get().0 < QUIET => {
                 last.get_mut().1 += 1;
+                None
             }
-            entry => {
-                let (_, left_out) = entry.insert_entry((now, 0)).get().to_owned();
-                tracing::error!(
-                    controller = %report.device, queue = report.ring, reason = report.fault.reason.as_str(), left_out,
-                    "virtqueue halted: {}; the driver has to reset it", report.fault
-                );
+            Entry::Occupied(mut last) => Some(last.insert((now, 0)).1),
+            Entry::Vacant(first) => {
+                first.insert((now, 0));
+                Some(0)
             }
         }
     }
@@ -107,5 +116,26 @@ impl Capacities {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use virtqueue::{Fault, FaultReason};
+
+    #[test]
+    fn r19_thousand_faults_of_a_ring_are_a_line_a_second_that_tells_how_many() {
+        let report =
+            |ring| RingReport { device: "vm0".into(), ring, fault: Fault { reason: FaultReason::Loop, head: Some(1) } };
+        let start = Instant::now();
+        let mut log = FaultLog::default();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let lines: Vec<u64> = (0..1000).filter_map(|ms| log.spend(&report(2), at(ms))).collect();
+        assert_eq!(lines, [0]);
+        assert_eq!(log.spend(&report(3), at(999)), Some(0), "another ring has lines of its own");
+        assert_eq!(log.spend(&report(2), at(1000)), Some(999));
+        assert_eq!(log.spend(&report(2), at(1500)), None);
+        assert_eq!(log.spend(&report(2), at(2000)), Some(1));
     }
 }

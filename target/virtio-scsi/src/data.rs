@@ -84,18 +84,6 @@ fn cut<'a>(
     scratch
 }
 
-/// How many slices the first `skip` bytes take up whole: those carry no data.
-pub(crate) fn header_slices(slices: &[GuestSlice], mut skip: usize) -> usize {
-    slices
-        .iter()
-        .take_while(|slice| {
-            let whole = slice.len() <= skip;
-            skip = skip.saturating_sub(slice.len());
-            whole
-        })
-        .count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,14 +130,5 @@ mod tests {
         let memory = SharedMemory::create("framing", 4096, Pages::Small).unwrap();
         scatter(&cut_up(&memory, &[1, 2, 0, 5]), &[1, 2, 3, 4, 5, 6]);
         assert_eq!(memory.slice().read_array::<8>().unwrap(), [1, 2, 3, 4, 5, 6, 0, 0]);
-    }
-
-    #[test]
-    fn header_slices_counts_those_without_data() {
-        let memory = SharedMemory::create("framing", 4096, Pages::Small).unwrap();
-        assert_eq!(header_slices(&cut_up(&memory, &[8, 24]), 8), 1);
-        assert_eq!(header_slices(&cut_up(&memory, &[32]), 8), 0);
-        assert_eq!(header_slices(&cut_up(&memory, &[4, 4, 1]), 8), 2);
-        assert_eq!(header_slices(&cut_up(&memory, &[4, 5]), 8), 1);
     }
 }

@@ -1,11 +1,14 @@
 //! The I_T nexus of one connection: what its shards share. One controller has one nexus at a time (R08).
 
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
+#[cfg(loom)]
+use loom::sync::atomic::AtomicU32;
 use reactor::PollerHandle;
 use scsi::{UnitAttention, UnitAttentions};
+#[cfg(not(loom))]
+use std::sync::atomic::AtomicU32;
 
 use crate::fence::{Fence, Sweep};
 use crate::stats::ShardStats;

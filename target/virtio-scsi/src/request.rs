@@ -106,6 +106,8 @@ pub(crate) struct Request<'a> {
     pub readable: &'a [GuestSlice],
     pub writable: &'a [GuestSlice],
     pub chain: &'a Chain,
+    /// See `virtqueue::ChainBatch::continued`; only checks on arrival ask for it.
+    pub continued: &'a [u32],
     /// Size of the ring that it came from.
     pub ring_size: u16,
 }
@@ -353,9 +355,9 @@ impl Requests {
 /// Segments that carry data in the direction that has more: descriptors without those that the header takes up whole.
 #[cold]
 fn data_segments(request: &Request<'_>) -> u32 {
-    let count = |descriptors: u16, slices: &[GuestSlice], header: usize| {
-        u32::from(descriptors).saturating_sub(data::header_slices(slices, header) as u32)
-    };
-    let out = count(request.chain.readable_descriptors, request.readable, REQUEST_LEN);
-    out.max(count(request.chain.writable_descriptors, request.writable, RESPONSE_LEN))
+    let Request { readable, writable, chain, continued, .. } = *request;
+    let headers = chain.whole_descriptors(readable, false, REQUEST_LEN, continued);
+    let responses = chain.whole_descriptors(writable, true, RESPONSE_LEN, continued);
+    let (out, into) = (u32::from(chain.readable_descriptors), u32::from(chain.writable_descriptors));
+    out.saturating_sub(headers).max(into.saturating_sub(responses))
 }

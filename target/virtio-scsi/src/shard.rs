@@ -142,6 +142,7 @@ impl Shard {
                 readable: self.batch.readable(chain),
                 writable: self.batch.writable(chain),
                 chain,
+                continued: self.batch.continued(),
                 ring_size,
             };
             self.requests.submit(&mut self.rings, ticket, &request, sweeping.as_deref_mut(), now);

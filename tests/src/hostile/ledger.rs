@@ -75,6 +75,12 @@ impl Ledger {
         book.here.resize(session + 1, 0);
     }
 
+    /// Another limit. What has a share of a higher one may still come.
+    pub fn raise_limit(&self, limit: u32) {
+        let mut book = self.lock();
+        book.limit = book.limit.max(limit);
+    }
+
     /// Lets so many requests more end.
     pub fn release(&self, count: u64) {
         if let Some(permits) = &mut self.lock().permits {

@@ -3,7 +3,7 @@
 //!
 //! A sequence makes a controller of random limits, shards and queues, over devices that end requests in random order
 //! when they are let ([`ledger`]). Steps are requests of every shape ([`shapes`]), task management functions, stops,
-//! disablings, resets, memory tables that change, chains that break their ring, connections that go while their requests
+//! disablings, resets, rings that go cold, limits and memory tables that change, chains that break their ring, connections that go while their requests
 //! live on and others that come. After every poll it is checked ([`session`]) that
 //! - every chain that was fetched comes back once, with a response that it may have, and nothing else is written;
 //! - a command is refused exactly if its unit has the limit in flight, and the backend never has more;
@@ -88,6 +88,8 @@ struct World {
     /// The last one is connected; those before it are on their way out.
     sessions: Vec<Session>,
     connected: usize,
+    /// The highest limit so far.
+    limit_max: u32,
     seen: Seen,
     tally: Tally,
     /// Print every step.
@@ -136,6 +138,7 @@ impl World {
             reports,
             sessions: Vec::new(),
             connected: 0,
+            limit_max: rules.cmd_per_lun,
             seen: Seen::default(),
             tally: Tally::default(),
             loud: std::env::var_os("HOSTILE_SEED").is_some(),
@@ -173,6 +176,11 @@ impl World {
                 let shard = noise.below(session.shards()) as usize;
                 session.arm(shard);
             }
+            126..128 => {
+                let shard = noise.below(session.shards()) as usize;
+                (0..2).for_each(|_| session.cool(shard));
+            }
+            128 => self.change_limit(),
             102..126 if session.idle() => self.manage(roll),
             _ => _ = self.poll(),
         }
@@ -209,6 +217,17 @@ impl World {
                 self.connect();
             }
         }
+    }
+
+    /// Another `cmd_per_lun` for everybody.
+    fn change_limit(&mut self) {
+        let World { noise, sessions, ledgers, controller, rules, limit_max, .. } = self;
+        rules.cmd_per_lun = 1 + noise.below(6) as u32;
+        *limit_max = rules.cmd_per_lun.max(*limit_max);
+        ledgers.iter().for_each(|ledger| ledger.raise_limit(rules.cmd_per_lun));
+        let limits = Limits { cmd_per_lun: rules.cmd_per_lun, ..controller.limits() };
+        let tell = || sessions.iter_mut().for_each(|session| session.set_limits(limits));
+        controller.set_limits(limits, tell).expect("a limit that can be");
     }
 
     /// Polls one shard of one session: mostly of the one that is connected.
@@ -301,7 +320,7 @@ impl World {
             sum(&|stats| stats.rings.iter().flat_map(|(_, ring)| &ring.faults).map(|fault| fault.value()).sum());
         assert_eq!(self.reports.try_iter().count() as u64, halted, "each halted ring is reported once");
         let high = blocks.iter().flat_map(|stats| stats.units.iter()).map(|unit| unit.high_water.value()).max();
-        assert!(high <= Some(u64::from(self.rules.cmd_per_lun)), "high water {high:?}");
+        assert!(high <= Some(u64::from(self.limit_max)), "high water {high:?}");
         self.tally.answers += responses.iter().sum::<u64>();
         self.tally.refused += refused.iter().map(|limits| limits[Limit::CmdPerLun as usize]).sum::<u64>();
         self.tally.swept += responses[2] + responses[4];

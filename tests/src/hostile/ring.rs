@@ -74,6 +74,8 @@ pub struct Ring {
     /// The used ring as it was when the device said that it had let go of this one.
     pub frozen: Option<Vec<u8>>,
     pub call: Notifier,
+    /// The device wants to be kicked, and has to be when it is polled next.
+    pub kick: bool,
     features: Features,
 }
 
@@ -116,6 +118,7 @@ impl Ring {
             idle: 0,
             frozen: None,
             call,
+            kick: false,
             features,
         }
     }
@@ -166,7 +169,7 @@ impl Ring {
         if added.is_err() {
             return false;
         }
-        let _ = self.driver.publish();
+        self.kick |= self.driver.publish();
         let sent = Sent { expect, tag, since, segments, place, fetched: None, counts: false };
         self.sent.insert(token, sent);
         true
@@ -189,6 +192,7 @@ impl Ring {
             }
         }
         self.poison = Some((poison, place));
+        self.kick = true;
         true
     }
 

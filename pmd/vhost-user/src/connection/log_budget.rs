@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Ten lines in ten seconds, the rest counted.
 #[derive(Debug, Default)]
-pub(super) struct LogBudget {
+pub(crate) struct LogBudget {
     window_start: Option<Instant>,
     lines: u32,
     dropped: u64,
@@ -15,7 +15,7 @@ const LINES_PER_WINDOW: u32 = 10;
 
 impl LogBudget {
     /// Whether a line may be written now; if so, how many were dropped since the last one.
-    pub(super) fn spend(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn spend(&mut self, now: Instant) -> Option<u64> {
         let fresh = self.window_start.is_none_or(|start| now.duration_since(start) >= WINDOW);
         if fresh {
             self.window_start = Some(now);

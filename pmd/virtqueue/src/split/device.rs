@@ -228,9 +228,13 @@ impl SplitDevice {
         let mut start = 0;
         for (chain, cell) in batch.chains[..claimed].iter_mut().zip(cells) {
             if quick::walk(&view, usual, cell, start, chain).is_none() {
-                match walk_unusual(&view, memory, self.rings.desc, chain.head, &mut spill[spilled..]) {
+                let before = batch.continued.len();
+                let room = &mut spill[spilled..];
+                match walk_unusual(&view, memory, self.rings.desc, chain.head, room, &mut batch.continued) {
                     Ok(walked) => {
-                        *chain = walked.shifted(spill_start + spilled as u32);
+                        let by = spill_start + spilled as u32;
+                        *chain = walked.shifted(by);
+                        batch.continued[before..].iter_mut().for_each(|position| *position += by);
                         spilled += walked.slices();
                     }
                     Err(stop) => return (start / CELL, Some(stop)),
@@ -337,10 +341,11 @@ fn walk_unusual(
     ring: GuestArray<u64>,
     head: u16,
     slices: &mut [GuestSlice],
+    continued: &mut Vec<u32>,
 ) -> Result<Chain, Stop> {
     match long::walk(view, ring, head, slices) {
         Some(chain) => Ok(chain),
-        None => walk::walk(memory, ring, head, slices),
+        None => walk::walk(memory, ring, head, slices, continued),
     }
 }
 

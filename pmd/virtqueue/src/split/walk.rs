@@ -24,7 +24,8 @@ impl From<FaultReason> for Stop {
 }
 
 /// Walks the chain of `head` in the descriptor table `ring` and fills `slices` from the first on; the chain's positions
-/// are positions in `slices`.
+/// are positions in `slices`, and so are those that are added to `continued`: slices that go on with the descriptor of
+/// the one before.
 #[cold]
 #[inline(never)]
 pub(super) fn walk(
@@ -32,11 +33,12 @@ pub(super) fn walk(
     ring: GuestArray<u64>,
     head: u16,
     slices: &mut [GuestSlice],
+    continued: &mut Vec<u32>,
 ) -> Result<Chain, Stop> {
     let longest = ring.len() / 2;
     let pieces_max = longest + memory.regions().len();
     let path = Path { chain: Chain { head, ..Chain::default() }, writable: false, filled: 0 };
-    let mut walk = Walk { memory, slices, longest, left: longest, pieces_max, path };
+    let mut walk = Walk { memory, slices, continued, longest, left: longest, pieces_max, path };
     if let Some(table) = walk.follow(&ring, head, Place::Ring)? {
         walk.follow_table(table)?;
     }
@@ -47,6 +49,7 @@ pub(super) fn walk(
 struct Walk<'a> {
     memory: &'a MemTable,
     slices: &'a mut [GuestSlice],
+    continued: &'a mut Vec<u32>,
     /// The ring's size, which is the length of the longest chain (virtio 1.3 §2.7.5.3.1).
     longest: usize,
     /// How many descriptors the chain may still have, the next one included.
@@ -127,6 +130,8 @@ impl Walk<'_> {
         if parts > room.len() {
             return Err(Stop::NoRoom);
         }
+        let first = self.path.filled as u32;
+        self.continued.extend((1..parts as u32).map(|part| first + part));
         self.path.add(buffer, parts);
         Ok(())
     }

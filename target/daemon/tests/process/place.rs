@@ -91,6 +91,11 @@ impl Process {
         }
     }
 
+    /// Log lines that are there and were not waited for.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
     pub fn metrics_addr(&self) -> SocketAddr {
         self.metrics
     }

@@ -86,7 +86,8 @@ impl Requests {
         self.units[usize::from(unit)].tasks.ended(ring, barrier);
         while let Some(blocked) = self.units[usize::from(unit)].tasks.next(ring) {
             let Blocked { ticket, slot, header, attribute, readable, writable, chain, ring_size, since, .. } = blocked;
-            let request = Request { readable: &readable, writable: &writable, chain: &chain, ring_size };
+            let request =
+                Request { readable: &readable, writable: &writable, chain: &chain, continued: &[], ring_size };
             let data = Data::of(&chain);
             let held = Held { unit, slot, kind: Kind::Other };
             self.touch(unit);
@@ -118,7 +119,7 @@ impl Requests {
         self.touch(unit);
         let Blocked { ticket, slot, readable, writable, chain, ring_size, .. } = blocked;
         self.units[usize::from(unit)].credits.retire(slot);
-        let request = Request { readable: &readable, writable: &writable, chain: &chain, ring_size };
+        let request = Request { readable: &readable, writable: &writable, chain: &chain, continued: &[], ring_size };
         self.refuse(rings, ticket, &request, code);
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! A sequence makes a controller of random limits, shards and queues, over devices that end requests in random order
 //! when they are let (`ledger`). Steps are requests of every shape (`shapes`), task management functions, stops,
-//! disablings, resets, rings that go cold, limits and memory tables that change, chains that break their ring, connections that go while their requests
-//! live on and others that come. After every poll it is checked (`session`) that
+//! disablings, resets, rings that go cold, limits and memory tables that change, chains that break their ring, connections
+//! that go while their requests live on and others that come. After every poll it is checked (`session`) that
 //! - every chain that was fetched comes back once, with a response that it may have, and nothing else is written;
 //! - a command is refused exactly if its unit has the limit in flight, and the backend never has more;
 //! - a function is answered after everything that it is about;

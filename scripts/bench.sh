@@ -91,6 +91,7 @@ stop_targets() {
     local pid
     for pid in "${PIDS[@]}"; do
         kill -TERM "$pid" 2>/dev/null || true
+        kill -CONT "$pid" 2>/dev/null || true # it may be stopped, while others are measured
         wait "$pid" 2>/dev/null || true
     done
     PIDS=()

@@ -2,9 +2,10 @@
 # The section of scripts/bench.sh about files: the same file through the target and by fio's io_uring engine, in turns.
 # Sourced by it, and uses its settings and functions.
 #
-# Neither side may spin here: the poller is adaptive and the client waits for interrupts, as a guest does. fio sleeps,
-# too, and on a machine of two cores the kernel's own work (its io_uring workers, the disk's interrupts, and what a
-# hypervisor does for a virtual disk) would have to wait for a core that somebody spins on.
+# A target for each file, which is stopped while fio has the core. What tmpfs is asked for is done by the kernel's io_uring
+# workers: on a machine of two cores these would have to wait for a core that somebody spins on, so the poller of that
+# one is adaptive and its client waits for interrupts, as a guest does. Of a disk, whose work is elsewhere, poller and
+# client both poll.
 
 # name, arguments of both, file
 readonly FILE_CASES=(
@@ -15,7 +16,8 @@ readonly FILE_CASES=(
     'disk randwrite 4k|randwrite 4k|disk'
     'disk read 128k|read 128k|disk'
 )
-FILES_PLACE='' FILES_SOCKET='' FILES_PID='' FILES_NOTE=''
+FILES_PLACE='' FILES_NOTE=''
+declare -A FILES_PID=()
 
 files_section() {
     if ! command -v fio >/dev/null; then
@@ -27,7 +29,7 @@ files_section() {
         return 0
     fi
     say ''
-    say "files, depth 32: ringside (adaptive poller on core $TARGET_CORE, interrupts on core $CLIENT_CORE), fio $(fio --version) on core $TARGET_CORE"
+    say "files, depth 32: ringside (poller on core $TARGET_CORE, client on core $CLIENT_CORE; tmpfs adaptive and by interrupts, disk polled), $(fio --version) on core $TARGET_CORE"
     files_start
     local round case
     for ((round = 1; round <= REPEATS; round++)); do
@@ -38,53 +40,55 @@ files_section() {
 
 files_start() {
     FILES_PLACE=$(mktemp -d /dev/shm/ringside-bench.XXXXXX)
-    FILES_SOCKET=$WORK/files.sock
     # Written once, so that nobody measures the allocation of blocks.
     fio --name=fill --filename="$FILES_PLACE/tmpfs" --size=256m --rw=write --bs=1m --output=/dev/null
     fio --name=fill --filename="$OUT/disk" --size=512m --rw=write --bs=1m --direct=1 --end_fsync=1 --output=/dev/null
-    cat >"$WORK/files.toml" <<END
+    files_target tmpfs adaptive "$FILES_PLACE/tmpfs" false
+    files_target disk busy "$PWD/$OUT/disk" true
+    # A disk without O_DIRECT: then fio does without it, too.
+    ! grep 'page cache of the host' "$WORK/disk.log" || FILES_NOTE=' (page cache)'
+}
+
+# files_target NAME IDLE PATH DIRECT: serves one file, and stops until it is measured.
+files_target() {
+    local name=$1 idle=$2 path=$3 direct=$4
+    cat >"$WORK/$name.toml" <<END
 [reactor]
 cores = [$TARGET_CORE]
+idle = "$idle"
 [metrics]
 listen = "127.0.0.1:0"
 [[bdev]]
-name = "tmpfs"
+name = "$name"
 kind = "file"
-path = "$FILES_PLACE/tmpfs"
-direct = false
-[[bdev]]
-name = "disk"
-kind = "file"
-path = "$PWD/$OUT/disk"
+path = "$path"
+direct = $direct
 [[scsi]]
-name = "files"
-socket = "$FILES_SOCKET"
+name = "$name"
+socket = "$WORK/$name.sock"
 [[scsi.lun]]
-target = 0
-bdev = "tmpfs"
-[[scsi.lun]]
-target = 1
-bdev = "disk"
+bdev = "$name"
 END
-    "$RINGSIDE" serve --config "$WORK/files.toml" 2>"$WORK/files.log" &
-    FILES_PID=$!
-    PIDS+=("$FILES_PID")
-    await_socket "$FILES_SOCKET" "$FILES_PID" "$WORK/files.log"
-    # A disk without O_DIRECT: then fio does without it, too.
-    ! grep 'page cache of the host' "$WORK/files.log" || FILES_NOTE=' (page cache)'
+    "$RINGSIDE" serve --config "$WORK/$name.toml" 2>"$WORK/$name.log" &
+    FILES_PID[$name]=$!
+    PIDS+=("$!")
+    await_socket "$WORK/$name.sock" "$!" "$WORK/$name.log"
+    kill -STOP "${FILES_PID[$name]}"
 }
 
 files_end() { [ -z "$FILES_PLACE" ] || rm -rf "$FILES_PLACE" "$OUT/disk"; }
 
 files_window() {
-    local round=$1 name arguments file rw bs target=0 direct=0 path json ours theirs
+    local round=$1 name arguments file rw bs direct=0 path json ours theirs mode=(--interrupt)
     IFS='|' read -r name arguments file <<<"$2"
     read -r rw bs <<<"$arguments"
     path=$FILES_PLACE/tmpfs
-    [ "$file" = tmpfs ] || { target=1 path=$OUT/disk; [ -n "$FILES_NOTE" ] || direct=1; }
+    [ "$file" = tmpfs ] || { mode=() path=$OUT/disk; [ -n "$FILES_NOTE" ] || direct=1; }
     json=$OUT/files-${name// /_}-$round.json
-    "$RINGSIDE" bench scsi --socket "$FILES_SOCKET" --target $target --rw "$rw" --bs "$bs" --qd 32 --interrupt --time "$SECONDS_EACH" \
-        --warmup 0.3 --core "$CLIENT_CORE" --json >"$json" 2>"$WORK/bench.log" || die "files, $name:" "$(tail -n 5 "$WORK/bench.log")"
+    kill -CONT "${FILES_PID[$file]}"
+    "$RINGSIDE" bench scsi --socket "$WORK/$file.sock" --rw "$rw" --bs "$bs" --qd 32 "${mode[@]}" --time "$SECONDS_EACH" --warmup 0.3 \
+        --core "$CLIENT_CORE" --json >"$json" 2>"$WORK/bench.log" || die "files, $name:" "$(tail -n 5 "$WORK/bench.log")"
+    kill -STOP "${FILES_PID[$file]}"
     ours=$(number iops <"$json")
     # Fields 8 and 49 of the terse form: reads and writes a second.
     theirs=$(fio --minimal --name=files --filename="$path" --rw="$rw" --bs="$bs" --iodepth=32 --ioengine=io_uring --direct=$direct \

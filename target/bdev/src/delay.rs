@@ -3,7 +3,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use reactor::clock::Tsc;
@@ -169,6 +168,14 @@ struct Due {
 }
 
 impl IoChannel for DelayChannel {
+    fn base(&self) -> Option<&Channel> {
+        Some(&self.base)
+    }
+
+    fn base_mut(&mut self) -> Option<&mut Channel> {
+        Some(&mut self.base)
+    }
+
     fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
         self.submitted += 1;
         let sequence = self.submitted;
@@ -201,18 +208,6 @@ impl IoChannel for DelayChannel {
     fn next_deadline(&self) -> Option<Tsc> {
         let own = self.waiting.peek().map(|Reverse(due)| due.deadline);
         own.into_iter().chain(self.base.next_deadline()).min()
-    }
-
-    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.base.wake_fd()
-    }
-
-    fn arm(&mut self) {
-        self.base.arm();
-    }
-
-    fn disarm(&mut self) {
-        self.base.disarm();
     }
 }
 

@@ -166,9 +166,23 @@ pub trait IoChannel: Send {
     /// `now` is the time of the batch, and never runs backwards on one channel.
     fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted;
 
+    /// The channel below, of a device that stands on another one: what is not said here is said there.
+    fn base(&self) -> Option<&Channel> {
+        None
+    }
+
+    /// The same, to be changed.
+    fn base_mut(&mut self) -> Option<&mut Channel> {
+        None
+    }
+
     /// The end of a batch of submissions: the place of the one system call of the batch, for devices that need any.
     /// Requests of a batch that was not flushed may never start.
-    fn flush_submissions(&mut self) {}
+    fn flush_submissions(&mut self) {
+        if let Some(base) = self.base_mut() {
+            base.flush_submissions();
+        }
+    }
 
     /// Pushes the completions since the last call and returns their number. The caller has reserved room in `done`
     /// for everything that is outstanding; devices only push.
@@ -181,15 +195,23 @@ pub trait IoChannel: Send {
     /// The file descriptor that becomes readable when there is something to poll for, of a device that has one. The
     /// same for the life of the channel; watched edge-triggered, so nobody but the device need read it.
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.base()?.wake_fd()
     }
 
     /// The poller is about to sleep: from now until [`disarm`](IoChannel::disarm) the [`wake_fd`](IoChannel::wake_fd)
     /// is signalled. What completed before this call may go untold; the poller polls once more before it sleeps.
-    fn arm(&mut self) {}
+    fn arm(&mut self) {
+        if let Some(base) = self.base_mut() {
+            base.arm();
+        }
+    }
 
     /// The poller is awake: the file descriptor need not be signalled any more.
-    fn disarm(&mut self) {}
+    fn disarm(&mut self) {
+        if let Some(base) = self.base_mut() {
+            base.disarm();
+        }
+    }
 }
 
 /// Extents of one unmap, where a device does not care: a parameter list of 4 KiB.

@@ -1,7 +1,6 @@
 //! The wrapper that makes a device fail: its channel. What fails when is decided by a plan (`faulty/plan`).
 
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,6 +73,14 @@ struct FaultyChannel {
 }
 
 impl IoChannel for FaultyChannel {
+    fn base(&self) -> Option<&Channel> {
+        Some(&self.base)
+    }
+
+    fn base_mut(&mut self) -> Option<&mut Channel> {
+        Some(&mut self.base)
+    }
+
     fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
         match self.decider.decide(io) {
             None => self.base.submit(io, now),
@@ -88,10 +95,6 @@ impl IoChannel for FaultyChannel {
                 Submitted::Pending
             }
         }
-    }
-
-    fn flush_submissions(&mut self) {
-        self.base.flush_submissions();
     }
 
     fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
@@ -122,18 +125,6 @@ impl IoChannel for FaultyChannel {
     fn next_deadline(&self) -> Option<Tsc> {
         // Nothing wakes a poller when the gate opens.
         if self.hanging.is_empty() { self.base.next_deadline() } else { Some(Tsc(0)) }
-    }
-
-    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.base.wake_fd()
-    }
-
-    fn arm(&mut self) {
-        self.base.arm();
-    }
-
-    fn disarm(&mut self) {
-        self.base.disarm();
     }
 }
 

@@ -2,7 +2,6 @@
 //! works on them in whatever order it likes.
 
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use reactor::clock::Tsc;
@@ -62,6 +61,14 @@ struct Entry {
 }
 
 impl IoChannel for OrderedChannel {
+    fn base(&self) -> Option<&Channel> {
+        Some(&self.base)
+    }
+
+    fn base_mut(&mut self) -> Option<&mut Channel> {
+        Some(&mut self.base)
+    }
+
     fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
         let position = self.first + self.queue.len() as u64;
         match self.base.submit(&Io { token: Token(position), ..*io }, now) {
@@ -69,10 +76,6 @@ impl IoChannel for OrderedChannel {
             Submitted::Done(status) => self.keep(io.token, Some(status)),
             Submitted::Pending => self.keep(io.token, None),
         }
-    }
-
-    fn flush_submissions(&mut self) {
-        self.base.flush_submissions();
     }
 
     fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
@@ -97,18 +100,6 @@ impl IoChannel for OrderedChannel {
         // The oldest is done already: the next poll tells.
         let told_next = self.queue.front().is_some_and(|entry| entry.status.is_some());
         if told_next { Some(Tsc(0)) } else { self.base.next_deadline() }
-    }
-
-    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.base.wake_fd()
-    }
-
-    fn arm(&mut self) {
-        self.base.arm();
-    }
-
-    fn disarm(&mut self) {
-        self.base.disarm();
     }
 }
 

@@ -6,7 +6,6 @@
 //! hangs first, shows in [`Gate::held`], and is counted, or fails, when it is let pass.
 
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reactor::clock::Tsc;
@@ -151,6 +150,14 @@ struct RecorderChannel {
 }
 
 impl IoChannel for RecorderChannel {
+    fn base(&self) -> Option<&Channel> {
+        Some(&self.base)
+    }
+
+    fn base_mut(&mut self) -> Option<&mut Channel> {
+        Some(&mut self.base)
+    }
+
     fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
         let failure = lock(&self.record).arrived(io);
         let submitted = match failure {
@@ -163,10 +170,6 @@ impl IoChannel for RecorderChannel {
         submitted
     }
 
-    fn flush_submissions(&mut self) {
-        self.base.flush_submissions();
-    }
-
     fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
         let count = self.base.poll(now, done);
         lock(&self.record).calls.ended += count as u64;
@@ -175,18 +178,6 @@ impl IoChannel for RecorderChannel {
 
     fn next_deadline(&self) -> Option<Tsc> {
         self.base.next_deadline()
-    }
-
-    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.base.wake_fd()
-    }
-
-    fn arm(&mut self) {
-        self.base.arm();
-    }
-
-    fn disarm(&mut self) {
-        self.base.disarm();
     }
 }
 

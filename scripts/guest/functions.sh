@@ -44,3 +44,23 @@ no_disk_errors() {
     ! dmesg | grep -E 'I/O error|critical (target|medium|space|nexus) error|EXT4-fs error|Sense Key' ||
         fail "the kernel reports disk errors"
 }
+
+# gone NAME: waits until that disk is no more (at most 30 s).
+gone() {
+    local tries=0
+    while [ -e "/sys/block/$1" ]; do
+        [ $tries -lt 300 ] || return 1
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+}
+
+# keep_busy NAME: reads that disk in the background until there is a file /tmp/stop; $busy is who does, and fails if a
+# read does.
+keep_busy() {
+    (while [ ! -e /tmp/stop ]; do
+        dd if="/dev/$1" of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null || exit 1
+    done) &
+    # shellcheck disable=SC2034 # for the script
+    busy=$!
+}

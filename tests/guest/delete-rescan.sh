@@ -4,10 +4,7 @@
 # shellcheck source=scripts/guest/functions.sh
 . /functions.sh
 first=$(disk_at 0 0) || fail "no disk at target 0, LUN 0"
-(while [ ! -e /tmp/stop ]; do
-    dd if="/dev/$first" of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null || exit 1
-done) &
-busy=$!
+keep_busy "$first"
 dd if=/dev/urandom of=/tmp/data bs=1M count=2 2>/dev/null
 round=0
 while [ $round -lt "${ROUNDS:-3}" ]; do

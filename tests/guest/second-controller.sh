@@ -4,10 +4,7 @@
 # shellcheck source=scripts/guest/functions.sh
 . /functions.sh
 first=$(disk_at 0 0) || fail "no disk at target 0, LUN 0"
-(while [ ! -e /tmp/stop ]; do
-    dd if="/dev/$first" of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null || exit 1
-done) &
-busy=$!
+keep_busy "$first"
 
 # other: the name of the disk that is not the first, once it is there (at most 30 s).
 other() {
@@ -23,16 +20,6 @@ other() {
         sleep 0.1
     done
     return 1
-}
-
-# gone NAME: waits until it is no more (at most 30 s).
-gone() {
-    local tries=0
-    while [ -e "/sys/block/$1" ]; do
-        [ $tries -lt 300 ] || return 1
-        tries=$((tries + 1))
-        sleep 0.1
-    done
 }
 
 printf 'READY\n'

@@ -4,11 +4,12 @@
 use crate::guest::{Lab, Ringside, until};
 use crate::{SOON, one_disk, one_slow_disk};
 
-/// LUN 0 in memory; with `plugged`, LUN 1 on a file whose requests take 2 ms.
+/// LUN 0 in memory; with `plugged`, LUN 1 on a file whose requests take 200 ms: long beside what the guest needs to send
+/// the next, so that there are always many in flight.
 fn config(plugged: bool) -> String {
     let second = "\n[[scsi.lun]]\nlun = 1\nbdev = 'slow1'\n\
         [[bdev]]\nname = 'disk1'\nkind = 'file'\npath = 'disk1.img'\nsize = '32MiB'\n\
-        [[bdev]]\nname = 'slow1'\nkind = 'delay'\nbase = 'disk1'\nlatency_us = 2000\n";
+        [[bdev]]\nname = 'slow1'\nkind = 'delay'\nbase = 'disk1'\nlatency_us = 200000\n";
     one_disk("queues = 2") + if plugged { second } else { "" }
 }
 

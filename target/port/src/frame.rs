@@ -1,0 +1,86 @@
+//! Frames as bursts carry them: segments of memory that somebody else owns, and what is left to be done to them.
+
+use guest_memory::GuestSlice;
+
+use crate::Offload;
+
+/// One Ethernet frame, from the destination address on, without FCS. Its segments lie in the [`FrameBatch`] that it came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Bytes in all segments.
+    pub len: u32,
+    /// What is left to be done to it.
+    pub offload: Offload,
+    start: u32,
+    end: u32,
+}
+
+/// Frames and their segments: an arena that one burst after the other fills. It allocates when it is made, and when frames
+/// have more segments than it has met before.
+#[derive(Debug)]
+pub struct FrameBatch {
+    frames: Vec<Frame>,
+    segments: Vec<GuestSlice>,
+}
+
+impl FrameBatch {
+    /// Room for `frames` frames with `segments` segments altogether.
+    #[must_use]
+    pub fn new(frames: usize, segments: usize) -> FrameBatch {
+        FrameBatch { frames: Vec::with_capacity(frames), segments: Vec::with_capacity(segments) }
+    }
+
+    /// Forgets all frames.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.segments.clear();
+    }
+
+    /// Adds a frame that lies in `first` and then `rest`, in order. Empty segments are allowed and not kept.
+    #[inline]
+    pub fn push(&mut self, first: GuestSlice, rest: &[GuestSlice], offload: Offload) {
+        let start = self.segments.len() as u32;
+        let mut len = 0;
+        if !first.is_empty() {
+            self.segments.push(first);
+            len = first.len();
+        }
+        for segment in rest {
+            if !segment.is_empty() {
+                self.segments.push(*segment);
+                len += segment.len();
+            }
+        }
+        let end = self.segments.len() as u32;
+        self.frames.push(Frame { len: len as u32, offload, start, end });
+    }
+
+    /// The frames, oldest first.
+    #[must_use]
+    #[inline]
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    /// The bytes of a frame of this batch, in order.
+    #[must_use]
+    #[inline]
+    pub fn segments(&self, frame: &Frame) -> &[GuestSlice] {
+        &self.segments[frame.start as usize..frame.end as usize]
+    }
+
+    /// Number of frames.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether there is no frame.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+}

@@ -1,0 +1,24 @@
+//! Ports: what frames go to and come from on the far side of a net device. The trait, and the native ports.
+//!
+//! A [`Port`] is plugged into by a device ([`Port::attach`]), which gets one [`PortQueue`] for each of its queue pairs.
+//! A port queue lives on one poller; it moves [`Frame`]s in bursts, from segments that somebody else owns: guest memory on
+//! the way out, the port's own memory or another guest's on the way in. Nothing is copied in between; who consumes a frame
+//! copies it once.
+//!
+//! Directions are the device's: *tx* is what the guest sends, *rx* is what it receives.
+//!
+//! No virtio in here, and no DPDK: that is `virtio-net`, and `port-dpdk` beside this crate.
+#![forbid(unsafe_code)]
+
+mod frame;
+mod offload;
+mod port;
+mod stats;
+
+pub use frame::{Frame, FrameBatch};
+pub use offload::{Checksum, Offload, Offloads, Segmentation};
+pub use port::{AttachError, Attachment, BadMac, Link, Mac, Port, PortQueue, Traits};
+pub use stats::{DropCause, PortStats};
+
+/// Frames moved at once: what one burst holds at most.
+pub const BURST: usize = 32;

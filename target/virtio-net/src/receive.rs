@@ -4,7 +4,7 @@
 use std::iter;
 
 use guest_memory::GuestSlice;
-use port::{Checksum, Frame, FrameBatch, Offload, Offloads, Segmentation};
+use port::{Checksum, Frame, FrameBatch, Offload, Offloads, Pieces, Segmentation, Segmenter};
 use vhost_user::{RingSet, Ticket};
 use virtqueue::ChainBatch;
 
@@ -47,7 +47,7 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
     let plain = incoming(Offload::NONE, Offloads::empty(), 1, 0);
     for frame in frames.frames() {
         let segments = frames.segments(frame);
-        if !open && !segments.first().is_some_and(|first| session.filter.passes(*first)) {
+        if !open && !session.filter.passes(segments) {
             continue;
         }
         if frame.offload == Offload::NONE
@@ -57,9 +57,8 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
             tally.add(frame.len);
             continue;
         }
-        match merge.put(&mut buffers, rules, offloads, frame, segments) {
-            Ok(()) => tally.add(frame.len),
-            Err(cause) => stats.dropped(cause, 1),
+        if let Err(cause) = merge.put(&mut buffers, rules, offloads, frame, segments, &mut tally) {
+            stats.dropped(cause, 1);
         }
     }
     tally.settle();
@@ -122,17 +121,17 @@ impl Buffers<'_> {
 
 /// A frame on its way into several slices or several buffers: arenas that are used again and again.
 pub(crate) struct Merge {
-    /// Buffers of the frame, and how many bytes each holds.
-    buffers: Vec<(Ticket, u32)>,
-    /// Their slices.
-    room: Vec<GuestSlice>,
+    segmenter: Segmenter,
+    gathered: Gathered,
 }
 
 impl Merge {
     pub(crate) fn new() -> Merge {
-        Merge { buffers: Vec::with_capacity(128), room: Vec::with_capacity(512) }
+        let gathered = Gathered { buffers: Vec::with_capacity(128), room: Vec::with_capacity(512) };
+        Merge { segmenter: Segmenter::new(), gathered }
     }
 
+    /// Puts a frame into as many buffers as it takes; if it is longer than the driver can take, as several frames.
     fn put(
         &mut self,
         buffers: &mut Buffers<'_>,
@@ -140,24 +139,44 @@ impl Merge {
         offloads: Offloads,
         frame: &Frame,
         segments: &[GuestSlice],
+        tally: &mut Tally<'_>,
     ) -> Result<(), NetDrop> {
-        if !allowed(frame.offload, offloads) {
-            return Err(NetDrop::BadOffload);
+        let Merge { segmenter, gathered } = self;
+        let mut cut = segmenter.begin(frame, segments, offloads).map_err(|_| NetDrop::BadOffload)?;
+        while let Some(out) = cut.next_frame() {
+            let len = out.len();
+            gathered.gather(buffers, rules, (rules.header_len + len) as u64)?;
+            let first = out.payload.clone();
+            let header_bytes = header_bytes(out.offload, out.header, first);
+            let header = incoming(out.offload, offloads, gathered.buffers.len() as u16, header_bytes);
+            let mut to = Cursor { room: &gathered.room, at: 0, offset: 0 };
+            to.write(&header[..rules.header_len]);
+            to.write(out.header);
+            out.payload.for_each(|piece| to.copy(piece));
+            gathered.complete(buffers, (rules.header_len + len) as u64);
+            tally.add(len as u32); // a frame's length is counted in 32 bits
         }
-        let len = rules.header_len as u64 + u64::from(frame.len);
-        self.gather(buffers, rules, len)?;
-        let header_bytes = header_bytes(frame, segments);
-        let header = incoming(frame.offload, offloads, self.buffers.len() as u16, header_bytes);
-        let mut to = Cursor { room: &self.room, at: 0, offset: 0 };
-        to.write(&header[..rules.header_len]);
-        segments.iter().for_each(|segment| to.copy(*segment));
+        Ok(())
+    }
+}
+
+/// Buffers of one frame.
+struct Gathered {
+    /// Each with the number of bytes that it holds.
+    buffers: Vec<(Ticket, u32)>,
+    /// Their slices.
+    room: Vec<GuestSlice>,
+}
+
+impl Gathered {
+    /// Completes the buffers that `len` bytes were written to.
+    fn complete(&mut self, buffers: &mut Buffers<'_>, len: u64) {
         let mut left = len;
         for (ticket, room) in self.buffers.drain(..) {
             let written = left.min(u64::from(room));
             left -= written;
-            buffers.rings.complete(ticket, written as u32); // a buffer's bytes are counted in 32 bits
+            buffers.rings.complete(ticket, written as u32); // at most `room`
         }
-        Ok(())
     }
 
     /// Collects buffers with room for `len` bytes; none is used up if there is not enough.
@@ -230,42 +249,24 @@ impl Cursor<'_> {
     }
 }
 
-/// Whether a driver that takes `offloads` can be given such a frame.
-fn allowed(offload: Offload, offloads: Offloads) -> bool {
-    if matches!(offload.checksum, Checksum::Partial { .. }) && !offloads.contains(Offloads::CHECKSUM) {
-        return false;
-    }
-    let ecn = |ecn| if ecn { Offloads::ECN } else { Offloads::empty() };
-    match offload.segmentation {
-        Segmentation::None => true,
-        Segmentation::Tcp4 { ecn: marked, .. } => offloads.contains(Offloads::TCP4 | ecn(marked)),
-        Segmentation::Tcp6 { ecn: marked, .. } => offloads.contains(Offloads::TCP6 | ecn(marked)),
-        Segmentation::Udp { .. } => offloads.contains(Offloads::UDP4 | Offloads::UDP6),
-        Segmentation::UdpFragments { .. } => offloads.contains(Offloads::UDP_FRAGMENTS),
-    }
-}
-
 /// Length of a frame's headers up to its payload: what `hdr_len` says of a frame that is to be cut (virtio 1.3 §5.1.6.2).
 /// A hint: the byte that says how long a TCP header is may be changing.
-fn header_bytes(frame: &Frame, segments: &[GuestSlice]) -> u16 {
+fn header_bytes(offload: Offload, header: &[u8], mut payload: Pieces<'_>) -> u16 {
     const UDP: u16 = 8;
-    let Checksum::Partial { start, .. } = frame.offload.checksum else { return 0 };
-    match frame.offload.segmentation {
+    let Checksum::Partial { start, .. } = offload.checksum else { return 0 };
+    let mut byte_at = |at: usize| match header.get(at) {
+        Some(byte) => Some(*byte),
+        None => {
+            payload.take_bytes(at - header.len());
+            payload.next()?.read_array::<1>().map(|[byte]| byte)
+        }
+    };
+    match offload.segmentation {
         Segmentation::Tcp4 { .. } | Segmentation::Tcp6 { .. } => {
-            let words = byte_at(segments, usize::from(start) + 12).unwrap_or(0x50) >> 4;
+            let words = byte_at(usize::from(start) + 12).unwrap_or(0x50) >> 4;
             start.saturating_add(4 * u16::from(words))
         }
         Segmentation::Udp { .. } | Segmentation::UdpFragments { .. } => start.saturating_add(UDP),
         Segmentation::None => 0,
     }
-}
-
-fn byte_at(segments: &[GuestSlice], mut at: usize) -> Option<u8> {
-    for segment in segments {
-        if let Some(byte) = segment.subslice(at, 1).and_then(GuestSlice::read_array::<1>) {
-            return Some(byte[0]);
-        }
-        at = at.checked_sub(segment.len())?;
-    }
-    None
 }

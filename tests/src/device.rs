@@ -22,8 +22,8 @@ use crossbeam::channel::{self, Receiver, Sender};
 use guest_memory::MemTable;
 use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig, Source, Tsc};
 use rustix::event::{EventfdFlags, eventfd};
-use vhost_user::{Notifier, RingReport, RingSet, RingStats, Shard as _, Stopped};
-use virtio_scsi::{Connection, Controller, ControllerConfig, Limit, Limits, Shard, ShardStats, Unit};
+use vhost_user::{ConnectionParts, Notifier, RingReport, RingSet, RingStats, Shard as _, Stopped};
+use virtio_scsi::{Controller, ControllerConfig, Limit, Limits, Shard, ShardStats, Unit};
 use virtqueue::split::{SplitDevice, SplitDriver};
 use virtqueue::{Features, Segment};
 
@@ -198,7 +198,7 @@ impl Device {
     }
 
     fn connect(&mut self) {
-        let Connection { shards, routes, ring_stats } = self.controller.connect(&self.handles, &self.sender);
+        let ConnectionParts { shards, routes, ring_stats } = self.controller.connect(&self.handles, &self.sender);
         (self.shards, self.routes, self.ring_stats) = (shards, routes, ring_stats);
         self.start_rings();
     }

@@ -31,7 +31,7 @@ mod work;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rustix::event::{PollFd, PollFlags};
@@ -50,7 +50,7 @@ use crate::memory::Memory;
 use crate::responder::Responder;
 use crate::signals::Signals;
 use crate::watch::{self, Ended, Watched, watch};
-use crate::{Finished, cores};
+use crate::{Finished, cores, some_seed};
 use controller::Limits;
 use disk::{Disk, Range};
 use layout::Layout;
@@ -208,11 +208,4 @@ fn nothing_to_verify(report: &Report) -> Option<String> {
          bdev?), there is nothing to verify",
         findings.checked
     ))
-}
-
-/// Another one each time, so that a block of an earlier run is not taken for one of this.
-fn some_seed() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // JSON readers may keep numbers in doubles, which hold 53 bits.
-    (now.as_nanos() as u64 ^ u64::from(std::process::id()) << 32) & ((1 << 53) - 1)
 }

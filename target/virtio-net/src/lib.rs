@@ -8,12 +8,19 @@
 //! What happens to frames beyond the port queue is the crate `port`'s; sockets and memory tables are `vhost-user`'s.
 #![forbid(unsafe_code)]
 
+mod announce;
+mod control;
 mod device;
+mod filter;
+mod header;
+mod pair;
+mod receive;
 mod session;
 mod shard;
 mod stats;
+mod transmit;
 pub mod wire;
 
 pub use device::{MTU_MIN, NetConfig, NetDevice, QUEUE_PAIRS_MAX};
 pub use shard::Shard;
-pub use stats::{NetDrop, PairStats, SIZE_EDGES, ShardStats};
+pub use stats::{DirectionStats, NetDrop, PairCounters, PairStats, SIZE_EDGES, ShardStats};

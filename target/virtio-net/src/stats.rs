@@ -17,12 +17,23 @@ pub struct ShardStats {
     in_use: AtomicBool,
     /// Per virtqueue of the shard: its index in the device, and its counters.
     pub rings: Box<[(u16, Arc<RingStats>)]>,
-    /// Per queue pair of the shard: its index in the device, its counters, and those of its port queue.
-    pub pairs: Box<[(u16, Arc<PairStats>, Arc<PortStats>)]>,
+    /// Per queue pair of the shard.
+    pub pairs: Box<[PairCounters]>,
     /// Control commands that were done.
     pub control_ok: Counter,
     /// Control commands that were answered with VIRTIO_NET_ERR.
     pub control_errors: Counter,
+}
+
+/// Where the counters of a queue pair are.
+#[derive(Clone, Debug)]
+pub struct PairCounters {
+    /// Index of the pair in the device.
+    pub index: u16,
+    /// What the device counts.
+    pub device: Arc<PairStats>,
+    /// What the pair's queue of the port counts.
+    pub port: Arc<PortStats>,
 }
 
 /// Counters of one queue pair, for each direction. What the port made of the frames is in [`PortStats`].
@@ -102,7 +113,10 @@ impl ShardStats {
         ShardStats {
             in_use: AtomicBool::new(true),
             rings: rings.iter().map(|index| (*index, Arc::default())).collect(),
-            pairs: pairs.iter().map(|(index, port)| (*index, Arc::default(), Arc::clone(port))).collect(),
+            pairs: pairs
+                .iter()
+                .map(|(index, port)| PairCounters { index: *index, device: Arc::default(), port: Arc::clone(port) })
+                .collect(),
             control_ok: Counter::default(),
             control_errors: Counter::default(),
         }

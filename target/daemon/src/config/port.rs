@@ -56,7 +56,7 @@ pub struct Loopback {
 /// A learning switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Switch {
-    /// The port to the rest of the world, of another kind, which nothing else uses; none by default.
+    /// The port to the rest of the world, of another kind; none by default.
     pub uplink: Option<Name>,
     /// Addresses that it keeps, 1 to 1048576; default 4096.
     pub table_size: u32,
@@ -135,9 +135,11 @@ impl<'t> Ports<'t> {
         self.claim(name, place, false, problems);
     }
 
-    /// Notes an address that two devices on `name` have.
+    /// Notes an address that two devices on `name` have, if that is a switch, which could not tell them apart.
     pub(super) fn claim_mac(&mut self, name: &Name, mac: Mac, place: &Place<'t>, problems: &mut Problems) {
-        self.macs.claim((name.clone(), mac), place, problems);
+        if self.kind(name) == Some(SWITCH) {
+            self.macs.claim((name.clone(), mac), place, problems);
+        }
     }
 
     /// Longest frame of `name` without the Ethernet header, if it has a bound of its own.
@@ -158,12 +160,12 @@ impl<'t> Ports<'t> {
         let reason = match (self.names.contains_key(name), self.kind(name), self.users.get(name)) {
             (false, ..) => Reason::NoSuchPort { known: self.known() },
             (_, Some(SWITCH), _) if as_uplink => Reason::UplinkIsASwitch,
-            (_, Some(SWITCH), _) => return,
-            (.., Some(first)) => Reason::PortTaken { first: first.named() },
-            (.., None) => {
+            (_, Some(DPDK), Some(first)) => Reason::PortTaken { first: first.named() },
+            (_, Some(DPDK), None) => {
                 self.users.insert(name.clone(), place.clone());
                 return;
             }
+            _ => return,
         };
         problems.at(place, reason);
     }

@@ -173,7 +173,7 @@ pub enum Reason {
         known: String,
     },
     /// A second user of a port that takes one.
-    #[error("this port is already used by {first}; only a switch takes several devices")]
+    #[error("this port is already used by {first}; a port of kind \"dpdk\" takes one net device, or one switch")]
     PortTaken {
         /// Key path and line of the first user.
         first: String,

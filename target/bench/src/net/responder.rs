@@ -9,7 +9,7 @@ use virtqueue::{ChainBatch, Features};
 
 use super::args::{Args, Mode};
 use super::layout::Layout;
-use super::wire::{HEADER_LEN, Header};
+use super::wire::HEADER_LEN;
 use crate::memory::Memory;
 
 /// The device side of all queue pairs.
@@ -21,6 +21,8 @@ pub(super) struct Device {
     mode: Mode,
     /// Bytes of a frame that is made up, its header included.
     len: usize,
+    /// Bytes of a receive buffer.
+    buffer_len: usize,
 }
 
 struct PairDevice {
@@ -47,6 +49,7 @@ impl Device {
             rx: ChainBatch::new(BATCH, 4 * BATCH),
             mode: args.mode,
             len: args.size as usize + HEADER_LEN,
+            buffer_len: args.rx_buffer as usize,
         })
     }
 
@@ -61,15 +64,20 @@ impl Device {
                     }
                 }
                 Mode::Rx => {
-                    let mut filler = Delivery::new(rx, &self.table, &mut self.rx);
-                    (0..BATCH).all(|_| filler.make_up(self.len));
+                    rx.pop(&self.table, BATCH, &mut self.rx);
+                    for chain in self.rx.chains() {
+                        self.rx.writable(chain)[0].write(&ONE_BUFFER);
+                        rx.complete(chain.head, self.len.min(chain.writable_bytes as usize) as u32);
+                    }
                     rx.publish();
                 }
                 Mode::Loop => {
+                    let mut delivery = Delivery::new(rx, &self.table, &mut self.rx);
                     tx.pop(&self.table, BATCH, &mut self.tx);
                     for chain in self.tx.chains() {
                         // Without a buffer the frame is lost, as with any device.
-                        Delivery::new(rx, &self.table, &mut self.rx).deliver(self.tx.readable(chain), true);
+                        let frame = self.tx.readable(chain);
+                        let _ = delivery.deliver_whole(frame, self.buffer_len) || delivery.deliver(frame, true);
                         tx.complete(chain.head, 0);
                     }
                     rx.publish();
@@ -110,21 +118,25 @@ impl<'a> Delivery<'a> {
         }
         if let Some((_, first, _)) = used.first() {
             let count = (used.len() as u16).to_le_bytes();
-            first.subslice(10, 2).expect("a buffer holds a header").write(&count);
+            first.subslice(NUM_BUFFERS_AT, 2).expect("a buffer holds a header").write(&count);
         }
         used.iter().for_each(|(head, _, written)| self.rx.complete(*head, *written));
         true
     }
 
-    /// Puts a header in front of `len` bytes that are there anyway; false if there is no buffer.
-    fn make_up(&mut self, len: usize) -> bool {
-        if self.rx.pop(self.table, 1, self.batch) == 0 {
+    /// The same, quickly, of a frame in one piece into a buffer that holds it; of any other frame, and without a buffer,
+    /// nothing is done and it is false.
+    #[inline]
+    fn deliver_whole(&mut self, from: &[GuestSlice], buffer_len: usize) -> bool {
+        let [frame] = from else { return false };
+        if frame.len() > buffer_len || self.rx.pop(self.table, 1, self.batch) == 0 {
             return false;
         }
         let chain = self.batch.chains()[0];
-        let header = Header { num_buffers: 1, ..Header::default() };
-        self.batch.writable(&chain)[0].write(&header.bytes());
-        self.rx.complete(chain.head, len.min(chain.writable_bytes as usize) as u32);
+        let buffer = self.batch.writable(&chain)[0];
+        frame.copy_to(buffer);
+        buffer.subslice(NUM_BUFFERS_AT, 2).expect("a buffer holds a header").write(&[1, 0]);
+        self.rx.complete(chain.head, frame.len() as u32);
         true
     }
 }
@@ -148,5 +160,8 @@ fn fill(buffer: &[GuestSlice], left: &mut Vec<GuestSlice>) -> u32 {
     written
 }
 
+/// A header that says nothing but that the frame lies in one buffer.
+const ONE_BUFFER: [u8; HEADER_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+const NUM_BUFFERS_AT: usize = 10;
 /// Chains at once.
 const BATCH: usize = 32;

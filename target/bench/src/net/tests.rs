@@ -148,7 +148,7 @@ fn verification_finds_a_changed_byte_wherever_it_is() {
 fn changed_number_or_run_makes_a_frame_lost() {
     let run = run_on(&twisting(17, Twist::Flip { at: 49 }), "--mode loop --loss-timeout 0.2");
     assert_eq!((run.lost, run.foreign, run.duplicated), (1, 1, 0), "{run:?}");
-    let number = run_on(&twisting(16, Twist::Flip { at: 51 }), "--mode loop --loss-timeout 0.2");
+    let number = run_on(&twisting(16, Twist::Flip { at: 52 }), "--mode loop --loss-timeout 0.2");
     assert_eq!((number.lost, number.foreign, number.duplicated), (1, 0, 1), "{number:?}");
     assert_eq!(number.complaints, [format!("frame {} of queue pair 0 was never sent", 16 + (1u64 << 40))]);
 }

@@ -47,7 +47,7 @@ fn frame_of_64_bytes_is_this_udp_datagram() {
         // Ethernet
         0x52, 0x54, 0, 0, 0, 2,  0x52, 0x54, 0, 0, 0, 1,  0x08, 0,
         // IPv4
-        0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 17, 0xae, 0x92, 198, 18, 0, 1, 198, 19, 0, 1,
+        0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 17, 0xae, 0x93, 198, 18, 0, 1, 198, 19, 0, 1,
         // UDP; the checksum is looked at below
         0xc0, 0, 0, 9, 0, 30, bytes[52], bytes[53],
         // run and number

@@ -39,6 +39,11 @@ pub trait Shard: Source {
     fn set_features(&mut self, features: u64) {
         let _ = features;
     }
+
+    /// SEND_RARP: the guest with this address has come here and cannot announce itself. Called on the first shard.
+    fn send_rarp(&mut self, mac: [u8; 6]) {
+        let _ = mac;
+    }
 }
 
 /// Who waits for a connection's requests to end, and since when: a metric (R14).
@@ -341,6 +346,7 @@ impl<S: Shard> Backend for Endpoint<S> {
                 drop(self.on_ring(index, move |rings| rings.set_err(index, err))?);
             }
             Effect::ResetDevice => self.reset()?,
+            Effect::SendRarp(mac) => self.shards[0].run(move |shard| shard.send_rarp(mac)),
             other => return Err(EffectError::new(format!("{other:?}: not supported by this device"))),
         }
         Ok(Answer::Done)

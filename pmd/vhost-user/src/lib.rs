@@ -13,6 +13,7 @@
 
 mod backend_channel;
 pub mod connection;
+mod device;
 mod endpoint;
 pub mod frontend;
 pub mod message;
@@ -22,6 +23,7 @@ mod ring_stats;
 pub mod session;
 
 pub use backend_channel::BackendChannel;
+pub use device::{ConnectionParts, Device};
 pub use endpoint::{Endpoint, EndpointParts, F_EVENT_IDX, QuiesceClock, Shard};
 pub use notify::Notifier;
 pub use ring_set::{RingReport, RingSet, Stopped, Ticket};

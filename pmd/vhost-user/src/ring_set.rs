@@ -199,6 +199,21 @@ impl RingSet {
         Ticket { ring: slot as u16, head: chain.head, generation: self.generation }
     }
 
+    /// Takes back that these chains were popped: the next pop gives them again. They are the last ones that were popped
+    /// from their ring, in that order, and in this poll.
+    pub fn put_back(&mut self, slot: usize, tickets: impl DoubleEndedIterator<Item = Ticket>) {
+        let Some(queue) = &mut self.rings[slot].queue else { unreachable!("chains keep their ring started") };
+        let mut count = 0;
+        queue.put_back(tickets.map(|ticket| {
+            debug_assert_eq!((usize::from(ticket.ring), ticket.generation), (slot, self.generation));
+            count += 1;
+            let head = ticket.head;
+            mem::forget(ticket);
+            head
+        }));
+        self.in_flight -= count;
+    }
+
     /// Puts the chain on the used ring, `written` bytes long. The driver sees it after the next publish.
     #[inline]
     pub fn complete(&mut self, ticket: Ticket, written: u32) {
@@ -227,6 +242,15 @@ impl RingSet {
         } else {
             ring.stats.calls_suppressed.add(1);
         }
+    }
+
+    /// Whether chains of the ring can be popped, now or when the driver has made some available: it is started, enabled, not
+    /// being stopped and not broken.
+    #[must_use]
+    #[inline]
+    pub fn fetches(&self, slot: usize) -> bool {
+        let ring = &self.rings[slot];
+        ring.fetches() && ring.queue.as_ref().is_some_and(|queue| queue.fault().is_none())
     }
 
     /// The avail index as the driver shows it now, if the ring fetches: what a task management function sweeps up to.

@@ -21,7 +21,7 @@ use virtqueue::FaultReason;
 
 use self::families::{Families, Family, Kind};
 use crate::bdevs::Bdevs;
-use crate::service::Service;
+use crate::service::ScsiService;
 
 /// Everything that is exported.
 pub struct Exporter {
@@ -37,7 +37,7 @@ impl Exporter {
     /// # Panics
     /// Never: the registry is new, so that nothing can be registered twice.
     #[must_use]
-    pub fn new(services: Vec<Arc<Service>>, pollers: Vec<PollerHandle>, bdevs: &Bdevs) -> Exporter {
+    pub fn new(services: Vec<Arc<ScsiService>>, pollers: Vec<PollerHandle>, bdevs: &Bdevs) -> Exporter {
         let bdevs = bdevs.clone();
         let registry = Registry::new();
         registry.register(Box::new(Sources { services, pollers, bdevs })).expect("the first collector of a registry");
@@ -56,7 +56,7 @@ impl Exporter {
 
 /// Where the numbers come from.
 struct Sources {
-    services: Vec<Arc<Service>>,
+    services: Vec<Arc<ScsiService>>,
     pollers: Vec<PollerHandle>,
     bdevs: Bdevs,
 }

@@ -17,7 +17,7 @@ use crate::config::{Config, Idle};
 use crate::http::{self, HttpServer};
 use crate::metrics::Exporter;
 use crate::reload::Reloader;
-use crate::service::{Service, Socket};
+use crate::service::{ScsiService, Socket};
 use crate::watch::Watch;
 
 /// Faults that wait to be logged, at most; more are only counted.
@@ -34,7 +34,7 @@ pub struct StartError {
 /// A running target.
 pub struct Target {
     reactor: Reactor,
-    services: Vec<Arc<Service>>,
+    services: Vec<Arc<ScsiService>>,
     reloader: Arc<Reloader>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<Stop>,
@@ -77,7 +77,7 @@ impl Target {
 
     /// The controllers' services, in the order of the configuration.
     #[must_use]
-    pub fn services(&self) -> &[Arc<Service>] {
+    pub fn services(&self) -> &[Arc<ScsiService>] {
         &self.services
     }
 
@@ -128,11 +128,11 @@ fn open_sockets(config: &Config) -> Result<Vec<Socket>, StartError> {
     config.controllers.iter().enumerate().map(open).collect()
 }
 
-fn services(config: &Config, bdevs: &Bdevs, reactor: &Reactor, reports: &Sender<RingReport>) -> Vec<Arc<Service>> {
+fn services(config: &Config, bdevs: &Bdevs, reactor: &Reactor, reports: &Sender<RingReport>) -> Vec<Arc<ScsiService>> {
     let service = |controller: &crate::config::Controller| {
         let on = |core: &usize| reactor.pollers().iter().find(|poller| poller.core() == *core).cloned();
         let pollers = controller.pollers.iter().filter_map(on).collect();
-        Arc::new(Service::new(Arc::new(assemble::controller(controller, bdevs)), pollers, reports.clone()))
+        Arc::new(ScsiService::new(Arc::new(assemble::controller(controller, bdevs)), pollers, reports.clone()))
     };
     config.controllers.iter().map(service).collect()
 }

@@ -11,7 +11,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use crossbeam::select;
 use vhost_user::RingReport;
 
-use crate::service::Service;
+use crate::service::ScsiService;
 
 /// At most one line per ring in this time.
 const QUIET: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ impl Watch {
     ///
     /// # Errors
     /// If there is no thread to be had.
-    pub fn start(faults: Receiver<RingReport>, services: Vec<Arc<Service>>) -> io::Result<Watch> {
+    pub fn start(faults: Receiver<RingReport>, services: Vec<Arc<ScsiService>>) -> io::Result<Watch> {
         let (stop, stopped) = bounded(0);
         let thread = thread::Builder::new().name("ringside-watch".into()).spawn(move || {
             let mut log = FaultLog::default();
@@ -99,7 +99,7 @@ struct Capacities {
 }
 
 impl Capacities {
-    fn look(&mut self, services: &[Arc<Service>]) {
+    fn look(&mut self, services: &[Arc<ScsiService>]) {
         for (index, service) in services.iter().enumerate() {
             let capacity = service.stats().request_ring_capacity();
             let settled = std::mem::replace(&mut self.seen[index], capacity) == capacity;

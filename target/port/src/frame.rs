@@ -15,6 +15,19 @@ pub struct Frame {
     end: u32,
 }
 
+/// Reads the first bytes of a frame into memory of our own: as many as both hold. Returns that number.
+#[inline]
+pub fn peek(segments: &[GuestSlice], to: &mut [u8]) -> usize {
+    let mut at = 0;
+    for segment in segments {
+        if at == to.len() {
+            break;
+        }
+        at += segment.read(&mut to[at..]);
+    }
+    at
+}
+
 /// Frames and their segments: an arena that one burst after the other fills. It allocates when it is made, and when frames
 /// have more segments than it has met before.
 #[derive(Debug)]

@@ -7,17 +7,27 @@
 //!
 //! Directions are the device's: *tx* is what the guest sends, *rx* is what it receives.
 //!
+//! Who is left more to do than it can, by an [`Offload`] of a frame that it got, does it in software: [`Segmenter`].
+//!
 //! No virtio in here, and no DPDK: that is `virtio-net`, and `port-dpdk` beside this crate.
 #![forbid(unsafe_code)]
 
+mod checksum;
 mod frame;
+mod headers;
 mod offload;
 mod port;
+mod segment;
 mod stats;
+#[cfg(test)]
+mod testing;
 
-pub use frame::{Frame, FrameBatch};
+pub use checksum::Sum;
+pub use frame::{Frame, FrameBatch, peek};
+pub use headers::{BadHeaders, ETHERNET_LEN, HEADERS_MAX, Headers, Network, Transport};
 pub use offload::{Checksum, Offload, Offloads, Segmentation};
 pub use port::{AttachError, Attachment, BadMac, Link, Mac, Port, PortQueue, Traits};
+pub use segment::{BadOffload, Cut, OutFrame, Pieces, SEGMENTS_MAX, Segmenter};
 pub use stats::{DropCause, PortStats};
 
 /// Frames moved at once: what one burst holds at most.

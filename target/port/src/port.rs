@@ -71,7 +71,7 @@ pub struct Attachment {
     pub pollers: Vec<PollerHandle>,
     /// Counters of each queue, in their order; they outlive it.
     pub stats: Vec<Arc<PortStats>>,
-    /// Exchanges frames with the uplink of a switch only, not with other isolated devices.
+    /// Exchanges frames with the uplink of a switch only, not with its other devices.
     pub isolated: bool,
 }
 
@@ -129,12 +129,15 @@ pub trait PortQueue: Send {
     /// How many frames, oldest first, are done since the last call: their memory is no longer looked at.
     fn tx_done(&mut self) -> usize;
 
-    /// Receives up to `limit` frames into `batch`, which is cleared first. Their memory stays as it is until
-    /// [`PortQueue::rx_done`]. Returns their number.
+    /// Receives up to `limit` frames into `batch`, which is cleared first. Their memory stays as it is until they are done
+    /// ([`PortQueue::rx_done`]); frames of several bursts may be out at once, within a bound of the port's own, beyond which
+    /// it gives none. Returns their number.
+    ///
+    /// A device that has no room for frames takes them all the same and drops them: left in here they hold up who sent them.
     fn rx_burst(&mut self, batch: &mut FrameBatch, limit: usize) -> usize;
 
-    /// The frames of the last burst have been copied, or are not wanted.
-    fn rx_done(&mut self);
+    /// So many frames, the oldest of those that are out, have been copied, or are not wanted.
+    fn rx_done(&mut self, frames: usize);
 
     /// Whether its device can receive now. A queue starts closed, and one that is closed is given no frames that another
     /// could take.

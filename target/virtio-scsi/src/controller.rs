@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam::channel::Sender;
 use parking_lot::Mutex;
 use reactor::PollerHandle;
-use vhost_user::{RingReport, RingSet, RingStats};
+use vhost_user::{ConnectionParts, Device, RingReport, RingSet, RingStats};
 
 use crate::address::Address;
 use crate::inventory::{Addition, Announcement, Change, ChangeError, Inventory, Place, Removal, unit_parts};
@@ -45,16 +45,6 @@ pub struct Controller {
     inventory: Mutex<Inventory>,
     /// Counter blocks by shard position; see [`ShardStats`].
     stats: Mutex<Vec<Vec<Arc<ShardStats>>>>,
-}
-
-/// The parts of a new connection, before they are put on pollers.
-pub struct Connection {
-    /// One shard a poller, in the order that the pollers were given in.
-    pub shards: Vec<Shard>,
-    /// Which shard owns each ring, by ring index.
-    pub routes: Vec<usize>,
-    /// Counters of each ring, by ring index.
-    pub ring_stats: Vec<Arc<RingStats>>,
 }
 
 impl Controller {
@@ -135,7 +125,7 @@ impl Controller {
     /// A new session (R08): one shard for each of these pollers. The first one owns the control and the event queue, the
     /// request queues are dealt out in turn. Opens a channel to every bdev for every shard.
     #[must_use]
-    pub fn connect(&self, pollers: &[PollerHandle], reports: &Sender<RingReport>) -> Connection {
+    pub fn connect(&self, pollers: &[PollerHandle], reports: &Sender<RingReport>) -> ConnectionParts<Shard> {
         let count = pollers.len().max(1);
         let (limits, map) = (self.limits(), self.map());
         map.reset_modes();
@@ -159,7 +149,7 @@ impl Controller {
             })
             .collect();
         nexus.set_stats(blocks);
-        Connection { shards, routes, ring_stats }
+        ConnectionParts { shards, routes, ring_stats }
     }
 
     /// A logical unit comes. The shards of connections that there are have to be given their parts before another one
@@ -242,6 +232,34 @@ impl Controller {
         let block = Arc::new(ShardStats::new(units, rings));
         all[position].push(Arc::clone(&block));
         block
+    }
+}
+
+impl Device for Controller {
+    type Shard = Shard;
+
+    fn name(&self) -> &Arc<str> {
+        self.name()
+    }
+
+    fn features(&self) -> u64 {
+        self.features()
+    }
+
+    fn queues(&self) -> u16 {
+        self.queues()
+    }
+
+    fn queue_size_max(&self) -> u16 {
+        self.queue_size_max()
+    }
+
+    fn config_space(&self) -> Vec<u8> {
+        self.config_space().to_vec()
+    }
+
+    fn connect(&self, pollers: &[PollerHandle], reports: &Sender<RingReport>) -> ConnectionParts<Shard> {
+        self.connect(pollers, reports)
     }
 }
 

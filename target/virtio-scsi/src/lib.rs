@@ -31,9 +31,7 @@ pub mod wire;
 
 pub use address::{Address, LUN_MAX};
 pub use capability::logical_unit_config;
-pub use controller::{
-    CONTROL_QUEUE, Connection, Controller, ControllerConfig, EVENT_QUEUE, FIRST_REQUEST_QUEUE, default_seg_max,
-};
+pub use controller::{CONTROL_QUEUE, Controller, ControllerConfig, EVENT_QUEUE, FIRST_REQUEST_QUEUE, default_seg_max};
 pub use inventory::{
     Addition, Announcement, Change, ChangeError, Place, Release, Removal, ShardAddition, ShardRemoval,
 };

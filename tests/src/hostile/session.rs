@@ -9,8 +9,8 @@ use crossbeam::channel::{self, Receiver, Sender};
 use guest_memory::MemTable;
 use reactor::{PollerHandle, Source as _, Tsc};
 use rustix::event::{EventfdFlags, eventfd};
-use vhost_user::{Notifier, RingReport, RingSet, Shard as _, Stopped};
-use virtio_scsi::{Connection, Controller, Limit, Limits, OnCommandLimit, OnTransferLimit, Shard};
+use vhost_user::{ConnectionParts, Notifier, RingReport, RingSet, Shard as _, Stopped};
+use virtio_scsi::{Controller, Limit, Limits, OnCommandLimit, OnTransferLimit, Shard};
 use virtqueue::Features;
 use virtqueue::split::SplitDevice;
 
@@ -90,7 +90,7 @@ impl Session {
         pollers: &[PollerHandle],
         reports: &Sender<RingReport>,
     ) -> Session {
-        let Connection { shards, routes, ring_stats } = controller.connect(pollers, reports);
+        let ConnectionParts { shards, routes, ring_stats } = controller.connect(pollers, reports);
         let guest = Guest::new(&[(0, BORDER as usize), (BORDER, (END - BORDER) as usize)]);
         let ring = |index| Ring::new(&guest, index, rules.ring_size, rules.features, event());
         let rings = (0..controller.queues()).map(ring).collect();

@@ -254,6 +254,21 @@ impl SplitDevice {
         }
     }
 
+    /// Takes back that these chains were popped: the next pop gives them again. They are the last ones that were popped, in
+    /// that order, and none of them was completed.
+    ///
+    /// # Panics
+    /// If one of them is not in flight.
+    pub fn put_back(&mut self, heads: impl DoubleEndedIterator<Item = u16>) {
+        for head in heads.rev() {
+            match self.in_flight.get_mut(usize::from(head)) {
+                Some(flag) if *flag => *flag = false,
+                _ => not_in_flight(head),
+            }
+            self.next_avail = self.next_avail.wrapping_sub(1);
+        }
+    }
+
     // --- giving back ---
 
     /// Writes a used element for the chain of `head`, into which the device wrote `written` bytes. The driver sees it

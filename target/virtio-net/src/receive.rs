@@ -1,0 +1,272 @@
+//! From the port to the driver: each frame is copied once, into buffers of the driver. What finds no buffer is lost and
+//! counted, as on any link: frames are not kept, since they may be somebody else's memory.
+
+use std::iter;
+
+use guest_memory::GuestSlice;
+use port::{Checksum, Frame, FrameBatch, Offload, Offloads, Pieces, Segmentation, Segmenter};
+use vhost_user::{RingSet, Ticket};
+use virtqueue::ChainBatch;
+
+use crate::device::Lease;
+use crate::header::{Rules, incoming};
+use crate::pair::{BURST, Scratch, Tally};
+use crate::session::NetSession;
+use crate::stats::{DirectionStats, NetDrop};
+
+/// Where frames go.
+pub(crate) struct Destination<'a> {
+    pub(crate) rings: &'a mut RingSet,
+    /// The ring.
+    pub(crate) slot: usize,
+    pub(crate) stats: &'a DirectionStats,
+    pub(crate) session: &'a NetSession,
+    pub(crate) rules: &'a Rules,
+}
+
+/// One burst of what the port has. Returns the number of frames.
+pub(crate) fn receive(port: &mut Lease, to: Destination<'_>, scratch: &mut Scratch, merge: &mut Merge) -> usize {
+    let Scratch { chains, frames } = scratch;
+    let count = port.rx_burst(frames, BURST);
+    if count == 0 {
+        return 0;
+    }
+    deliver(to, frames, chains, merge);
+    port.rx_done(count);
+    count
+}
+
+#[inline(never)]
+fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, merge: &mut Merge) {
+    let Destination { rings, slot, stats, session, rules } = to;
+    let offloads = session.rx_offloads();
+    let open = session.filter.is_open();
+    let mut buffers = Buffers { rings: &mut *rings, slot, chains, next: 0, stats };
+    buffers.pop(frames.len());
+    let mut tally = Tally::new(stats);
+    let plain = incoming(Offload::NONE, Offloads::empty(), 1, 0);
+    for frame in frames.frames() {
+        let segments = frames.segments(frame);
+        if !open && !session.filter.passes(segments) {
+            continue;
+        }
+        if frame.offload == Offload::NONE
+            && let [segment] = segments
+            && buffers.put_plain(&plain[..rules.header_len], *segment)
+        {
+            tally.add(frame.len);
+            continue;
+        }
+        if let Err(cause) = merge.put(&mut buffers, rules, offloads, frame, segments, &mut tally) {
+            stats.dropped(cause, 1);
+        }
+    }
+    tally.settle();
+    buffers.put_back(iter::empty());
+    rings.publish(slot);
+}
+
+/// The driver's buffers, as many as were popped: those from `next` on are free.
+struct Buffers<'a> {
+    rings: &'a mut RingSet,
+    slot: usize,
+    chains: &'a mut ChainBatch,
+    next: usize,
+    stats: &'a DirectionStats,
+}
+
+impl Buffers<'_> {
+    /// Pops buffers; all of those before have been used.
+    fn pop(&mut self, limit: usize) -> usize {
+        self.next = 0;
+        let count = self.rings.pop(self.slot, limit.min(BURST), self.chains);
+        for chain in self.chains.chains() {
+            if let Some(first) = self.chains.writable(chain).first() {
+                first.prefetch_write();
+            }
+        }
+        count
+    }
+
+    /// Puts a frame into one buffer that is one slice, as nearly all are. False if it is not like that.
+    #[inline(always)]
+    fn put_plain(&mut self, header: &[u8], frame: GuestSlice) -> bool {
+        let Some(chain) = self.chains.chains().get(self.next) else { return false };
+        let len = header.len() + frame.len();
+        let Some(buffer) = self.chains.writable(chain).first() else { return false };
+        if buffer.len() < len || chain.readable_descriptors != 0 {
+            return false;
+        }
+        let (start, rest) = buffer.split_at(header.len());
+        start.write(header);
+        frame.copy_to(rest);
+        self.next += 1;
+        let ticket = self.rings.ticket(self.slot, chain);
+        self.rings.complete(ticket, len as u32);
+        true
+    }
+
+    /// Buffers that were not used after all: `earlier` ones, and what is left of the last pop. It is as if they had not been
+    /// popped.
+    fn put_back(&mut self, earlier: impl DoubleEndedIterator<Item = Ticket>) {
+        let (rings, slot) = (&*self.rings, self.slot);
+        let mut unused = [const { None }; BURST];
+        for (ticket, chain) in unused.iter_mut().zip(&self.chains.chains()[self.next..]) {
+            *ticket = Some(rings.ticket(slot, chain));
+        }
+        self.next = self.chains.chains().len();
+        self.rings.put_back(slot, earlier.chain(unused.into_iter().flatten()));
+    }
+}
+
+/// A frame on its way into several slices or several buffers: arenas that are used again and again.
+pub(crate) struct Merge {
+    segmenter: Segmenter,
+    gathered: Gathered,
+}
+
+impl Merge {
+    pub(crate) fn new() -> Merge {
+        let gathered = Gathered { buffers: Vec::with_capacity(128), room: Vec::with_capacity(512) };
+        Merge { segmenter: Segmenter::new(), gathered }
+    }
+
+    /// Puts a frame into as many buffers as it takes; if it is longer than the driver can take, as several frames.
+    fn put(
+        &mut self,
+        buffers: &mut Buffers<'_>,
+        rules: &Rules,
+        offloads: Offloads,
+        frame: &Frame,
+        segments: &[GuestSlice],
+        tally: &mut Tally<'_>,
+    ) -> Result<(), NetDrop> {
+        let Merge { segmenter, gathered } = self;
+        let mut cut = segmenter.begin(frame, segments, offloads).map_err(|_| NetDrop::BadOffload)?;
+        while let Some(out) = cut.next_frame() {
+            let len = out.len();
+            gathered.gather(buffers, rules, (rules.header_len + len) as u64)?;
+            let first = out.payload.clone();
+            let header_bytes = header_bytes(out.offload, out.header, first);
+            let header = incoming(out.offload, offloads, gathered.buffers.len() as u16, header_bytes);
+            let mut to = Cursor { room: &gathered.room, at: 0, offset: 0 };
+            to.write(&header[..rules.header_len]);
+            to.write(out.header);
+            out.payload.for_each(|piece| to.copy(piece));
+            gathered.complete(buffers, (rules.header_len + len) as u64);
+            tally.add(len as u32); // a frame's length is counted in 32 bits
+        }
+        Ok(())
+    }
+}
+
+/// Buffers of one frame.
+struct Gathered {
+    /// Each with the number of bytes that it holds.
+    buffers: Vec<(Ticket, u32)>,
+    /// Their slices.
+    room: Vec<GuestSlice>,
+}
+
+impl Gathered {
+    /// Completes the buffers that `len` bytes were written to.
+    fn complete(&mut self, buffers: &mut Buffers<'_>, len: u64) {
+        let mut left = len;
+        for (ticket, room) in self.buffers.drain(..) {
+            let written = left.min(u64::from(room));
+            left -= written;
+            buffers.rings.complete(ticket, written as u32); // at most `room`
+        }
+    }
+
+    /// Collects buffers with room for `len` bytes; none is used up if there is not enough.
+    fn gather(&mut self, buffers: &mut Buffers<'_>, rules: &Rules, len: u64) -> Result<(), NetDrop> {
+        self.room.clear();
+        let mut room = 0;
+        while room < len {
+            if !self.buffers.is_empty() && (!rules.mergeable || self.buffers.len() == usize::from(u16::MAX)) {
+                buffers.put_back(self.buffers.drain(..).map(|(ticket, _)| ticket));
+                return Err(NetDrop::Oversize);
+            }
+            if buffers.next == buffers.chains.chains().len() && buffers.pop(BURST) == 0 {
+                buffers.put_back(self.buffers.drain(..).map(|(ticket, _)| ticket));
+                return Err(NetDrop::NoGuestBuffer);
+            }
+            let chain = &buffers.chains.chains()[buffers.next];
+            let ticket = buffers.rings.ticket(buffers.slot, chain);
+            let bytes = chain.writable_bytes.min(u64::from(u32::MAX));
+            let needed = if self.buffers.is_empty() { rules.header_len as u64 } else { 1 };
+            buffers.next += 1;
+            self.buffers.push((ticket, bytes as u32));
+            if chain.readable_descriptors != 0 || bytes < needed {
+                // No buffer to receive in. Whatever it belongs to goes back with nothing in it, in order.
+                buffers.stats.dropped(NetDrop::BadDescriptor, 1);
+                for (ticket, _) in self.buffers.drain(..) {
+                    buffers.rings.complete(ticket, 0);
+                }
+                self.room.clear();
+                room = 0;
+                continue;
+            }
+            self.room.extend_from_slice(buffers.chains.writable(chain));
+            room += bytes;
+        }
+        Ok(())
+    }
+}
+
+/// A place in the room of a frame.
+struct Cursor<'a> {
+    room: &'a [GuestSlice],
+    at: usize,
+    offset: usize,
+}
+
+impl Cursor<'_> {
+    /// What is left of the slice that is written next.
+    fn here(&mut self) -> GuestSlice {
+        while self.offset == self.room[self.at].len() {
+            self.at += 1;
+            self.offset = 0;
+        }
+        self.room[self.at].split_at(self.offset).1
+    }
+
+    fn write(&mut self, mut from: &[u8]) {
+        while !from.is_empty() {
+            let written = self.here().write(from);
+            self.offset += written;
+            from = &from[written..];
+        }
+    }
+
+    fn copy(&mut self, mut from: GuestSlice) {
+        while !from.is_empty() {
+            let copied = from.copy_to(self.here());
+            self.offset += copied;
+            from = from.split_at(copied).1;
+        }
+    }
+}
+
+/// Length of a frame's headers up to its payload: what `hdr_len` says of a frame that is to be cut (virtio 1.3 §5.1.6.2).
+/// A hint: the byte that says how long a TCP header is may be changing.
+fn header_bytes(offload: Offload, header: &[u8], mut payload: Pieces<'_>) -> u16 {
+    const UDP: u16 = 8;
+    let Checksum::Partial { start, .. } = offload.checksum else { return 0 };
+    let mut byte_at = |at: usize| match header.get(at) {
+        Some(byte) => Some(*byte),
+        None => {
+            payload.take_bytes(at - header.len());
+            payload.next()?.read_array::<1>().map(|[byte]| byte)
+        }
+    };
+    match offload.segmentation {
+        Segmentation::Tcp4 { .. } | Segmentation::Tcp6 { .. } => {
+            let words = byte_at(usize::from(start) + 12).unwrap_or(0x50) >> 4;
+            start.saturating_add(4 * u16::from(words))
+        }
+        Segmentation::Udp { .. } | Segmentation::UdpFragments { .. } => start.saturating_add(UDP),
+        Segmentation::None => 0,
+    }
+}

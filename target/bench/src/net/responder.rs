@@ -65,6 +65,7 @@ impl Device {
                 }
                 Mode::Rx => {
                     rx.pop(&self.table, BATCH, &mut self.rx);
+                    self.rx.chains().iter().for_each(|chain| self.rx.writable(chain)[0].prefetch_write());
                     for chain in self.rx.chains() {
                         self.rx.writable(chain)[0].write(&ONE_BUFFER);
                         rx.complete(chain.head, self.len.min(chain.writable_bytes as usize) as u32);
@@ -72,14 +73,17 @@ impl Device {
                     rx.publish();
                 }
                 Mode::Loop => {
-                    let mut delivery = Delivery::new(rx, &self.table, &mut self.rx);
                     tx.pop(&self.table, BATCH, &mut self.tx);
-                    for chain in self.tx.chains() {
-                        // Without a buffer the frame is lost, as with any device.
-                        let frame = self.tx.readable(chain);
-                        let _ = delivery.deliver_whole(frame, self.buffer_len) || delivery.deliver(frame, true);
-                        tx.complete(chain.head, 0);
+                    if self.len <= self.buffer_len {
+                        echo_whole(rx, &self.table, &self.tx, &mut self.rx);
+                    } else {
+                        let mut delivery = Delivery::new(rx, &self.table, &mut self.rx);
+                        for chain in self.tx.chains() {
+                            // Without a buffer the frame is lost, as with any device.
+                            delivery.deliver(self.tx.readable(chain), true);
+                        }
                     }
+                    self.tx.chains().iter().for_each(|chain| tx.complete(chain.head, 0));
                     rx.publish();
                     tx.publish();
                 }
@@ -123,21 +127,23 @@ impl<'a> Delivery<'a> {
         used.iter().for_each(|(head, _, written)| self.rx.complete(*head, *written));
         true
     }
+}
 
-    /// The same, quickly, of a frame in one piece into a buffer that holds it; of any other frame, and without a buffer,
-    /// nothing is done and it is false.
-    #[inline]
-    fn deliver_whole(&mut self, from: &[GuestSlice], buffer_len: usize) -> bool {
-        let [frame] = from else { return false };
-        if frame.len() > buffer_len || self.rx.pop(self.table, 1, self.batch) == 0 {
-            return false;
+/// Writes each frame of a batch into a buffer, which holds it; those that find none are lost.
+fn echo_whole(rx: &mut SplitDevice, table: &MemTable, from: &ChainBatch, into: &mut ChainBatch) {
+    rx.pop(table, from.chains().len(), into);
+    for (frame, buffer) in from.chains().iter().zip(into.chains()) {
+        from.readable(frame)[0].prefetch_read();
+        into.writable(buffer)[0].prefetch_write();
+    }
+    for (frame, buffer) in from.chains().iter().zip(into.chains()) {
+        let mut room = into.writable(buffer)[0];
+        for part in from.readable(frame) {
+            let count = part.copy_to(room);
+            room = room.split_at(count).1;
         }
-        let chain = self.batch.chains()[0];
-        let buffer = self.batch.writable(&chain)[0];
-        frame.copy_to(buffer);
-        buffer.subslice(NUM_BUFFERS_AT, 2).expect("a buffer holds a header").write(&[1, 0]);
-        self.rx.complete(chain.head, frame.len() as u32);
-        true
+        into.writable(buffer)[0].subslice(NUM_BUFFERS_AT, 2).expect("a buffer holds a header").write(&[1, 0]);
+        rx.complete(buffer.head, frame.readable_bytes as u32);
     }
 }
 

@@ -41,6 +41,8 @@ enum Command {
 enum Bench {
     /// Drive a vhost-user-scsi device and print IOPS and latencies
     Scsi(bench::scsi::Args),
+    /// Drive a vhost-user-net device and print packet rates, losses and round trips
+    Net(bench::net::Args),
     /// How far apart two cores are: the round trip of a cache line
     Cores(bench::cores::Args),
 }
@@ -119,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check_config(&args),
         Command::QemuArgs(args) => print_qemu_args(&args),
         Command::Bench(Bench::Scsi(args)) => bench::scsi::run(&args).map(|outcome| passed(outcome.passed())),
+        Command::Bench(Bench::Net(args)) => bench::net::run(&args).map(|outcome| passed(outcome.passed())),
         Command::Bench(Bench::Cores(args)) => bench::cores::run(&args).map(|_| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -15,6 +15,7 @@
 mod checksum;
 mod frame;
 mod headers;
+mod loopback;
 mod offload;
 mod port;
 mod segment;
@@ -25,6 +26,7 @@ mod testing;
 pub use checksum::Sum;
 pub use frame::{Frame, FrameBatch, peek};
 pub use headers::{BadHeaders, ETHERNET_LEN, HEADERS_MAX, Headers, Network, Transport};
+pub use loopback::{Loopback, LoopbackConfig};
 pub use offload::{Checksum, Offload, Offloads, Segmentation};
 pub use port::{AttachError, Attachment, BadMac, Link, Mac, Port, PortQueue, Traits};
 pub use segment::{BadOffload, Cut, OutFrame, Pieces, SEGMENTS_MAX, Segmenter};

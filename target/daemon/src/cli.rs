@@ -53,7 +53,7 @@ pub struct Source {
     /// Configuration file (TOML); without it, an embedded one with the controller vm0, two disks, and the net device vm0net
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Directory for the socket of the embedded configuration [default: /tmp/ringside-UID]
+    /// Directory for the sockets of the embedded configuration [default: /tmp/ringside-UID]
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     run_dir: Option<String>,
 }
@@ -70,7 +70,7 @@ impl Source {
         }
     }
 
-    /// Makes the directory for the socket of the embedded configuration; does nothing for a file, whose directories are
+    /// Makes the directory for the sockets of the embedded configuration; does nothing for a file, whose directories are
     /// the operator's. For those who bind sockets.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub mod scsi;
 mod signals;
 mod size;
 mod stage;
+#[cfg(test)]
+mod testing;
 mod watch;
 
 use std::time::SystemTime;

@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH", required_unless_present = "null_responder", conflicts_with = "null_responder")]
     pub socket: Option<PathBuf>,
     /// Listen on the socket, for a target that connects (mode = "client")
-    #[arg(long, requires = "socket")]
+    #[arg(long, conflicts_with = "null_responder")]
     pub server: bool,
     /// Send, receive, or send and get back what was sent
     #[arg(long, value_enum, default_value_t = Mode::Tx)]

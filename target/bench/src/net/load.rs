@@ -186,7 +186,7 @@ impl<'a> Load<'a> {
             left -= count;
         }
         self.pace.spend(allowed - left);
-        moved + allowed - left
+        moved + (allowed - left)
     }
 
     #[inline(always)]
@@ -220,7 +220,7 @@ impl<'a> Load<'a> {
             left -= count;
         }
         self.pace.spend(allowed - left);
-        moved + allowed - left
+        moved + (allowed - left)
     }
 
     // --- time ---

@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(pace.allowance(), 0);
         let next = pace.next(Tsc(5)).0;
         assert!(next.abs_diff(5 + millisecond) <= 1, "{next}");
-        pace.at(Tsc(6 + 3 * millisecond));
+        pace.at(Tsc(5 + 3 * millisecond + millisecond / 2));
         assert_eq!(pace.allowance(), 3);
     }
 

@@ -9,7 +9,7 @@ use virtqueue::{ChainBatch, Features};
 
 use super::args::{Args, Mode};
 use super::layout::Layout;
-use super::wire::{HEADER_LEN, Header};
+use super::wire::HEADER_LEN;
 use crate::memory::Memory;
 
 /// The device side of all queue pairs.
@@ -21,6 +21,8 @@ pub(super) struct Device {
     mode: Mode,
     /// Bytes of a frame that is made up, its header included.
     len: usize,
+    /// Bytes of a receive buffer.
+    buffer_len: usize,
 }
 
 struct PairDevice {
@@ -47,6 +49,7 @@ impl Device {
             rx: ChainBatch::new(BATCH, 4 * BATCH),
             mode: args.mode,
             len: args.size as usize + HEADER_LEN,
+            buffer_len: args.rx_buffer as usize,
         })
     }
 
@@ -61,17 +64,26 @@ impl Device {
                     }
                 }
                 Mode::Rx => {
-                    let mut filler = Delivery::new(rx, &self.table, &mut self.rx);
-                    (0..BATCH).all(|_| filler.make_up(self.len));
+                    rx.pop(&self.table, BATCH, &mut self.rx);
+                    self.rx.chains().iter().for_each(|chain| self.rx.writable(chain)[0].prefetch_write());
+                    for chain in self.rx.chains() {
+                        self.rx.writable(chain)[0].write(&ONE_BUFFER);
+                        rx.complete(chain.head, self.len.min(chain.writable_bytes as usize) as u32);
+                    }
                     rx.publish();
                 }
                 Mode::Loop => {
                     tx.pop(&self.table, BATCH, &mut self.tx);
-                    for chain in self.tx.chains() {
-                        // Without a buffer the frame is lost, as with any device.
-                        Delivery::new(rx, &self.table, &mut self.rx).deliver(self.tx.readable(chain), true);
-                        tx.complete(chain.head, 0);
+                    if self.len <= self.buffer_len {
+                        echo_whole(rx, &self.table, &self.tx, &mut self.rx);
+                    } else {
+                        let mut delivery = Delivery::new(rx, &self.table, &mut self.rx);
+                        for chain in self.tx.chains() {
+                            // Without a buffer the frame is lost, as with any device.
+                            delivery.deliver(self.tx.readable(chain), true);
+                        }
                     }
+                    self.tx.chains().iter().for_each(|chain| tx.complete(chain.head, 0));
                     rx.publish();
                     tx.publish();
                 }
@@ -110,22 +122,28 @@ impl<'a> Delivery<'a> {
         }
         if let Some((_, first, _)) = used.first() {
             let count = (used.len() as u16).to_le_bytes();
-            first.subslice(10, 2).expect("a buffer holds a header").write(&count);
+            first.subslice(NUM_BUFFERS_AT, 2).expect("a buffer holds a header").write(&count);
         }
         used.iter().for_each(|(head, _, written)| self.rx.complete(*head, *written));
         true
     }
+}
 
-    /// Puts a header in front of `len` bytes that are there anyway; false if there is no buffer.
-    fn make_up(&mut self, len: usize) -> bool {
-        if self.rx.pop(self.table, 1, self.batch) == 0 {
-            return false;
+/// Writes each frame of a batch into a buffer, which holds it; those that find none are lost.
+fn echo_whole(rx: &mut SplitDevice, table: &MemTable, from: &ChainBatch, into: &mut ChainBatch) {
+    rx.pop(table, from.chains().len(), into);
+    for (frame, buffer) in from.chains().iter().zip(into.chains()) {
+        from.readable(frame)[0].prefetch_read();
+        into.writable(buffer)[0].prefetch_write();
+    }
+    for (frame, buffer) in from.chains().iter().zip(into.chains()) {
+        let mut room = into.writable(buffer)[0];
+        for part in from.readable(frame) {
+            let count = part.copy_to(room);
+            room = room.split_at(count).1;
         }
-        let chain = self.batch.chains()[0];
-        let header = Header { num_buffers: 1, ..Header::default() };
-        self.batch.writable(&chain)[0].write(&header.bytes());
-        self.rx.complete(chain.head, len.min(chain.writable_bytes as usize) as u32);
-        true
+        into.writable(buffer)[0].subslice(NUM_BUFFERS_AT, 2).expect("a buffer holds a header").write(&[1, 0]);
+        rx.complete(buffer.head, frame.readable_bytes as u32);
     }
 }
 
@@ -148,5 +166,8 @@ fn fill(buffer: &[GuestSlice], left: &mut Vec<GuestSlice>) -> u32 {
     written
 }
 
+/// A header that says nothing but that the frame lies in one buffer.
+const ONE_BUFFER: [u8; HEADER_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+const NUM_BUFFERS_AT: usize = 10;
 /// Chains at once.
 const BATCH: usize = 32;

@@ -4,11 +4,15 @@
 //! Ports are opened before there are pollers (DPDK's environment starts threads of its own, and narrows the affinity of its
 //! caller), and closed after they have ended.
 
+use std::fmt;
 use std::sync::Arc;
 
 use port::{Loopback, LoopbackConfig, Port, PortStats};
 
 use crate::config::{self, Config, PortKind};
+
+#[cfg(feature = "dpdk")]
+mod dpdk;
 
 /// The ports there are. A handle: clones see the same ports.
 #[derive(Clone, Default)]
@@ -44,14 +48,25 @@ pub struct OpenError {
 }
 
 impl Ports {
-    /// Makes those of a configuration.
+    /// Makes those of a configuration. Starts DPDK if one of them needs it.
     ///
     /// # Errors
     /// The first one that cannot be made.
     pub fn open(config: &Config) -> Result<Ports, OpenError> {
+        #[cfg(feature = "dpdk")]
+        let dpdk = dpdk::Dpdk::start(config)?;
         let entry = |port: &config::Port| {
-            let failed = |text| OpenError { name: port.name.as_str().to_owned(), text };
-            Ok(Entry { port: open_one(port).map_err(failed)?, kind: port.kind.as_str() })
+            let opened: Arc<dyn Port> = match &port.kind {
+                PortKind::Loopback(loopback) => Arc::new(Loopback::new(&port.name, loopback_config(loopback))),
+                PortKind::Switch(_) => {
+                    return Err(OpenError::new(&port.name, "this kind is not built into this version"));
+                }
+                #[cfg(feature = "dpdk")]
+                PortKind::Dpdk(_) => dpdk.open(port)?,
+                #[cfg(not(feature = "dpdk"))]
+                PortKind::Dpdk(_) => unreachable!("the configuration was checked"),
+            };
+            Ok(Entry { port: opened, kind: port.kind.as_str() })
         };
         let uplink = |port: &config::Port| {
             let uplink = port.kind.uplink()?;
@@ -87,12 +102,12 @@ impl Ports {
     }
 }
 
-fn open_one(port: &config::Port) -> Result<Arc<dyn Port>, String> {
-    match &port.kind {
-        PortKind::Loopback(loopback) => {
-            let config = LoopbackConfig { frames_max: loopback.depth.into() };
-            Ok(Arc::new(Loopback::new(&port.name, config)))
-        }
-        PortKind::Dpdk(_) | PortKind::Switch(_) => Err("this kind is not built into this version".to_owned()),
+impl OpenError {
+    fn new(name: &str, text: impl fmt::Display) -> OpenError {
+        OpenError { name: name.to_owned(), text: text.to_string() }
     }
+}
+
+fn loopback_config(loopback: &config::Loopback) -> LoopbackConfig {
+    LoopbackConfig { frames_max: loopback.depth.into() }
 }

@@ -56,7 +56,7 @@ fn config_empty_text_gives_every_default() {
     assert_eq!(config.metrics.listen.to_string(), "127.0.0.1:9464");
     assert_eq!(config.bdevs, []);
     assert_eq!(config.controllers, []);
-    assert_eq!(config.dpdk.eal_args, ["--in-memory"]);
+    assert_eq!(config.dpdk.eal_args, [""; 0]);
     assert_eq!((config.ports, config.nets), (vec![], vec![]));
 }
 

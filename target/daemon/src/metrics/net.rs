@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use vhost_user::Device;
-use virtio_net::{NetDevice, NetDrop, PairCounters, PairStats, SIZE_EDGES};
+use virtio_net::{DirectionStats, NetDevice, NetDrop, PairCounters, PairStats, SIZE_EDGES};
 
 use super::families::{Families, Family, Kind};
 use crate::service::NetService;
 
-/// The directions and their counters.
-const DIRECTIONS: [(&str, fn(&PairStats) -> &virtio_net::DirectionStats); 2] =
-    [("tx", |pair| &pair.tx), ("rx", |pair| &pair.rx)];
+/// Picks a direction of a queue pair.
+type Of = fn(&PairStats) -> &DirectionStats;
+
+const DIRECTIONS: [(&str, Of); 2] = [("tx", |pair| &pair.tx), ("rx", |pair| &pair.rx)];
 
 pub(super) fn collect(services: &[Arc<NetService>], families: &mut Families) {
     describe(services, families);
@@ -63,7 +64,7 @@ fn frames(services: &[Arc<NetService>], families: &mut Families) {
             for (direction, of) in DIRECTIONS {
                 let labels =
                     [("device", &**service.device().name()), ("queue", queue.as_str()), ("direction", direction)];
-                let sum = |counter: &dyn Fn(&virtio_net::DirectionStats) -> u64| {
+                let sum = |counter: &dyn Fn(&DirectionStats) -> u64| {
                     pair.iter().map(|counters| counter(of(&counters.device))).sum::<u64>()
                 };
                 let moved_bytes = sum(&|stats| stats.bytes.value());

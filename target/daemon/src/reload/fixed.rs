@@ -65,20 +65,24 @@ impl Differences {
         let key = |name: &str| format!("port[{index}].{name}");
         match (&old.kind, &new.kind) {
             (PortKind::Dpdk(old), PortKind::Dpdk(new)) => {
-                let DpdkPort { device, mtu, rx_descriptors, tx_descriptors, mbufs } = new;
+                let DpdkPort { device, mtu, rx_descriptors, tx_descriptors, mbufs, promiscuous, offloads } = new;
                 self.value(&key("device"), &old.device, device);
                 self.value(&key("mtu"), &old.mtu, mtu);
                 self.value(&key("rx_descriptors"), &old.rx_descriptors, rx_descriptors);
                 self.value(&key("tx_descriptors"), &old.tx_descriptors, tx_descriptors);
-                self.value(&key("mbufs"), &old.mbufs, mbufs);
+                self.value(&key("mbufs"), &old.mbufs.unwrap_or(0), &mbufs.unwrap_or(0));
+                self.value(&key("promiscuous"), &old.promiscuous, promiscuous);
+                self.value(&key("offloads"), &old.offloads, offloads);
             }
             (PortKind::Loopback(old), PortKind::Loopback(Loopback { depth })) => {
                 self.value(&key("depth"), &old.depth, depth);
             }
-            (PortKind::Switch(old), PortKind::Switch(Switch { uplink, table_size, ageing_s, poller })) => {
+            (PortKind::Switch(old), PortKind::Switch(new)) => {
+                let Switch { uplink, table_size, device_table_size, ageing_s, poller } = new;
                 let uplink_of = |uplink: &Option<crate::config::Name>| uplink.as_deref().unwrap_or("").to_owned();
                 self.value(&key("uplink"), &uplink_of(&old.uplink), &uplink_of(uplink));
                 self.value(&key("table_size"), &old.table_size, table_size);
+                self.value(&key("device_table_size"), &old.device_table_size, device_table_size);
                 self.value(&key("ageing_s"), &old.ageing_s, ageing_s);
                 self.value(&key("poller"), &old.poller, poller);
             }

@@ -168,7 +168,7 @@ fn hup_with_another_net_device_applies_nothing_and_names_the_key() {
     for (old, new, expected) in [
         ("mtu = 9000", "mtu = 1500", "net[0].mtu = 1500: is 9000 in the running target; that takes a restart"),
         ("kind = 'loopback'", "kind = 'loopback'\ndepth = 7", "port[0].depth = 7: is 1024 in the running target"),
-        ("[[port]]", "[dpdk]\neal_args = []\n[[port]]", "dpdk.eal_args = []: is [\"--in-memory\"] in the running"),
+        ("[[port]]", "[dpdk]\neal_args = ['-v']\n[[port]]", "dpdk.eal_args = [\"-v\"]: is [] in the running"),
     ] {
         place.write(&text.replace(old, new));
         process.signal(Signal::HUP);

@@ -13,7 +13,7 @@ pub(super) fn notes(config: &Config) -> Vec<Note> {
         Some(Note { key: format!("port[{index}].{key}"), text })
     }));
     for (index, net) in config.nets.iter().enumerate() {
-        let of_net = [idle_pollers(net), ring_size(net), beyond_uplink(config, net)];
+        let of_net = [idle_pollers(net), ring_size(net)];
         notes.extend(of_net.into_iter().flatten().map(|(key, text)| Note { key: format!("net[{index}].{key}"), text }));
     }
     notes
@@ -72,11 +72,4 @@ fn ring_size(net: &Net) -> Option<(String, String)> {
         return None;
     };
     Some((format!("queue_size_max = {size}"), text))
-}
-
-fn beyond_uplink(config: &Config, net: &Net) -> Option<(String, String)> {
-    let uplink = config.port(&net.port)?.kind.uplink()?;
-    let mtu = config.port(uplink)?.kind.mtu().filter(|mtu| *mtu < net.mtu)?;
-    let text = format!("beyond the {mtu} of the switch's uplink \"{uplink}\", where longer frames are lost");
-    Some((format!("mtu = {}", net.mtu), text))
 }

@@ -13,6 +13,7 @@ mod message;
 mod noise;
 mod rings;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use crossbeam::channel::{self, Receiver, Sender};
 use guest_memory::MemTable;
 use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig, Source, Tsc};
 use rustix::event::{EventfdFlags, eventfd};
-use vhost_user::{ConnectionParts, Notifier, RingReport, RingSet, RingStats, Shard as _, Stopped};
-use virtio_scsi::{Controller, ControllerConfig, Limit, Limits, Shard, ShardStats, Unit};
+use vhost_user::{ConnectionParts, Device as Model, Notifier, RingReport, RingSet, RingStats, Shard as _, Stopped};
+use virtio_scsi::{Controller, ControllerConfig, Limit, Limits, ShardStats, Unit};
 use virtqueue::split::{SplitDevice, SplitDriver};
 use virtqueue::{Features, Segment};
 
@@ -90,13 +91,13 @@ impl Setup {
 /// The device, and its driver.
 ///
 /// When it is dropped, everything in flight is let go and must come to its end: no test leaves a request behind.
-pub struct Device {
-    /// The controller.
-    pub controller: Controller,
+pub struct Device<D: Model = Controller> {
+    /// The controller, or whatever device it is.
+    pub controller: D,
     /// The guest's memory.
     pub guest: Guest,
     /// Its shards.
-    pub shards: Vec<Shard>,
+    pub shards: Vec<D::Shard>,
     /// Where its bdevs hold requests.
     pub gate: Gate,
     /// Faults that were reported.
@@ -141,11 +142,71 @@ impl Device {
         let Setup { limits, request_queues, ring_size, shards, event_idx, units, gate } = setup;
         let config = ControllerConfig { name: "test".into(), request_queues, queue_size_max: 1024, limits, units };
         let controller = Controller::new(config);
-        let reactor = (shards > 1).then(start_reactor);
-        let handles: Vec<PollerHandle> = match &reactor {
-            Some(reactor) => vec![reactor.pollers()[0].clone(); shards],
-            None => Vec::new(),
-        };
+        let (handles, reactor) = handles(shards);
+        Device::over(controller, ring_size, Features { event_idx }, gate, handles, reactor)
+    }
+
+    /// As [`Device::new`], and every unit has reported its unit attention.
+    ///
+    /// # Panics
+    /// As [`Device::new`].
+    #[must_use]
+    pub fn ready(setup: Setup) -> Device {
+        let units = setup.units.clone();
+        let mut device = Device::new(setup);
+        for unit in units {
+            let reply = device.answer(FIRST, Request::new(lun(unit.target, unit.lun), &TEST_UNIT_READY));
+            assert_eq!(reply.sense(), Some((0x06, 0x29, 0x01)));
+        }
+        device
+    }
+
+    // --- what the operator sees ---
+
+    /// Counters of a shard.
+    #[must_use]
+    pub fn stats(&self, shard: usize) -> Arc<ShardStats> {
+        Arc::clone(&self.controller.stats()[shard])
+    }
+
+    /// Sum of a counter over all shards.
+    pub fn count(&self, counter: impl Fn(&ShardStats) -> u64) -> u64 {
+        self.controller.stats().iter().map(|stats| counter(stats)).sum()
+    }
+
+    /// Refusals of a unit's commands by a limit.
+    #[must_use]
+    pub fn refused(&self, unit: usize, limit: Limit) -> u64 {
+        self.count(|stats| stats.units[unit].refused[limit as usize].value())
+    }
+
+    /// Responses with this code.
+    #[must_use]
+    pub fn responses(&self, code: u8) -> u64 {
+        self.count(|stats| stats.responses[usize::from(code)].value())
+    }
+
+    /// Commands in flight of a unit.
+    #[must_use]
+    pub fn in_flight(&self, unit: usize) -> u64 {
+        self.count(|stats| stats.units[unit].in_flight.value())
+    }
+}
+
+impl<D: Model> Device<D> {
+    /// A device of any kind, with one shard for each of these pollers, or one. Every ring is started and enabled.
+    ///
+    /// # Panics
+    /// If the machine has no room for it.
+    #[must_use]
+    pub fn over(
+        controller: D,
+        ring_size: u16,
+        features: Features,
+        gate: Gate,
+        handles: Vec<PollerHandle>,
+        reactor: Option<Reactor>,
+    ) -> Device<D> {
         let (sender, reports) = channel::bounded(64);
         let guest = Guest::new(REGIONS);
         let mut device = Device {
@@ -158,7 +219,7 @@ impl Device {
             routes: Vec::new(),
             queues: Vec::new(),
             ring_size,
-            features: Features { event_idx },
+            features,
             next_buffer: BUFFERS,
             live: BTreeMap::new(),
             loose: Vec::new(),
@@ -212,21 +273,6 @@ impl Device {
             self.start(index, 0);
             self.rings(index).enable(index);
         }
-    }
-
-    /// As [`Device::new`], and every unit has reported its unit attention.
-    ///
-    /// # Panics
-    /// As [`Device::new`].
-    #[must_use]
-    pub fn ready(setup: Setup) -> Device {
-        let units = setup.units.clone();
-        let mut device = Device::new(setup);
-        for unit in units {
-            let reply = device.answer(FIRST, Request::new(lun(unit.target, unit.lun), &TEST_UNIT_READY));
-            assert_eq!(reply.sense(), Some((0x06, 0x29, 0x01)));
-        }
-        device
     }
 
     // --- what the connection's control half would do ---
@@ -295,7 +341,7 @@ impl Device {
                 rings.push((index, addresses));
             }
         }
-        let swap = |shard: &mut Shard| {
+        let swap = |shard: &mut D::Shard| {
             let (back, old) = channel::bounded(1);
             shard.rings().swap_table(Arc::clone(&table), &rings, back);
             old
@@ -346,37 +392,6 @@ impl Device {
         panic!("the device is still busy after {POLLS_MAX} polls");
     }
 
-    // --- what the operator sees ---
-
-    /// Counters of a shard.
-    #[must_use]
-    pub fn stats(&self, shard: usize) -> Arc<ShardStats> {
-        Arc::clone(&self.controller.stats()[shard])
-    }
-
-    /// Sum of a counter over all shards.
-    pub fn count(&self, counter: impl Fn(&ShardStats) -> u64) -> u64 {
-        self.controller.stats().iter().map(|stats| counter(stats)).sum()
-    }
-
-    /// Refusals of a unit's commands by a limit.
-    #[must_use]
-    pub fn refused(&self, unit: usize, limit: Limit) -> u64 {
-        self.count(|stats| stats.units[unit].refused[limit as usize].value())
-    }
-
-    /// Responses with this code.
-    #[must_use]
-    pub fn responses(&self, code: u8) -> u64 {
-        self.count(|stats| stats.responses[usize::from(code)].value())
-    }
-
-    /// Commands in flight of a unit.
-    #[must_use]
-    pub fn in_flight(&self, unit: usize) -> u64 {
-        self.count(|stats| stats.units[unit].in_flight.value())
-    }
-
     /// Whether the gauge says that the ring is halted.
     #[must_use]
     pub fn broken(&self, index: u16) -> bool {
@@ -384,7 +399,7 @@ impl Device {
     }
 }
 
-impl Drop for Device {
+impl<D: Model> Drop for Device<D> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             return;
@@ -394,10 +409,23 @@ impl Drop for Device {
         for shard in &mut self.shards {
             assert_eq!(shard.rings().in_flight(), 0, "requests that never ended");
         }
-        for place in self.controller.places() {
-            let unit = usize::from(place.index);
-            assert_eq!(self.in_flight(unit), 0, "commands in flight of unit {unit} in the end");
+        let any: &dyn Any = &self.controller;
+        if let Some(controller) = any.downcast_ref::<Controller>() {
+            for place in controller.places() {
+                let unit = usize::from(place.index);
+                let in_flight: u64 = controller.stats().iter().map(|stats| stats.units[unit].in_flight.value()).sum();
+                assert_eq!(in_flight, 0, "commands in flight of unit {unit} in the end");
+            }
         }
+    }
+}
+
+/// A poller for each shard, if there is more than one, and what they live in.
+pub(crate) fn handles(shards: usize) -> (Vec<PollerHandle>, Option<Reactor>) {
+    let reactor = (shards > 1).then(start_reactor);
+    match &reactor {
+        Some(first) => (vec![first.pollers()[0].clone(); shards], reactor),
+        None => (Vec::new(), None),
     }
 }
 

@@ -59,7 +59,7 @@ pub enum UsedFault {
         /// Chains that were in flight.
         in_flight: u16,
     },
-    /// A used entry names a head that is not in flight.
+    /// A used entry names a head that is not in flight; in order: that is none of those that the index says are used.
     #[error("used entry names head {head}, which is not in flight")]
     NotInFlight {
         /// The head.

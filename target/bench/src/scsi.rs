@@ -1,62 +1,61 @@
 //! Reads and writes on one logical unit through the driver side of vhost-user-scsi.
 //!
-//! [`run`] is `ringside bench scsi`. It connects (`link`), lays out shared memory (`layout`, `lines`), asks the logical
+//! [`run`] is `ringside bench scsi`. It connects (`controller`), lays out shared memory (`layout`, `lines`), asks the logical
 //! unit what it is (`disk`, `cdb`, `reply`), and then one thread (`load`) drives all request queues (`queue`) with the
-//! commands of a pattern (`pattern`, `work`), while the calling thread watches (`watch`, `board`, `signals`). With
-//! verification the commands are those of `verify`. What came of it is an [`Outcome`]. Instead of a device there may be
-//! a thread that answers everything (`responder`).
+//! commands of a pattern (`pattern`, `work`), while the calling thread watches. With verification the commands are those of
+//! `verify`. What came of it is an [`Outcome`]. Instead of a device there may be a thread that answers everything
+//! (`responder`).
 //!
 //! One command is one descriptor chain whose descriptors stay written: sending it again changes the LBA in its header
 //! and one entry of the available ring.
 
 mod args;
-mod board;
 mod cdb;
+mod controller;
 mod disk;
 mod layout;
 mod lines;
-mod link;
 mod load;
-mod meter;
 mod outcome;
 mod pattern;
 mod queue;
 mod reply;
 mod responder;
-mod signals;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod verify;
-mod watch;
 mod work;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rustix::event::{PollFd, PollFlags};
-use vhost_user::connection::Stop;
 use virtio_scsi::wire::SECTOR_LEN;
 use virtqueue::Features;
 
-pub use args::{Args, Ring, Rw};
-pub use meter::Latency;
+pub use args::{Args, Rw};
 pub use outcome::{Asked, ErrorKind, Outcome};
 
-use crate::cores;
-use board::Board;
+pub use crate::meter::Latency;
+pub use crate::ring::Ring;
+
+use crate::board::{self, Board};
+use crate::link::{self, Link, RingFds};
+use crate::memory::Memory;
+use crate::responder::Responder;
+use crate::signals::Signals;
+use crate::watch::{self, Ended, Watched, watch};
+use crate::{Finished, cores, some_seed};
+use controller::Limits;
 use disk::{Disk, Range};
-use layout::{Layout, Memory};
-use link::{Link, RingFds};
+use layout::Layout;
 use load::{Halt, Load, Report};
 use queue::Queue;
-use responder::Responder;
-use signals::Signals;
-use watch::{Ended, watch};
 
 /// Runs, prints progress on standard error and the outcome on standard output. SIGINT and SIGTERM end it early, with an
 /// outcome. The caller makes the exit status of [`Outcome::passed`].
@@ -77,7 +76,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 /// As [`run`].
 pub fn measure(args: &Args, interrupt: BorrowedFd<'_>) -> anyhow::Result<Outcome> {
     args.check()?;
-    let mut link = args.socket.as_deref().map(|path| Link::connect(args, path)).transpose()?;
+    let connected = args.socket.as_deref().map(|path| controller::connect(args, path)).transpose()?;
+    let (mut link, limits) = connected.map_or((None, None), |(link, limits)| (Some(link), limits));
     let layout = Layout::new(args);
     let memory = Memory::create(layout.len).with_context(|| format!("{} bytes of shared memory", layout.len))?;
     let fds = layout.rings.iter().map(|_| RingFds::new()).collect::<anyhow::Result<Vec<_>>>()?;
@@ -85,13 +85,17 @@ pub fn measure(args: &Args, interrupt: BorrowedFd<'_>) -> anyhow::Result<Outcome
     let mut queues = queues(args, &memory, &layout, &fds, features)?;
     let (disk, _responder) = match &mut link {
         Some(link) => {
-            link.start(&memory, &layout, fds.clone())?;
+            link.start(&memory, layout.queue_size, &layout.rings, fds.clone())?;
             (find_disk(args, &mut queues[0], link, interrupt)?, None)
         }
-        None => (Disk::ASSUMED, Some(Responder::start(args, &memory, &layout)?)),
+        None => {
+            let mut device = responder::Device::new(&memory, &layout)?;
+            let responder = Responder::start(args.responder_core, args.core, move || device.poll())?;
+            (Disk::ASSUMED, Some(responder))
+        }
     };
-    if let Some(link) = &link {
-        warn_of_limits(args, link);
+    if let Some(limits) = limits {
+        warn_of_limits(args, limits);
     }
     let range = Range::new(args, disk)?;
     let seed = args.seed.unwrap_or_else(some_seed);
@@ -134,8 +138,7 @@ fn find_disk(args: &Args, queue: &mut Queue, link: &Link, interrupt: BorrowedFd<
 }
 
 /// Limits are the device's to enforce: going over them is what some runs are for.
-fn warn_of_limits(args: &Args, link: &Link) {
-    let Some(limits) = link.limits() else { return };
+fn warn_of_limits(args: &Args, limits: Limits) {
     let commands = u32::from(args.qd) * u32::from(args.queues);
     if commands > limits.cmd_per_lun {
         eprintln!("bench: {commands} commands in flight are more than the device's cmd_per_lun {}", limits.cmd_per_lun);
@@ -167,22 +170,15 @@ fn drive(
     };
     thread::scope(|scope| {
         let driving = thread::Builder::new().name("bench".to_owned()).spawn_scoped(scope, body)?;
-        let ended = watch(args, &board, link, interrupt);
+        let rates = |rate: f64| format!("{rate:.0} IOPS  {:.1} MiB/s", rate * args.bs as f64 / f64::from(1 << 20));
+        let watched = Watched { stall_timeout: args.stall_timeout, terse: args.json, rates: &rates };
+        let ended = watch(watched, &board, link, interrupt);
         if ended.is_err() {
             board.give(board::Order::Abandon);
         }
         let Ok(report) = driving.join() else { bail!("the driving thread panicked") };
         Ok((report?, ended?))
     })
-}
-
-/// Says that a thread is finished, however it came to that.
-struct Finished<'a>(&'a Stop);
-
-impl Drop for Finished<'_> {
-    fn drop(&mut self) {
-        self.0.request();
-    }
 }
 
 /// Why the run could not go on, if it could not.
@@ -212,11 +208,4 @@ fn nothing_to_verify(report: &Report) -> Option<String> {
          bdev?), there is nothing to verify",
         findings.checked
     ))
-}
-
-/// Another one each time, so that a block of an earlier run is not taken for one of this.
-fn some_seed() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // JSON readers may keep numbers in doubles, which hold 53 bits.
-    (now.as_nanos() as u64 ^ u64::from(std::process::id()) << 32) & ((1 << 53) - 1)
 }

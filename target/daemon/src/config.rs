@@ -6,16 +6,20 @@
 //! document, so whoever holds one need not check again.
 
 mod bdev;
+mod dpdk;
 mod emit;
 mod file;
 mod identity;
 mod limits;
 mod lun;
 mod name;
+mod net;
+mod port;
 mod problem;
 mod reactor;
 mod reader;
 mod scsi;
+mod served;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -28,11 +32,14 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 pub use self::bdev::{Bdev, BdevKind, BlockSize, Delay, Fault, Geometry};
+pub use self::dpdk::{DPDK_BUILT, Dpdk};
 pub use self::file::File;
 pub use self::identity::{Identity, Wwn, stable_hash};
 pub use self::limits::Limits;
 pub use self::lun::Lun;
 pub use self::name::Name;
+pub use self::net::{Net, derived_mac};
+pub use self::port::{DpdkPort, Loopback, Port, PortKind, Switch};
 pub use self::problem::{ConfigErrors, Problem, Reason};
 pub use self::reactor::Reactor;
 pub use self::scsi::Controller;
@@ -40,7 +47,9 @@ pub use self::size::{ByteSize, SizeError};
 pub use self::words::{Cache, Idle, Mode, OnCmdPerLun, OnMaxSectors};
 
 use self::bdev::Bdevs;
+use self::port::Ports;
 use self::reader::{Problems, Section};
+use self::served::Served;
 
 /// A checked configuration with every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +62,12 @@ pub struct Config {
     pub bdevs: Vec<Bdev>,
     /// `[[scsi]]`, in the order of the text.
     pub controllers: Vec<Controller>,
+    /// `[dpdk]`: the environment of DPDK ports.
+    pub dpdk: Dpdk,
+    /// `[[port]]`, in the order of the text.
+    pub ports: Vec<Port>,
+    /// `[[net]]`, in the order of the text.
+    pub nets: Vec<Net>,
 }
 
 /// The exporter of Prometheus metrics.
@@ -97,7 +112,7 @@ impl Config {
     }
 
     /// The configuration in the program for a first try without a file: one controller, `vm0`, with a malloc disk and a
-    /// null disk. Its socket is in `run_dir`.
+    /// null disk, and one net device, `vm0net`, on a loopback. Their sockets are in `run_dir`.
     ///
     /// # Errors
     /// The path of `run_dir` is too long for a socket in it, or cannot be written in TOML.
@@ -121,6 +136,16 @@ impl Config {
     /// The controller of that name.
     pub fn controller(&self, name: &str) -> Option<&Controller> {
         self.controllers.iter().find(|controller| controller.name.as_str() == name)
+    }
+
+    /// The port of that name.
+    pub fn port(&self, name: &str) -> Option<&Port> {
+        self.ports.iter().find(|port| port.name.as_str() == name)
+    }
+
+    /// The net device of that name.
+    pub fn net(&self, name: &str) -> Option<&Net> {
+        self.nets.iter().find(|net| net.name.as_str() == name)
     }
 
     /// Size and block size of the block device of that name, its own or those of its base; none for a file whose size
@@ -164,15 +189,21 @@ fn read_document(text: &str) -> Result<Config, Vec<Problem>> {
     let mut root = Section::root(text, table.into_inner());
 
     let (reactor, cores) = reactor::read(&mut root, &mut problems);
+    let cores = cores.as_deref();
     let metrics = read_metrics(&mut root, &mut problems);
+    let mut served = Served::new();
     let mut bdevs = Bdevs::read(&mut root, &mut problems);
-    let controllers = scsi::read(&mut root, cores.as_deref(), &mut bdevs, &mut problems);
+    let controllers = scsi::read(&mut root, cores, &mut bdevs, &mut served, &mut problems);
+    let dpdk = dpdk::read(&mut root, &mut problems);
+    let mut ports = Ports::read(&mut root, cores, &mut problems);
+    let nets = net::read(&mut root, cores, &mut ports, &mut served, &mut problems);
     root.finish(&mut problems);
 
     let problems = problems.into_sorted();
-    match reactor.zip(metrics) {
-        Some((reactor, metrics)) if problems.is_empty() => {
-            Ok(Config { reactor, metrics, bdevs: bdevs.into_list(), controllers })
+    match (reactor, metrics, dpdk) {
+        (Some(reactor), Some(metrics), Some(dpdk)) if problems.is_empty() => {
+            let (bdevs, ports) = (bdevs.into_list(), ports.into_list());
+            Ok(Config { reactor, metrics, bdevs, controllers, dpdk, ports, nets })
         }
         _ => Err(problems),
     }

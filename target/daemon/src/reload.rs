@@ -18,12 +18,12 @@ use virtio_scsi::{ChangeError, Limits, Release};
 use crate::assemble;
 use crate::bdevs::{AssembleError, Bdevs};
 use crate::config::{self, Bdev, Config, Lun};
-use crate::service::Service;
+use crate::service::ScsiService;
 use crate::target::warn;
 
 /// Changes a running target.
 pub struct Reloader {
-    services: Vec<Arc<Service>>,
+    services: Vec<Arc<ScsiService>>,
     bdevs: Bdevs,
     state: Mutex<State>,
 }
@@ -45,7 +45,7 @@ struct Leaving {
 
 /// What is to be done to one controller.
 struct Plan<'a> {
-    service: &'a Arc<Service>,
+    service: &'a Arc<ScsiService>,
     gone: Vec<&'a Lun>,
     come: Vec<&'a Lun>,
     limits: Option<Limits>,
@@ -76,7 +76,7 @@ pub enum ReloadError {
 impl Reloader {
     /// For a target that was started with this configuration.
     #[must_use]
-    pub fn new(config: Config, services: Vec<Arc<Service>>, bdevs: Bdevs) -> Reloader {
+    pub fn new(config: Config, services: Vec<Arc<ScsiService>>, bdevs: Bdevs) -> Reloader {
         Reloader { services, bdevs, state: Mutex::new(State { config, leaving: Vec::new() }) }
     }
 
@@ -198,7 +198,7 @@ impl fmt::Display for Changes {
 }
 
 /// What a controller's part of the new configuration asks for; `None` if nothing.
-fn plan<'a>(service: &'a Arc<Service>, old: &'a Config, new: &'a Config) -> Option<Plan<'a>> {
+fn plan<'a>(service: &'a Arc<ScsiService>, old: &'a Config, new: &'a Config) -> Option<Plan<'a>> {
     let name = service.controller().name();
     let (was, is) = (old.controller(name)?, new.controller(name)?);
     let same = |lun: &Lun, other: &Lun| {

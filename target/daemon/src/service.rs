@@ -1,8 +1,12 @@
-//! One controller's socket: waits for front-ends and gives each connection shards on the pollers and a thread. What the
-//! messages on it mean is `vhost-user`'s.
+//! One device's socket: waits for front-ends and gives each connection shards on the pollers and a thread. What the
+//! messages on it mean is `vhost-user`'s; what can be done to a device of one kind while it is served is in `service/scsi.rs`
+//! and `service/net.rs`.
 //!
-//! One front-end at a time: a controller is one I_T nexus (R08). A connection whose peer is gone may still wait for its
-//! last requests; the next front-end does not wait with it (R14).
+//! One front-end at a time: a controller is one I_T nexus (R08), a net device has one driver. A connection whose peer is gone
+//! may still wait for its last requests; the next front-end does not wait with it (R14).
+
+mod net;
+mod scsi;
 
 use std::io;
 use std::net::Shutdown;
@@ -12,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crossbeam::channel::{self, Sender};
+use crossbeam::channel::Sender;
 use parking_lot::Mutex;
 use reactor::{PollerHandle, SourceHandle};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -20,27 +24,41 @@ use rustix::io::Errno;
 use vhost_user::connection::{self, Answer, Backend, Connector, EffectError, Listener, SocketError, Stop};
 use vhost_user::message::protocol;
 use vhost_user::session::{DeviceInfo, Effect, Refusal, Session};
-use vhost_user::{BackendChannel, Endpoint, EndpointParts, QuiesceClock, RingReport, RingStats};
-use virtio_scsi::{Announcement, ChangeError, Controller, Limits, Release, Shard, Unit};
+use vhost_user::{BackendChannel, Device, Endpoint, EndpointParts, QuiesceClock, RingReport, RingStats};
+use virtio_net::NetDevice;
+use virtio_scsi::Controller;
 
 use crate::config::Mode;
 
 /// Most memory regions of a front-end: what QEMU's ACPI memory hot-plug can ask for.
 const MEM_SLOTS_MAX: u64 = 509;
+/// What every device offers; some offer more ([`Device::protocol_features`]).
+const PROTOCOL_FEATURES: u64 = protocol::MQ
+    | protocol::REPLY_ACK
+    | protocol::BACKEND_REQ
+    | protocol::CONFIG
+    | protocol::RESET_DEVICE
+    | protocol::CONFIGURE_MEM_SLOTS
+    | protocol::STATUS;
 
-/// A controller, its pollers, and what is counted about its connections.
-pub struct Service {
-    controller: Arc<Controller>,
+/// A device, its pollers, and what is counted about its connections.
+pub struct Service<D: Device> {
+    device: Arc<D>,
     pollers: Vec<PollerHandle>,
     reports: Sender<RingReport>,
-    stats: ServiceStats,
-    /// Held while a connection begins, and while the controller changes: none misses a change.
+    stats: ServiceStats<D::Shard>,
+    /// Held while a connection begins, and while the device changes: none misses a change.
     changing: Mutex<()>,
 }
 
-/// Counters of a controller's connections. Written by control threads.
-#[derive(Debug, Default)]
-pub struct ServiceStats {
+/// A virtio-scsi controller that is served.
+pub type ScsiService = Service<Controller>;
+
+/// A virtio-net device that is served.
+pub type NetService = Service<NetDevice>;
+
+/// Counters of a device's connections. Written by control threads.
+pub struct ServiceStats<S> {
     /// Connections that were accepted.
     pub sessions: AtomicU64,
     /// Front-ends that were turned away because one was connected.
@@ -52,16 +70,15 @@ pub struct ServiceStats {
     /// Memory tables that were put in force.
     pub memory_tables: AtomicU64,
     /// Connections there are now, those that only wait for their last requests included.
-    live: Mutex<Vec<Live>>,
+    live: Mutex<Vec<Live<S>>>,
 }
 
 /// What others than its own thread see of a connection.
-#[derive(Clone, Debug)]
-struct Live {
+struct Live<S> {
     connected: Arc<AtomicU64>,
     quiesce: Arc<QuiesceClock>,
     rings: Arc<[Arc<RingStats>]>,
-    shards: Arc<[SourceHandle<Shard>]>,
+    shards: Arc<[SourceHandle<S>]>,
     requests: Arc<BackendChannel>,
 }
 
@@ -86,7 +103,7 @@ impl Socket {
     }
 }
 
-/// A connection that this controller's thread looks after.
+/// A connection that this device's thread looks after.
 struct FrontEnd {
     peer: UnixStream,
     connected: Arc<AtomicU64>,
@@ -96,22 +113,22 @@ struct FrontEnd {
 /// Hangs up when it is dropped: however serving ends, whoever looks at the socket sees it.
 struct HangUp(UnixStream);
 
-impl Service {
+impl<D: Device> Service<D> {
     /// A service that is not running.
     #[must_use]
-    pub fn new(controller: Arc<Controller>, pollers: Vec<PollerHandle>, reports: Sender<RingReport>) -> Service {
-        Service { controller, pollers, reports, stats: ServiceStats::default(), changing: Mutex::new(()) }
+    pub fn new(device: Arc<D>, pollers: Vec<PollerHandle>, reports: Sender<RingReport>) -> Service<D> {
+        Service { device, pollers, reports, stats: ServiceStats::default(), changing: Mutex::new(()) }
     }
 
-    /// The controller.
+    /// The device.
     #[must_use]
-    pub fn controller(&self) -> &Arc<Controller> {
-        &self.controller
+    pub fn device(&self) -> &Arc<D> {
+        &self.device
     }
 
     /// Counters of its connections.
     #[must_use]
-    pub fn stats(&self) -> &ServiceStats {
+    pub fn stats(&self) -> &ServiceStats<D::Shard> {
         &self.stats
     }
 
@@ -123,7 +140,7 @@ impl Service {
             Socket::Connector(mut connector) => self.connect(&mut connector, stop, &mut sessions),
         };
         if let Err(error) = result {
-            tracing::error!(controller = %self.controller.name(), "no longer reachable: {error}");
+            tracing::error!(controller = %self.device.name(), "no longer reachable: {error}");
         }
         for session in sessions {
             let _ = session.thread.join();
@@ -136,8 +153,8 @@ impl Service {
             if sessions.iter().any(FrontEnd::connected) {
                 self.stats.turned_away.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
-                    controller = %self.controller.name(),
-                    "a second front-end was turned away: one is connected, and a controller serves one at a time"
+                    controller = %self.device.name(),
+                    "a second front-end was turned away: one is connected, and a device serves one at a time"
                 );
                 continue;
             }
@@ -168,7 +185,7 @@ impl Service {
         let begun = self.try_begin(stream, stop);
         begun
             .inspect_err(|error| {
-                tracing::error!(controller = %self.controller.name(), "a front-end cannot be served: {error}");
+                tracing::error!(controller = %self.device.name(), "a front-end cannot be served: {error}");
             })
             .ok()
     }
@@ -178,17 +195,17 @@ impl Service {
         let (peer, hang_up) = (stream.try_clone()?, HangUp(stream.try_clone()?));
         let connected = Arc::new(AtomicU64::new(1));
         let its = Arc::clone(&connected);
-        let name = format!("vhost-{}", self.controller.name());
+        let name = format!("vhost-{}", self.device.name());
         let session = move || service.session(stream, &stop, its, hang_up);
         let thread = thread::Builder::new().name(name).spawn(session)?;
         Ok(FrontEnd { peer, connected, thread })
     }
 
     fn session(&self, stream: UnixStream, stop: &Stop, connected: Arc<AtomicU64>, hang_up: HangUp) {
-        let _span = tracing::info_span!("vhost", controller = %self.controller.name()).entered();
+        let _span = tracing::info_span!("vhost", controller = %self.device.name()).entered();
         self.stats.sessions.fetch_add(1, Ordering::Relaxed);
         let (live, endpoint) = self.connection(connected);
-        let mut backend = Counted { endpoint, stats: &self.stats, requests: &live.requests };
+        let mut backend = Counted { device: &*self.device, endpoint, stats: &self.stats, requests: &live.requests };
         connection::serve(stream, Session::new(self.device_info()), &mut backend, stop);
         live.connected.store(0, Ordering::Relaxed);
         drop(hang_up); // the next front-end may come
@@ -197,143 +214,44 @@ impl Service {
     }
 
     /// A new connection: shards on the pollers, and the control half over them.
-    fn connection(&self, connected: Arc<AtomicU64>) -> (Live, Endpoint<Shard>) {
+    fn connection(&self, connected: Arc<AtomicU64>) -> (Live<D::Shard>, Endpoint<D::Shard>) {
         let _unchanged = self.changing.lock();
-        let connection = self.controller.connect(&self.pollers, &self.reports);
+        let connection = self.device.connect(&self.pollers, &self.reports);
         let shards: Vec<_> =
             self.pollers.iter().zip(connection.shards).map(|(poller, shard)| poller.add(shard)).collect();
         let rings = connection.ring_stats.clone().into();
         let live =
             Live { connected, quiesce: Arc::default(), rings, shards: shards.clone().into(), requests: Arc::default() };
         self.stats.live.lock().push(live.clone());
-        let controller = Arc::clone(&self.controller);
+        let device = Arc::clone(&self.device);
         let endpoint = Endpoint::new(EndpointParts {
-            name: Arc::clone(self.controller.name()),
+            name: Arc::clone(self.device.name()),
             shards,
             routes: connection.routes,
             ring_stats: connection.ring_stats,
-            config: Box::new(move || controller.config_space().to_vec()),
+            config: Box::new(move || device.config_space()),
             quiesce: Arc::clone(&live.quiesce),
         });
         (live, endpoint)
     }
 
-    /// A logical unit comes. When this returns, every request queue finds it, and guests have been told.
-    ///
-    /// # Errors
-    /// It cannot be: its address is taken, or no block of it fits through the limits.
-    pub fn add_lun(&self, unit: Arc<Unit>) -> Result<(), ChangeError> {
-        let _alone = self.changing.lock();
-        let addition = self.controller.add(unit)?;
-        self.tell(|shards| {
-            let parts = addition.for_connection(shards).into_iter();
-            parts.map(|part| move |shard: &mut Shard| shard.add_unit(part)).collect()
-        });
-        self.announce(addition.announcement());
-        Ok(())
-    }
-
-    /// A logical unit goes (R22). When this returns, no request queue finds it any more, and guests have been told; its
-    /// block device is in use until the [`Release`] is over.
-    ///
-    /// # Errors
-    /// There is none at that address.
-    pub fn remove_lun(&self, target: u8, lun: u16) -> Result<Release, ChangeError> {
-        let _alone = self.changing.lock();
-        let removal = self.controller.remove(target, lun)?;
-        self.tell(|shards| {
-            let parts = (0..shards).map(|_| removal.for_shard());
-            parts.map(|part| move |shard: &mut Shard| shard.remove_unit(part)).collect()
-        });
-        self.announce(removal.announcement());
-        Ok(removal.into_release())
-    }
-
-    /// Other limits. When this returns they hold on every request queue; what is in flight beyond them ends in its own
-    /// time. Front-ends that can be told hear that the configuration space has changed (R18).
-    ///
-    /// # Errors
-    /// One of them is outside its bounds.
-    pub fn set_limits(&self, limits: Limits) -> Result<(), ChangeError> {
-        let _alone = self.changing.lock();
-        let before = self.controller.config_space();
-        self.controller.set_limits(limits, || {
-            self.tell(|shards| (0..shards).map(|_| move |shard: &mut Shard| shard.set_limits(limits)).collect());
-        })?;
-        if self.controller.config_space() != before {
-            let live = self.stats.live.lock();
-            let told = live.iter().filter(|live| live.requests.config_changed()).count();
-            tracing::debug!(controller = %self.controller.name(), told, "the configuration space has changed");
-        }
-        Ok(())
-    }
-
-    /// A logical unit gets another capacity, at most what its block device has (R18). Guests are told.
-    ///
-    /// # Errors
-    /// There is no such unit, or the capacity is outside its bounds.
-    pub fn resize_lun(&self, target: u8, lun: u16, block_count: u64) -> Result<(), ChangeError> {
-        let _alone = self.changing.lock();
-        self.announce(self.controller.resize(target, lun, block_count)?);
-        Ok(())
-    }
-
-    /// Runs a job on every shard of every connection, made for as many shards as a connection has. Waits until all have
-    /// run; what they return is dropped here, not on a poller.
-    fn tell<J, R>(&self, jobs: impl Fn(usize) -> Vec<J>)
-    where
-        J: FnOnce(&mut Shard) -> R + Send + 'static,
-        R: Send + 'static,
-    {
-        let (done, results) = channel::unbounded();
-        for shards in self.stats.shards() {
-            for (shard, job) in shards.iter().zip(jobs(shards.len())) {
-                let done = done.clone();
-                shard.run(move |shard| drop(done.send(job(shard))));
-            }
-        }
-        drop(done);
-        results.into_iter().for_each(drop); // ends when the last job has run, or went with its shard
-    }
-
-    /// Tells the front-end. Connections that only wait for their last requests have nobody to be told.
-    fn announce(&self, announcement: Announcement) {
-        let live = self.stats.live.lock();
-        for live in live.iter().filter(|live| live.connected.load(Ordering::Relaxed) == 1) {
-            if let Some(first) = live.shards.first() {
-                first.run(move |shard| shard.announce(announcement));
-            }
-        }
-    }
-
     fn device_info(&self) -> DeviceInfo {
         DeviceInfo {
-            features: self.controller.features(),
+            features: self.device.features(),
             tolerated_features: 0,
-            protocol_features: protocol::MQ
-                | protocol::REPLY_ACK
-                | protocol::BACKEND_REQ
-                | protocol::CONFIG
-                | protocol::RESET_DEVICE
-                | protocol::CONFIGURE_MEM_SLOTS
-                | protocol::STATUS,
-            queues: self.controller.queues(),
-            queue_size_max: self.controller.queue_size_max(),
+            protocol_features: PROTOCOL_FEATURES | self.device.protocol_features(),
+            queues: self.device.queues(),
+            queue_size_max: self.device.queue_size_max(),
             max_mem_slots: MEM_SLOTS_MAX,
         }
     }
 }
 
-impl ServiceStats {
+impl<S> ServiceStats<S> {
     /// Front-ends that are connected now: 0 or 1.
     #[must_use]
     pub fn connected(&self) -> u64 {
         self.live.lock().iter().map(|live| live.connected.load(Ordering::Relaxed)).sum()
-    }
-
-    /// The shards of every connection.
-    fn shards(&self) -> Vec<Arc<[SourceHandle<Shard>]>> {
-        self.live.lock().iter().map(|live| Arc::clone(&live.shards)).collect()
     }
 
     /// Connections that have not ended, those included whose front-end is gone.
@@ -347,14 +265,36 @@ impl ServiceStats {
     pub fn quiesce_wait_s(&self) -> f64 {
         self.live.lock().iter().map(|live| live.quiesce.age().as_secs_f64()).fold(0.0, f64::max)
     }
+}
 
-    /// Descriptors of the request rings that the connected front-end has started.
-    #[must_use]
-    pub fn request_ring_capacity(&self) -> u64 {
-        let live = self.live.lock();
-        let connected = live.iter().filter(|live| live.connected.load(Ordering::Relaxed) == 1);
-        let rings = connected.flat_map(|live| &live.rings[usize::from(virtio_scsi::FIRST_REQUEST_QUEUE)..]);
-        rings.map(|ring| ring.size.value()).sum()
+impl<S> Default for ServiceStats<S> {
+    fn default() -> ServiceStats<S> {
+        ServiceStats {
+            sessions: AtomicU64::default(),
+            turned_away: AtomicU64::default(),
+            refused_messages: AtomicU64::default(),
+            resets: AtomicU64::default(),
+            memory_tables: AtomicU64::default(),
+            live: Mutex::default(),
+        }
+    }
+}
+
+impl<S> Live<S> {
+    fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed) == 1
+    }
+}
+
+impl<S> Clone for Live<S> {
+    fn clone(&self) -> Live<S> {
+        Live {
+            connected: Arc::clone(&self.connected),
+            quiesce: Arc::clone(&self.quiesce),
+            rings: Arc::clone(&self.rings),
+            shards: Arc::clone(&self.shards),
+            requests: Arc::clone(&self.requests),
+        }
     }
 }
 
@@ -399,13 +339,14 @@ fn reap(sessions: &mut Vec<FrontEnd>) {
 }
 
 /// The endpoint, with its messages counted.
-struct Counted<'a> {
-    endpoint: Endpoint<Shard>,
-    stats: &'a ServiceStats,
+struct Counted<'a, D: Device> {
+    device: &'a D,
+    endpoint: Endpoint<D::Shard>,
+    stats: &'a ServiceStats<D::Shard>,
     requests: &'a BackendChannel,
 }
 
-impl Backend for Counted<'_> {
+impl<D: Device> Backend for Counted<'_, D> {
     fn perform(&mut self, effect: Effect) -> Result<Answer, EffectError> {
         let counter = match &effect {
             Effect::ResetDevice => Some(&self.stats.resets),
@@ -415,6 +356,10 @@ impl Backend for Counted<'_> {
         let answer = match effect {
             Effect::SetBackendRequestFd(socket) => {
                 self.requests.connect(socket);
+                Answer::Done
+            }
+            Effect::SetMtu(mtu) => {
+                self.device.set_mtu(mtu).map_err(EffectError::new)?;
                 Answer::Done
             }
             effect => self.endpoint.perform(effect)?,

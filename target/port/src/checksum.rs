@@ -24,7 +24,7 @@ impl Sum {
     pub fn add(&mut self, bytes: &[u8]) {
         let sum = fold(words(bytes));
         self.total += u64::from(if self.odd { sum.swap_bytes() } else { sum });
-        self.odd ^= bytes.len() % 2 != 0;
+        self.odd ^= !bytes.len().is_multiple_of(2);
     }
 
     /// Adds the next bytes, which lie in shared memory: each is read once.

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use guest_memory::GuestSlice;
-use port::Mac;
+use port::{Mac, peek};
 
 /// Addresses in each of the two tables. A driver that sets more receives all frames of that kind.
 pub(crate) const TABLE_MAX: usize = 64;
@@ -94,10 +94,10 @@ impl Filter {
         self.mode.load(Ordering::Relaxed) & (mode::PROMISC | mode::VLANS) == mode::PROMISC
     }
 
-    /// Whether a frame that begins with `first` passes.
-    pub(crate) fn passes(&self, first: GuestSlice) -> bool {
+    /// Whether a frame in these segments passes.
+    pub(crate) fn passes(&self, segments: &[GuestSlice]) -> bool {
         let mut start = [0; 16];
-        let read = first.read(&mut start);
+        let read = peek(segments, &mut start);
         let mode = self.mode.load(Ordering::Relaxed);
         if mode & mode::VLANS != 0 && read == start.len() && matches!(start[12..14], [0x81, 0x00] | [0x88, 0xa8]) {
             let vlan = u16::from_be_bytes([start[14] & 0xf, start[15]]);
@@ -157,7 +157,7 @@ mod tests {
             frame[14..16].copy_from_slice(&vlan.to_be_bytes());
         }
         memory.slice().write(&frame);
-        filter.passes(memory.slice().subslice(0, 64).unwrap())
+        filter.passes(&[memory.slice().subslice(0, 64).unwrap()])
     }
 
     #[test]

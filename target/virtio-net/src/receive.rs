@@ -4,12 +4,12 @@
 use std::iter;
 
 use guest_memory::GuestSlice;
-use port::{Checksum, Frame, FrameBatch, Offload, Offloads, Segmentation};
+use port::{Checksum, Frame, FrameBatch, Offload, Offloads, Pieces, Segmentation, Segmenter};
 use vhost_user::{RingSet, Ticket};
 use virtqueue::ChainBatch;
 
 use crate::device::Lease;
-use crate::header::{Rules, incoming};
+use crate::header::{HEADER_LEN, Rules, incoming};
 use crate::pair::{BURST, Scratch, Tally};
 use crate::session::NetSession;
 use crate::stats::{DirectionStats, NetDrop};
@@ -41,25 +41,24 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
     let Destination { rings, slot, stats, session, rules } = to;
     let offloads = session.rx_offloads();
     let open = session.filter.is_open();
-    let mut buffers = Buffers { rings: &mut *rings, slot, chains, next: 0, stats };
+    let mut buffers = Buffers { rings: &mut *rings, slot, chains, next: 0, filled_from: 0, written: [0; BURST], stats };
     buffers.pop(frames.len());
     let mut tally = Tally::new(stats);
     let plain = incoming(Offload::NONE, Offloads::empty(), 1, 0);
     for frame in frames.frames() {
         let segments = frames.segments(frame);
-        if !open && !segments.first().is_some_and(|first| session.filter.passes(*first)) {
+        if !open && !session.filter.passes(segments) {
             continue;
         }
         if frame.offload == Offload::NONE
             && let [segment] = segments
-            && buffers.put_plain(&plain[..rules.header_len], *segment)
+            && buffers.put_plain(&plain, rules.header_len, *segment)
         {
             tally.add(frame.len);
             continue;
         }
-        match merge.put(&mut buffers, rules, offloads, frame, segments) {
-            Ok(()) => tally.add(frame.len),
-            Err(cause) => stats.dropped(cause, 1),
+        if let Err(cause) = merge.put(&mut buffers, rules, offloads, frame, segments, &mut tally) {
+            stats.dropped(cause, 1);
         }
     }
     tally.settle();
@@ -73,13 +72,17 @@ struct Buffers<'a> {
     slot: usize,
     chains: &'a mut ChainBatch,
     next: usize,
+    /// Buffers from here to `next` have been filled, with so many bytes, and are still to be completed.
+    filled_from: usize,
+    written: [u32; BURST],
     stats: &'a DirectionStats,
 }
 
 impl Buffers<'_> {
     /// Pops buffers; all of those before have been used.
     fn pop(&mut self, limit: usize) -> usize {
-        self.next = 0;
+        self.complete_filled();
+        (self.next, self.filled_from) = (0, 0);
         let count = self.rings.pop(self.slot, limit.min(BURST), self.chains);
         for chain in self.chains.chains() {
             if let Some(first) = self.chains.writable(chain).first() {
@@ -91,48 +94,69 @@ impl Buffers<'_> {
 
     /// Puts a frame into one buffer that is one slice, as nearly all are. False if it is not like that.
     #[inline(always)]
-    fn put_plain(&mut self, header: &[u8], frame: GuestSlice) -> bool {
+    fn put_plain(&mut self, header: &[u8; HEADER_LEN], header_len: usize, frame: GuestSlice) -> bool {
         let Some(chain) = self.chains.chains().get(self.next) else { return false };
-        let len = header.len() + frame.len();
+        let len = header_len + frame.len();
         let Some(buffer) = self.chains.writable(chain).first() else { return false };
         if buffer.len() < len || chain.readable_descriptors != 0 {
             return false;
         }
-        let (start, rest) = buffer.split_at(header.len());
+        let (start, rest) = buffer.split_at(header_len);
         start.write(header);
         frame.copy_to(rest);
+        self.written[self.next] = len as u32; // one slice of guest memory, described in 32 bits
         self.next += 1;
-        let ticket = self.rings.ticket(self.slot, chain);
-        self.rings.complete(ticket, len as u32);
         true
+    }
+
+    /// Completes the buffers that were filled one by one.
+    #[inline(always)]
+    fn complete_filled(&mut self) {
+        let (from, to) = (self.filled_from, self.next);
+        if from < to {
+            let written = &self.written[from..to];
+            self.rings.complete_popped(self.slot, &self.chains.chains()[from..to], |index| written[index]);
+            self.filled_from = to;
+        }
+    }
+
+    /// Takes the next buffer out, to be completed with its ticket. Those before it come first.
+    fn take(&mut self) -> Ticket {
+        self.complete_filled();
+        let ticket = self.rings.ticket(self.slot, &self.chains.chains()[self.next]);
+        self.next += 1;
+        self.filled_from = self.next;
+        ticket
     }
 
     /// Buffers that were not used after all: `earlier` ones, and what is left of the last pop. It is as if they had not been
     /// popped.
     fn put_back(&mut self, earlier: impl DoubleEndedIterator<Item = Ticket>) {
+        self.complete_filled();
         let (rings, slot) = (&*self.rings, self.slot);
         let mut unused = [const { None }; BURST];
         for (ticket, chain) in unused.iter_mut().zip(&self.chains.chains()[self.next..]) {
             *ticket = Some(rings.ticket(slot, chain));
         }
         self.next = self.chains.chains().len();
+        self.filled_from = self.next;
         self.rings.put_back(slot, earlier.chain(unused.into_iter().flatten()));
     }
 }
 
 /// A frame on its way into several slices or several buffers: arenas that are used again and again.
 pub(crate) struct Merge {
-    /// Buffers of the frame, and how many bytes each holds.
-    buffers: Vec<(Ticket, u32)>,
-    /// Their slices.
-    room: Vec<GuestSlice>,
+    segmenter: Segmenter,
+    gathered: Gathered,
 }
 
 impl Merge {
     pub(crate) fn new() -> Merge {
-        Merge { buffers: Vec::with_capacity(128), room: Vec::with_capacity(512) }
+        let gathered = Gathered { buffers: Vec::with_capacity(128), room: Vec::with_capacity(512) };
+        Merge { segmenter: Segmenter::new(), gathered }
     }
 
+    /// Puts a frame into as many buffers as it takes; if it is longer than the driver can take, as several frames.
     fn put(
         &mut self,
         buffers: &mut Buffers<'_>,
@@ -140,24 +164,44 @@ impl Merge {
         offloads: Offloads,
         frame: &Frame,
         segments: &[GuestSlice],
+        tally: &mut Tally<'_>,
     ) -> Result<(), NetDrop> {
-        if !allowed(frame.offload, offloads) {
-            return Err(NetDrop::BadOffload);
+        let Merge { segmenter, gathered } = self;
+        let mut cut = segmenter.begin(frame, segments, offloads).map_err(|_| NetDrop::BadOffload)?;
+        while let Some(out) = cut.next_frame() {
+            let len = out.len();
+            gathered.gather(buffers, rules, (rules.header_len + len) as u64)?;
+            let first = out.payload.clone();
+            let header_bytes = header_bytes(out.offload, out.header, first);
+            let header = incoming(out.offload, offloads, gathered.buffers.len() as u16, header_bytes);
+            let mut to = Cursor { room: &gathered.room, at: 0, offset: 0 };
+            to.write(&header[..rules.header_len]);
+            to.write(out.header);
+            out.payload.for_each(|piece| to.copy(piece));
+            gathered.complete(buffers, (rules.header_len + len) as u64);
+            tally.add(len as u32); // a frame's length is counted in 32 bits
         }
-        let len = rules.header_len as u64 + u64::from(frame.len);
-        self.gather(buffers, rules, len)?;
-        let header_bytes = header_bytes(frame, segments);
-        let header = incoming(frame.offload, offloads, self.buffers.len() as u16, header_bytes);
-        let mut to = Cursor { room: &self.room, at: 0, offset: 0 };
-        to.write(&header[..rules.header_len]);
-        segments.iter().for_each(|segment| to.copy(*segment));
+        Ok(())
+    }
+}
+
+/// Buffers of one frame.
+struct Gathered {
+    /// Each with the number of bytes that it holds.
+    buffers: Vec<(Ticket, u32)>,
+    /// Their slices.
+    room: Vec<GuestSlice>,
+}
+
+impl Gathered {
+    /// Completes the buffers that `len` bytes were written to.
+    fn complete(&mut self, buffers: &mut Buffers<'_>, len: u64) {
         let mut left = len;
         for (ticket, room) in self.buffers.drain(..) {
             let written = left.min(u64::from(room));
             left -= written;
-            buffers.rings.complete(ticket, written as u32); // a buffer's bytes are counted in 32 bits
+            buffers.rings.complete(ticket, written as u32); // at most `room`
         }
-        Ok(())
     }
 
     /// Collects buffers with room for `len` bytes; none is used up if there is not enough.
@@ -174,12 +218,12 @@ impl Merge {
                 return Err(NetDrop::NoGuestBuffer);
             }
             let chain = &buffers.chains.chains()[buffers.next];
-            let ticket = buffers.rings.ticket(buffers.slot, chain);
-            let bytes = chain.writable_bytes.min(u64::from(u32::MAX));
+            let (readable, bytes) = (chain.readable_descriptors, chain.writable_bytes.min(u64::from(u32::MAX)));
             let needed = if self.buffers.is_empty() { rules.header_len as u64 } else { 1 };
-            buffers.next += 1;
-            self.buffers.push((ticket, bytes as u32));
-            if chain.readable_descriptors != 0 || bytes < needed {
+            self.room.extend_from_slice(buffers.chains.writable(chain));
+            self.buffers.push((buffers.take(), bytes as u32));
+            room += bytes;
+            if readable != 0 || bytes < needed {
                 // No buffer to receive in. Whatever it belongs to goes back with nothing in it, in order.
                 buffers.stats.dropped(NetDrop::BadDescriptor, 1);
                 for (ticket, _) in self.buffers.drain(..) {
@@ -187,10 +231,7 @@ impl Merge {
                 }
                 self.room.clear();
                 room = 0;
-                continue;
             }
-            self.room.extend_from_slice(buffers.chains.writable(chain));
-            room += bytes;
         }
         Ok(())
     }
@@ -230,42 +271,24 @@ impl Cursor<'_> {
     }
 }
 
-/// Whether a driver that takes `offloads` can be given such a frame.
-fn allowed(offload: Offload, offloads: Offloads) -> bool {
-    if matches!(offload.checksum, Checksum::Partial { .. }) && !offloads.contains(Offloads::CHECKSUM) {
-        return false;
-    }
-    let ecn = |ecn| if ecn { Offloads::ECN } else { Offloads::empty() };
-    match offload.segmentation {
-        Segmentation::None => true,
-        Segmentation::Tcp4 { ecn: marked, .. } => offloads.contains(Offloads::TCP4 | ecn(marked)),
-        Segmentation::Tcp6 { ecn: marked, .. } => offloads.contains(Offloads::TCP6 | ecn(marked)),
-        Segmentation::Udp { .. } => offloads.contains(Offloads::UDP4 | Offloads::UDP6),
-        Segmentation::UdpFragments { .. } => offloads.contains(Offloads::UDP_FRAGMENTS),
-    }
-}
-
 /// Length of a frame's headers up to its payload: what `hdr_len` says of a frame that is to be cut (virtio 1.3 §5.1.6.2).
 /// A hint: the byte that says how long a TCP header is may be changing.
-fn header_bytes(frame: &Frame, segments: &[GuestSlice]) -> u16 {
+fn header_bytes(offload: Offload, header: &[u8], mut payload: Pieces<'_>) -> u16 {
     const UDP: u16 = 8;
-    let Checksum::Partial { start, .. } = frame.offload.checksum else { return 0 };
-    match frame.offload.segmentation {
+    let Checksum::Partial { start, .. } = offload.checksum else { return 0 };
+    let mut byte_at = |at: usize| match header.get(at) {
+        Some(byte) => Some(*byte),
+        None => {
+            payload.take_bytes(at - header.len());
+            payload.next()?.read_array::<1>().map(|[byte]| byte)
+        }
+    };
+    match offload.segmentation {
         Segmentation::Tcp4 { .. } | Segmentation::Tcp6 { .. } => {
-            let words = byte_at(segments, usize::from(start) + 12).unwrap_or(0x50) >> 4;
+            let words = byte_at(usize::from(start) + 12).unwrap_or(0x50) >> 4;
             start.saturating_add(4 * u16::from(words))
         }
         Segmentation::Udp { .. } | Segmentation::UdpFragments { .. } => start.saturating_add(UDP),
         Segmentation::None => 0,
     }
-}
-
-fn byte_at(segments: &[GuestSlice], mut at: usize) -> Option<u8> {
-    for segment in segments {
-        if let Some(byte) = segment.subslice(at, 1).and_then(GuestSlice::read_array::<1>) {
-            return Some(byte[0]);
-        }
-        at = at.checked_sub(segment.len())?;
-    }
-    None
 }

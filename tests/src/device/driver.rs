@@ -9,8 +9,9 @@ use virtqueue::split::RawSplit;
 use super::message::{Message, RESPONSE_LEN, Reply, UNWRITTEN, task_management};
 use super::rings::ring_at;
 use super::{BUFFERS, CONTROL, Device, END, Out};
+use vhost_user::Device as Model;
 
-impl Device {
+impl<D: Model> Device<D> {
     /// Puts bytes into a fresh buffer that the device is to read.
     pub fn readable(&mut self, bytes: &[u8]) -> Segment {
         let addr = self.buffer(bytes.len());

@@ -9,10 +9,9 @@ use std::thread::{self, JoinHandle};
 use bdev::{Bdev, Delay, Gate, Malloc};
 use crossbeam::channel::{self, Receiver};
 use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig, affinity};
-use ringside::assemble::Bdevs;
-use ringside::config::{Config, Mode};
-use ringside::metrics::Exporter;
-use ringside::service::{Service, Socket};
+use ringside::config::Mode;
+use ringside::metrics::{Exporter, Sources};
+use ringside::service::{ScsiService, Socket};
 use tempfile::TempDir;
 use vhost_user::RingReport;
 use vhost_user::connection::Stop;
@@ -37,7 +36,7 @@ pub struct Setup {
 /// The running target. When it is dropped, gates are opened and everything ends.
 pub struct Rig {
     dir: TempDir,
-    services: Vec<Arc<Service>>,
+    services: Vec<Arc<ScsiService>>,
     gates: Vec<Gate>,
     reports: Receiver<RingReport>,
     stop: Arc<Stop>,
@@ -152,13 +151,13 @@ impl Rig {
         let neighbour = Setup::new(LOAD).on(0, malloc(LOAD, load::DISK_LEN));
         for setup in [setup, neighbour] {
             let mode = setup.mode;
-            let service = Service::new(Arc::new(setup.controller()), rig.pollers().to_vec(), sender.clone());
+            let service = ScsiService::new(Arc::new(setup.controller()), rig.pollers().to_vec(), sender.clone());
             rig.serve(Arc::new(service), mode);
         }
         Some(rig)
     }
 
-    fn serve(&mut self, service: Arc<Service>, mode: Mode) {
+    fn serve(&mut self, service: Arc<ScsiService>, mode: Mode) {
         let path = self.socket(service.controller().name());
         let socket = Socket::open(&path, mode).expect("a socket");
         self.services.push(Arc::clone(&service));
@@ -174,7 +173,7 @@ impl Rig {
 
     /// The service of the controller under test.
     #[must_use]
-    pub fn service(&self) -> &Arc<Service> {
+    pub fn service(&self) -> &Arc<ScsiService> {
         &self.services[0]
     }
 
@@ -231,8 +230,11 @@ impl Rig {
     /// If the text is not as it should be.
     #[must_use]
     pub fn metrics(&self) -> Exposition {
-        let nothing = Bdevs::build(&Config::parse("", "none").expect("defaults")).expect("no bdev");
-        let exporter = Exporter::new(self.services.clone(), self.pollers().to_vec(), &nothing);
+        let exporter = Exporter::new(Sources {
+            controllers: self.services.clone(),
+            pollers: self.pollers().to_vec(),
+            ..Sources::default()
+        });
         Exposition::parse(&exporter.text()).unwrap_or_else(|error| panic!("{error}"))
     }
 }

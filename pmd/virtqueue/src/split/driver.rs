@@ -25,6 +25,8 @@ pub struct SplitDriver {
     /// The used index as it was seen last.
     seen_used: u16,
     event_idx: bool,
+    /// What it takes to understand a device that uses chains in order; `None` unless that was agreed on.
+    in_order: Option<InOrder>,
     fault: Option<UsedFault>,
     /// Free descriptors; the last is taken first.
     free: Vec<u16>,
@@ -55,9 +57,23 @@ struct Slot {
     next: u16,
     /// Number of ring descriptors in the chain.
     descriptors: u16,
+    /// Bytes that the device may write.
+    writable: u32,
     in_flight: bool,
     /// The descriptors stay with the chain when it comes back.
     prepared: bool,
+}
+
+/// A device that uses chains in the order they were made available in may say so of several at once, by one used entry
+/// that names the last (virtio 1.3 §2.7.9).
+#[derive(Debug)]
+struct InOrder {
+    /// Heads by available entry: our own copy, which the device cannot reach.
+    heads: Box<[u16]>,
+    /// Chains still to be taken that the last used entry spoke of, the one it names included.
+    left: u16,
+    /// What the device wrote into the chain that it names.
+    written: u32,
 }
 
 impl SplitDriver {
@@ -77,10 +93,23 @@ impl SplitDriver {
             next_used: 0,
             seen_used: 0,
             event_idx: features.event_idx,
+            in_order: None,
             fault: None,
             free: (0..size).rev().collect(),
             slots: vec![Slot::default(); usize::from(size)].into_boxed_slice(),
         })
+    }
+
+    /// From now on the device uses chains in order (VIRTIO_F_IN_ORDER was agreed on): one used entry may speak of several.
+    /// Chains that it does not name count as written in full (virtio 1.3 §2.7.9). It is the caller's to make chains
+    /// available in the order of their descriptors.
+    ///
+    /// # Panics
+    /// If chains were added already.
+    pub fn expect_in_order(&mut self) {
+        assert!(self.next_avail == 0, "{} chains were added before the order was agreed on", self.next_avail);
+        let heads = vec![0; usize::from(self.size())].into_boxed_slice();
+        self.in_order = Some(InOrder { heads, left: 0, written: 0 });
     }
 
     /// Number of descriptors.
@@ -125,7 +154,7 @@ impl SplitDriver {
     /// If there is no segment.
     pub fn add(&mut self, segments: &[Segment], token: usize) -> Result<u16, Full> {
         let head = self.write_chain(segments)?;
-        self.own(head, segments.len(), token, false);
+        self.own(head, segments.len(), segments, token, false);
         self.make_available(head);
         Ok(head)
     }
@@ -146,7 +175,7 @@ impl SplitDriver {
         token: usize,
     ) -> Result<u16, Full> {
         let head = self.write_indirect(segments, table_addr, table)?;
-        self.own(head, 1, token, false);
+        self.own(head, 1, segments, token, false);
         self.make_available(head);
         Ok(head)
     }
@@ -160,7 +189,7 @@ impl SplitDriver {
     /// If there is no segment.
     pub fn prepare(&mut self, segments: &[Segment], token: usize) -> Result<PreparedChain, Full> {
         let head = self.write_chain(segments)?;
-        self.own(head, segments.len(), token, true);
+        self.own(head, segments.len(), segments, token, true);
         Ok(PreparedChain { head })
     }
 
@@ -179,7 +208,7 @@ impl SplitDriver {
         token: usize,
     ) -> Result<PreparedChain, Full> {
         let head = self.write_indirect(segments, table_addr, table)?;
-        self.own(head, 1, token, true);
+        self.own(head, 1, segments, token, true);
         Ok(PreparedChain { head })
     }
 
@@ -234,7 +263,10 @@ impl SplitDriver {
         if self.seen_used == self.next_used && !self.look_for_used() {
             return None;
         }
-        let (id, written) = self.rings.used_element(self.next_used);
+        let (id, written) = match &self.in_order {
+            None => self.rings.used_element(self.next_used),
+            Some(_) => self.next_in_order()?,
+        };
         let in_flight = self.slots.get_mut(id as usize).filter(|slot| slot.in_flight);
         let Some(slot) = in_flight else {
             return self.broken_by(UsedFault::NotInFlight { head: id });
@@ -247,6 +279,28 @@ impl SplitDriver {
             self.free_chain(head);
         }
         Some(Used { token, head, written })
+    }
+
+    /// Head of the oldest chain and what was written into it. The caller knows that it was used.
+    #[inline(never)]
+    fn next_in_order(&mut self) -> Option<(u32, u32)> {
+        let mask = self.size() - 1;
+        let (next, seen) = (self.next_used, self.seen_used);
+        let order = self.in_order.as_mut()?;
+        let head_at = |index: u16| order.heads[usize::from(index & mask)];
+        if order.left == 0 {
+            let (id, written) = self.rings.used_element(next);
+            let ahead = seen.wrapping_sub(next);
+            let Some(skipped) = (0..ahead).find(|skipped| u32::from(head_at(next.wrapping_add(*skipped))) == id) else {
+                self.broken_by(UsedFault::NotInFlight { head: id });
+                return None;
+            };
+            (order.left, order.written) = (skipped + 1, written);
+        }
+        let head = order.heads[usize::from(next & mask)];
+        order.left -= 1;
+        let written = if order.left == 0 { order.written } else { self.slots[usize::from(head)].writable };
+        Some((head.into(), written))
     }
 
     #[inline(always)]
@@ -330,17 +384,26 @@ impl SplitDriver {
         Ok(head)
     }
 
-    fn own(&mut self, head: u16, descriptors: usize, token: usize, prepared: bool) {
+    fn own(&mut self, head: u16, descriptors: usize, segments: &[Segment], token: usize, prepared: bool) {
+        let writable = segments.iter().filter(|segment| segment.writable);
         let slot = &mut self.slots[usize::from(head)];
         slot.token = token;
         slot.descriptors = descriptors as u16; // as many as were free
+        slot.writable = writable.fold(0, |sum: u32, segment| sum.saturating_add(segment.len));
         slot.in_flight = !prepared;
         slot.prepared = prepared;
     }
 
     #[inline(always)]
     fn make_available(&mut self, head: u16) {
-        self.rings.set_avail_entry(self.next_avail, head);
+        // Where chains come back in order, the entry has the head already: a line that is not written stays in the device's
+        // cache. What a device that writes here does to itself is undone.
+        if self.rings.avail_entry(self.next_avail) != head {
+            self.rings.set_avail_entry(self.next_avail, head);
+        }
+        if let Some(order) = &mut self.in_order {
+            order.heads[usize::from(self.next_avail & (self.rings.size() - 1))] = head;
+        }
         self.next_avail = self.next_avail.wrapping_add(1);
     }
 

@@ -149,3 +149,46 @@ fn used_entry_that_is_not_in_flight_stops_the_driver() {
         assert!(!driver.enable_calls());
     }
 }
+
+#[test]
+fn used_entry_of_a_device_in_order_speaks_of_all_chains_before_it() {
+    let guest = Guest::new(8);
+    let mut driver = guest.driver();
+    driver.expect_in_order();
+    let chains: Vec<_> =
+        (0..8).map(|token| driver.prepare(&[Segment::writable(BUFFERS, 100 + token as u32)], token).unwrap()).collect();
+    let raw = driver.raw();
+    let mut used = 0u16;
+    // Batches of every size, across the end of the ring again and again, and beyond the wrap of the indices.
+    for round in 0..20_000 {
+        let batch = 1 + round % 7;
+        let heads: Vec<u16> = (0..batch).map(|k| used.wrapping_add(k) % 8).collect();
+        heads.iter().for_each(|head| driver.submit(&chains[usize::from(*head)]));
+        driver.publish();
+        let last = *heads.last().unwrap();
+        raw.set_used_element(used, last.into(), 7);
+        used = used.wrapping_add(batch);
+        raw.set_used_index(used);
+        for head in heads {
+            let written = if head == last { 7 } else { 100 + u32::from(head) };
+            let back = driver.pop_used().unwrap();
+            assert_eq!((back.head, back.token, back.written), (head, usize::from(head), written));
+        }
+        assert_eq!((driver.pop_used(), driver.fault(), driver.in_flight()), (None, None, 0));
+    }
+}
+
+#[test]
+fn used_entry_of_a_device_in_order_that_is_not_among_the_oldest_stops_the_driver() {
+    let guest = Guest::new(8);
+    let mut driver = guest.driver();
+    driver.expect_in_order();
+    for token in 0..3 {
+        driver.add(&[Segment::writable(BUFFERS, 1)], token).unwrap();
+    }
+    driver.publish();
+    driver.raw().set_used_element(0, 2, 0);
+    driver.raw().set_used_index(2);
+    assert_eq!(driver.pop_used(), None, "two are used, and this is the third");
+    assert_eq!(driver.fault(), Some(UsedFault::NotInFlight { head: 2 }));
+}

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use reactor::affinity;
 use serde::Serialize;
 
+use crate::ring::{self, Ring};
 use crate::size;
 
 /// What to run, and against what.
@@ -102,17 +103,6 @@ pub enum Rw {
     Write,
 }
 
-/// Ring formats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[value(rename_all = "lower")]
-pub enum Ring {
-    /// Split virtqueues (virtio 1.3 §2.7).
-    Split,
-    /// Packed virtqueues (virtio 1.3 §2.8).
-    Packed,
-}
-
 impl Args {
     /// Checks what needs no device.
     ///
@@ -120,11 +110,8 @@ impl Args {
     /// Names the option, its value and the bound.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let Args { bs, qd, queue_size, time, .. } = *self;
-        if self.ring == Ring::Packed {
-            bail!("--ring packed: packed rings are not built into this version, only split");
-        }
+        ring::check(self.ring, queue_size)?;
         ensure!(self.socket.is_some() || self.null_responder, "--socket: is needed, or --null-responder");
-        ensure!(queue_size.is_power_of_two(), "--queue-size {queue_size}: must be a power of two");
         let bounds = SECTOR..=BS_MAX;
         ensure!(bounds.contains(&bs) && bs.is_multiple_of(SECTOR), "--bs {bs}: must be a multiple of 512 up to 1g");
         let most = queue_size / self.descriptors_per_command();
@@ -147,10 +134,10 @@ impl Args {
     /// How a ring could hold more.
     fn advice(&self) -> String {
         let wanted = (u32::from(self.qd) * u32::from(self.descriptors_per_command())).next_power_of_two();
-        match (wanted <= QUEUE_SIZE_MAX, self.indirect) {
+        match (wanted <= ring::SIZE_MAX, self.indirect) {
             (true, true) => format!("make --queue-size {wanted}"),
             (true, false) => format!("make --queue-size {wanted} or use --indirect"),
-            (false, _) => format!("a ring has at most {QUEUE_SIZE_MAX} descriptors"),
+            (false, _) => format!("a ring has at most {} descriptors", ring::SIZE_MAX),
         }
     }
 
@@ -177,8 +164,6 @@ impl Rw {
     }
 }
 
-/// virtio 1.3 §2.7.
-const QUEUE_SIZE_MAX: u32 = 32768;
 /// The smallest block there is.
 const SECTOR: u64 = 512;
 /// One descriptor holds the data of one command.

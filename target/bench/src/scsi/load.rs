@@ -1,26 +1,24 @@
 //! The thread that drives the rings: phases, time, and the loop over all queues. It takes no lock, and makes no system
 //! call but kicks (and sleeps, if it is to wait for interrupts). What is sent is the work's business.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reactor::Tsc;
-use rustix::event::{PollFd, PollFlags};
-use rustix::time::{ClockId, clock_gettime};
 use virtqueue::UsedFault;
 
 use super::Args;
-use super::board::{Board, Order, Phase};
 use super::cdb::Direction;
 use super::disk::Range;
-use super::link::{self, RingFds};
-use super::meter::Meter;
 use super::pattern::{Numbers, Pattern};
 use super::queue::Queue;
 use super::reply::Tally;
 use super::verify::{Findings, Verified};
 use super::work::{Bounded, Plain, Work};
+use crate::board::{Board, Order, Phase};
+use crate::link::RingFds;
+use crate::meter::Meter;
+use crate::stage::{SLEEPING_TICK, Sleeper, Stage, TICK, cpu_time, ticks};
 
 /// All queues and what is measured on them.
 pub(super) struct Load<'a> {
@@ -77,25 +75,6 @@ pub(super) enum Halt {
     Fault { queue: usize, fault: UsedFault },
 }
 
-/// How far a phase is.
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    /// Goes on as long as there is work.
-    Untimed,
-    WarmingUp {
-        until: Tsc,
-    },
-    Measuring {
-        since: Tsc,
-        until: Tsc,
-    },
-    /// Nothing more is sent.
-    Draining,
-}
-
-/// What a thread sleeps on that waits for interrupts.
-struct Sleeper<'a>(Vec<PollFd<'a>>);
-
 impl<'a> Load<'a> {
     pub(super) fn new(
         args: &'a Args,
@@ -105,11 +84,7 @@ impl<'a> Load<'a> {
         queues: Vec<Queue>,
         fds: &'a [Arc<RingFds>],
     ) -> Load<'a> {
-        let sleeper = args.interrupt.then(|| {
-            let calls = fds.iter().map(|fds| PollFd::new(&fds.call, PollFlags::IN));
-            let wake = PollFd::from_borrowed_fd(board.wake.as_fd(), PollFlags::IN);
-            Sleeper(calls.chain([wake]).collect())
-        });
+        let sleeper = args.interrupt.then(|| Sleeper::new(fds, board));
         Load {
             args,
             range,
@@ -281,40 +256,9 @@ impl<'a> Load<'a> {
     fn sleep(&mut self, now: Tsc) {
         // Calls are wanted on every ring before any of them is relied on.
         let back = self.queues.iter_mut().fold(false, |back, queue| queue.enable_calls() | back);
-        if !back && let Some(Sleeper(fds)) = &mut self.sleeper {
-            // Its only error is want of kernel memory, and then this polls.
-            let _ = link::wait(fds, Duration::from_nanos(Tsc::nanos(self.next_tick - now)));
+        if !back && let Some(sleeper) = &mut self.sleeper {
+            sleeper.sleep(self.next_tick - now);
         }
         self.queues.iter_mut().for_each(Queue::disable_calls);
     }
 }
-
-impl Stage {
-    #[inline(always)]
-    fn sends(self) -> bool {
-        !matches!(self, Stage::Draining)
-    }
-
-    /// When it ends by itself.
-    fn until(self) -> Tsc {
-        match self {
-            Stage::WarmingUp { until } | Stage::Measuring { until, .. } => until,
-            Stage::Untimed | Stage::Draining => Tsc(u64::MAX),
-        }
-    }
-}
-
-fn ticks(time: Duration) -> u64 {
-    Tsc::ticks(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// Processor time of the calling thread.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-/// How often a polling thread looks up from its rings.
-const TICK: Duration = Duration::from_millis(1);
-/// The same for one that sleeps.
-const SLEEPING_TICK: Duration = Duration::from_millis(50);

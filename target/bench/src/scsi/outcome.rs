@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::disk::Range;
 use super::load::Report;
-use super::meter::Latency;
 use super::{Args, Ring, Rw};
+use crate::meter::{Latency, rounded};
 
 /// The result of a run. Its JSON form is one object with these names; `asked` is part of that object.
 #[derive(Clone, Debug, Serialize)]
@@ -225,11 +225,6 @@ impl fmt::Display for Asked {
             None => f.write_str("null responder"),
         }
     }
-}
-
-/// As many digits behind the point as `unit` has zeros.
-fn rounded(value: f64, unit: f64) -> f64 {
-    if value.is_finite() { (value * unit).round() / unit } else { 0.0 }
 }
 
 #[cfg(test)]

@@ -14,13 +14,14 @@ use virtio_scsi::wire::{REQUEST_LEN, RESPONSE_LEN};
 use super::Args;
 use super::cdb::{self, Direction, LbaWidth};
 use super::disk::Range;
-use super::layout::{Layout, Memory};
+use super::layout::Layout;
 use super::lines::{Lines, SLOT_LEN, SlotLines};
-use super::link::RingFds;
-use super::meter::Meter;
 use super::pattern::Io;
 use super::reply::{self, Failure, Tally};
 use super::work::{SlotData, Work};
+use crate::link::RingFds;
+use crate::memory::Memory;
+use crate::meter::Meter;
 
 /// A request queue and its commands.
 #[derive(Debug)]

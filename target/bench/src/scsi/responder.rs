@@ -1,78 +1,21 @@
-//! The null responder: a thread that answers every command at once with GOOD and touches no data. What a run against it
-//! reaches is the ceiling of the load generator itself; there is no vhost-user and no SCSI in it.
+//! What the null responder answers: GOOD to every command at once, without touching data.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use guest_memory::{Mapping, MemTable};
-use reactor::affinity;
 use virtio_scsi::wire::RESPONSE_HEADER_LEN;
 use virtqueue::split::SplitDevice;
 use virtqueue::{ChainBatch, Features};
 
-use super::Args;
-use super::layout::{FIRST_REQUEST_RING, Layout, Memory};
-use crate::cores;
-
-/// The running thread; it ends when this is dropped.
-#[derive(Debug)]
-pub(super) struct Responder {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
+use super::layout::{FIRST_REQUEST_RING, Layout};
+use crate::memory::Memory;
 
 /// The device side of the request rings.
 pub(super) struct Device {
     queues: Vec<SplitDevice>,
     table: MemTable,
     batch: ChainBatch,
-}
-
-impl Responder {
-    /// Starts the thread on the request rings of the layout.
-    ///
-    /// # Errors
-    /// The load generator is pinned, and there is no other core.
-    pub(super) fn start(args: &Args, memory: &Memory, layout: &Layout) -> anyhow::Result<Responder> {
-        let core = match (args.responder_core, args.core) {
-            (Some(core), _) => Some(core),
-            (None, Some(taken)) => Some(other_core(taken)?),
-            (None, None) => None,
-        };
-        let mut device = Device::new(memory, layout)?;
-        let over = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&over);
-        let body = move || {
-            if let Some(core) = core
-                && let Err(error) = cores::pin(core)
-            {
-                eprintln!("null responder: {error}");
-            }
-            while !until.load(Ordering::Relaxed) {
-                device.poll();
-            }
-        };
-        let thread = thread::Builder::new().name("null-responder".to_owned()).spawn(body).context("null responder")?;
-        Ok(Responder { over, thread: Some(thread) })
-    }
-}
-
-impl Drop for Responder {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // It has said by itself why it panicked, if it did.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn other_core(taken: usize) -> anyhow::Result<usize> {
-    let allowed = affinity::allowed()?;
-    let other = allowed.iter().copied().find(|core| *core != taken);
-    other.with_context(|| format!("--core {taken}: the null responder needs another core, there is only this one"))
 }
 
 impl Device {
@@ -113,30 +56,3 @@ impl Device {
 
 /// Chains answered at once.
 const BATCH: usize = 32;
-
-#[cfg(test)]
-mod tests {
-    use super::super::args::tests::parse;
-    use super::*;
-
-    #[test]
-    fn responder_without_a_core_of_its_own_is_an_error_naming_it() {
-        let allowed = affinity::allowed().unwrap();
-        match (other_core(allowed[0]), allowed.get(1)) {
-            (Ok(core), Some(second)) => assert_eq!(core, *second),
-            (Err(error), None) => assert!(error.to_string().contains("needs another core")),
-            (found, _) => panic!("{found:?} of {allowed:?}"),
-        }
-    }
-
-    #[test]
-    fn responder_dropped_ends_its_thread() {
-        let args = parse("--null-responder").unwrap();
-        let layout = Layout::new(&args);
-        let memory = Memory::create(layout.len).unwrap();
-        let responder = Responder::start(&args, &memory, &layout).unwrap();
-        let over = Arc::downgrade(&responder.over);
-        drop(responder);
-        assert!(over.upgrade().is_none(), "the thread has let go of its half");
-    }
-}

@@ -1,19 +1,15 @@
 //! A small vhost-user-scsi device for tests: a disk in memory behind a real socket and real rings, which does to chosen
-//! commands what no device should. It follows the standards where it is not told otherwise, and is in no hurry.
+//! commands what no device should. It follows the standards where it is not told otherwise.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::{self, JoinHandle};
+use std::path::Path;
 
-use guest_memory::{GuestSlice, Mapping, MemTable};
-use std::os::fd::AsFd;
-use vhost_user::Notifier;
-use vhost_user::connection::{Answer, Backend, EffectError, Listener, Stop, serve};
+use guest_memory::{GuestSlice, MemTable};
 use vhost_user::message::protocol;
-use vhost_user::session::{DeviceInfo, Effect, RingConfig, Session};
+use vhost_user::session::DeviceInfo;
 use virtio_scsi::wire::{ConfigSpace, feature};
-use virtqueue::split::SplitDevice;
-use virtqueue::{ChainBatch, Features, RingAddresses, SplitLayout};
+use virtqueue::ChainBatch;
+
+use crate::testing::{self, Behaviour, Ring, Side, Wires};
 
 /// What happens to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,31 +45,13 @@ pub(super) struct Seen {
 pub(super) type Script = Box<dyn FnMut(Seen) -> Twist + Send>;
 
 /// A device that listens on a socket until it is dropped.
-pub(super) struct Device {
-    path: PathBuf,
-    state: Arc<Mutex<State>>,
-    stop: Stop,
-    threads: Vec<JoinHandle<()>>,
-    _directory: tempfile::TempDir,
-}
+pub(super) struct Device(testing::Device);
 
-/// What the connection and the poller share.
-struct State {
+/// The disk.
+struct Disk {
     script: Script,
-    features: u64,
-    table: Arc<MemTable>,
-    rings: Vec<Ring>,
-    disk: Vec<u8>,
+    bytes: Vec<u8>,
     transfers: u64,
-    stopped: usize,
-}
-
-#[derive(Default)]
-struct Ring {
-    queue: Option<SplitDevice>,
-    enabled: bool,
-    call: Option<Notifier>,
-    err: Option<Notifier>,
 }
 
 pub(super) const BLOCK: usize = 512;
@@ -87,32 +65,8 @@ const QUEUE_SIZE_MAX: u16 = 256;
 
 impl Device {
     pub(super) fn start(script: impl FnMut(Seen) -> Twist + Send + 'static) -> Device {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
-        let listener = Listener::bind(&path).unwrap();
-        let stop = Stop::new().unwrap();
-        let state = Arc::new(Mutex::new(State::new(Box::new(script))));
-        let connection = {
-            let (stop, mut backend) = (stop.clone(), Shared(Arc::clone(&state)));
-            thread::spawn(move || {
-                while let Ok(Some(stream)) = listener.accept(&stop) {
-                    serve(stream, Session::new(info()), &mut backend, &stop);
-                    backend.lock().hang_up();
-                }
-            })
-        };
-        let poller = {
-            let (stop, shared) = (stop.clone(), Shared(Arc::clone(&state)));
-            thread::spawn(move || {
-                while !stop.requested() {
-                    if shared.lock().poll() {
-                        stop.request();
-                    }
-                    thread::yield_now();
-                }
-            })
-        };
-        Device { path, state, stop, threads: vec![connection, poller], _directory: directory }
+        let disk = Disk { script: Box::new(script), bytes: vec![0; BLOCKS as usize * BLOCK], transfers: 0 };
+        Device(testing::Device::start(info(), Side::Server, disk))
     }
 
     pub(super) fn honest() -> Device {
@@ -120,21 +74,12 @@ impl Device {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// Rings that were stopped one by one.
     pub(super) fn stopped(&self) -> usize {
-        self.state.lock().unwrap().stopped
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        self.stop.request();
-        for thread in self.threads.drain(..) {
-            thread.join().unwrap();
-        }
+        self.0.stopped()
     }
 }
 
@@ -149,110 +94,35 @@ fn info() -> DeviceInfo {
     }
 }
 
-struct Shared(Arc<Mutex<State>>);
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
-    }
-}
-
-impl Backend for Shared {
-    fn perform(&mut self, effect: Effect) -> Result<Answer, EffectError> {
-        let mut state = self.lock();
-        match effect {
-            Effect::SetFeatures(features) => state.features = features,
-            Effect::SetMemTable(regions) => {
-                let map =
-                    |(config, fd): &(_, std::os::fd::OwnedFd)| Arc::new(Mapping::map(fd.as_fd(), config).unwrap());
-                state.table = Arc::new(MemTable::new(regions.iter().map(map).collect()).unwrap());
-            }
-            Effect::StartRing { index, config, .. } => state.start(index, config),
-            Effect::StopRing { index } => {
-                state.stopped += 1;
-                let queue = state.rings[usize::from(index)].queue.take().unwrap();
-                return Ok(Answer::Base(queue.next_avail().into()));
-            }
-            Effect::EnableRing { index, enabled } => state.rings[usize::from(index)].enabled = enabled,
-            Effect::SetCall { index, fd } => state.rings[usize::from(index)].call = fd.map(Notifier::new),
-            Effect::SetErr { index, fd } => state.rings[usize::from(index)].err = fd.map(Notifier::new),
-            other => return Err(EffectError::new(format!("{other:?}"))),
-        }
-        Ok(Answer::Done)
+impl Behaviour for Disk {
+    /// Serves what is on the request rings.
+    fn poll(&mut self, wires: &mut Wires) -> bool {
+        let mut batch = ChainBatch::new(8, 64);
+        let Wires { table, rings, .. } = wires;
+        rings[2..].iter_mut().any(|ring| self.poll_ring(ring, table, &mut batch))
     }
 
     fn config(&self) -> Vec<u8> {
         let num_queues = REQUEST_QUEUES.into();
         ConfigSpace { num_queues, seg_max: 126, max_sectors: 128, cmd_per_lun: 64 }.bytes().to_vec()
     }
-
-    fn needs_reset(&self) -> bool {
-        false
-    }
 }
 
-impl State {
-    fn new(script: Script) -> State {
-        State {
-            script,
-            features: 0,
-            table: Arc::default(),
-            rings: (0..QUEUES).map(|_| Ring::default()).collect(),
-            disk: vec![0; BLOCKS as usize * BLOCK],
-            transfers: 0,
-            stopped: 0,
-        }
-    }
-
-    fn hang_up(&mut self) {
-        self.rings.fill_with(Ring::default);
-    }
-
-    fn start(&mut self, index: u16, config: RingConfig) {
-        let part = |addr, len| self.table.translate_user(addr, len).unwrap();
-        let areas = RingAddresses {
-            desc: part(config.desc_user, SplitLayout::desc_len(config.size)),
-            avail: part(config.avail_user, SplitLayout::avail_len(config.size)),
-            used: part(config.used_user, SplitLayout::used_len(config.size)),
-        };
-        let features = Features { event_idx: self.features & feature::EVENT_IDX != 0 };
-        let mut queue = SplitDevice::new(config.size, areas, config.base as u16, features).unwrap();
-        queue.disable_notifications();
-        self.rings[usize::from(index)].queue = Some(queue);
-    }
-
-    /// Serves what is on the request rings; true if the connection is to be closed.
-    fn poll(&mut self) -> bool {
-        let mut batch = ChainBatch::new(8, 64);
-        for index in 2..self.rings.len() {
-            let mut ring = std::mem::take(&mut self.rings[index]);
-            let close = self.poll_ring(&mut ring, &mut batch);
-            self.rings[index] = ring;
-            if close {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn poll_ring(&mut self, ring: &mut Ring, batch: &mut ChainBatch) -> bool {
-        let Some(queue) = ring.queue.as_mut().filter(|_| ring.enabled) else { return false };
-        queue.pop(&Arc::clone(&self.table), 8, batch);
+impl Disk {
+    fn poll_ring(&mut self, ring: &mut Ring, table: &MemTable, batch: &mut ChainBatch) -> bool {
+        let Some(queue) = ring.running() else { return false };
+        queue.pop(table, 8, batch);
         for chain in batch.chains() {
             let (readable, writable) = (batch.readable(chain), batch.writable(chain));
             let header: [u8; 51] = readable[0].read_array().unwrap();
             match self.serve(&header, readable.get(1).copied(), writable) {
                 Twist::Close => return true,
-                Twist::Break => {
-                    ring.err.as_ref().unwrap().signal();
-                }
+                Twist::Break => ring.report_broken(),
                 Twist::Hang => {}
-                _ => queue.complete(chain.head, chain.writable_bytes as u32),
+                _ => ring.queue.as_mut().unwrap().complete(chain.head, chain.writable_bytes as u32),
             }
         }
-        if queue.publish() {
-            ring.call.as_ref().unwrap().signal();
-        }
+        ring.publish();
         false
     }
 
@@ -300,11 +170,11 @@ impl State {
             }
             0x28 | 0x88 => {
                 let slice = data_in.unwrap();
-                slice.write(&self.disk[at..at + slice.len()]);
+                slice.write(&self.bytes[at..at + slice.len()]);
             }
             0x2a | 0x8a => {
                 let slice = data_out.unwrap();
-                slice.read(&mut self.disk[at..at + slice.len()]);
+                slice.read(&mut self.bytes[at..at + slice.len()]);
             }
             _ => {}
         }

@@ -3,8 +3,11 @@
 use serde::Serialize;
 
 use super::bdev::{Bdev, BdevKind, Delay, Fault, Geometry};
+use super::dpdk::Dpdk;
 use super::file::File;
 use super::lun::Lun;
+use super::net::Net;
+use super::port::{DpdkPort, Loopback, Port, PortKind, Switch};
 use super::scsi::Controller;
 use super::words::{Cache, Idle, Mode, OnCmdPerLun, OnMaxSectors};
 use super::{Config, Metrics, Reactor};
@@ -16,6 +19,9 @@ pub(super) fn to_toml(config: &Config) -> String {
         metrics: MetricsText::from(&config.metrics),
         bdev: config.bdevs.iter().map(BdevText::from).collect(),
         scsi: config.controllers.iter().map(ControllerText::from).collect(),
+        dpdk: DpdkText::from(&config.dpdk),
+        port: config.ports.iter().map(PortText::from).collect(),
+        net: config.nets.iter().map(NetText::from).collect(),
     };
     toml::to_string(&document).expect("strings, numbers and tables are all TOML")
 }
@@ -28,6 +34,11 @@ struct Document<'c> {
     bdev: Vec<BdevText<'c>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     scsi: Vec<ControllerText<'c>>,
+    dpdk: DpdkText<'c>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    port: Vec<PortText<'c>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    net: Vec<NetText<'c>>,
 }
 
 #[derive(Serialize)]
@@ -190,6 +201,129 @@ impl<'c> From<&'c Lun> for LunText<'c> {
             revision: &lun.identity.revision,
             serial: &lun.identity.serial,
             wwn: lun.identity.wwn.to_string(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct DpdkText<'c> {
+    eal_args: &'c [String],
+}
+
+impl<'c> From<&'c Dpdk> for DpdkText<'c> {
+    fn from(dpdk: &'c Dpdk) -> Self {
+        Self { eal_args: &dpdk.eal_args }
+    }
+}
+
+/// The keys of every kind; those that a kind has not are left out.
+#[derive(Serialize)]
+struct PortText<'c> {
+    name: &'c str,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtu: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rx_descriptors: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tx_descriptors: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mbufs: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    promiscuous: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offloads: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    depth: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uplink: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table_size: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_table_size: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ageing_s: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    poller: Option<usize>,
+}
+
+impl<'c> From<&'c Port> for PortText<'c> {
+    fn from(port: &'c Port) -> Self {
+        let text = Self {
+            name: &port.name,
+            kind: port.kind.as_str(),
+            device: None,
+            mtu: None,
+            rx_descriptors: None,
+            tx_descriptors: None,
+            mbufs: None,
+            promiscuous: None,
+            offloads: None,
+            depth: None,
+            uplink: None,
+            table_size: None,
+            device_table_size: None,
+            ageing_s: None,
+            poller: None,
+        };
+        match &port.kind {
+            PortKind::Dpdk(DpdkPort { device, mtu, rx_descriptors, tx_descriptors, mbufs, promiscuous, offloads }) => {
+                Self {
+                    device: Some(device),
+                    mtu: Some(*mtu),
+                    rx_descriptors: Some(*rx_descriptors),
+                    tx_descriptors: Some(*tx_descriptors),
+                    mbufs: *mbufs,
+                    promiscuous: Some(*promiscuous),
+                    offloads: Some(*offloads),
+                    ..text
+                }
+            }
+            PortKind::Loopback(Loopback { depth }) => Self { depth: Some(*depth), ..text },
+            PortKind::Switch(Switch { uplink, table_size, device_table_size, ageing_s, poller }) => Self {
+                uplink: uplink.as_deref(),
+                table_size: Some(*table_size),
+                device_table_size: Some(*device_table_size),
+                ageing_s: Some(*ageing_s),
+                poller: Some(*poller),
+                ..text
+            },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct NetText<'c> {
+    name: &'c str,
+    socket: String,
+    mode: Mode,
+    queue_pairs: u16,
+    queue_size_max: u16,
+    pollers: &'c [usize],
+    port: &'c str,
+    mac: String,
+    mtu: u16,
+    offloads: bool,
+    isolated: bool,
+}
+
+impl<'c> From<&'c Net> for NetText<'c> {
+    fn from(net: &'c Net) -> Self {
+        Self {
+            name: &net.name,
+            // A path that was read from TOML is UTF-8.
+            socket: net.socket.to_string_lossy().into_owned(),
+            mode: net.mode,
+            queue_pairs: net.queue_pairs,
+            queue_size_max: net.queue_size_max,
+            pollers: &net.pollers,
+            port: &net.port,
+            mac: net.mac.to_string(),
+            mtu: net.mtu,
+            offloads: net.offloads,
+            isolated: net.isolated,
         }
     }
 }

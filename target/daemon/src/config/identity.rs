@@ -100,7 +100,7 @@ pub fn stable_hash(controller: &Name, bdev: &Name) -> u64 {
 }
 
 /// 64-bit FNV-1a. Written out here because no library's hasher promises to stay the same.
-fn fnv_1a(bytes: impl Iterator<Item = u8>) -> u64 {
+pub(super) fn fnv_1a(bytes: impl Iterator<Item = u8>) -> u64 {
     const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     bytes.fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))

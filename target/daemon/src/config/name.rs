@@ -1,4 +1,4 @@
-//! The names operators give to block devices and controllers. Whether a name is taken is checked by the sections.
+//! The names operators give to block devices, ports, controllers and net devices. Whether a name is taken is checked by the sections.
 
 use std::borrow::Borrow;
 use std::fmt;

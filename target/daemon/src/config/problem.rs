@@ -166,6 +166,36 @@ pub enum Reason {
         /// The names along the cycle.
         chain: String,
     },
+    /// A port that is not configured.
+    #[error("there is no [[port]] of this name; known: {known}")]
+    NoSuchPort {
+        /// The names that exist, separated by commas; or "none".
+        known: String,
+    },
+    /// A second user of a port that takes one.
+    #[error("this port is already used by {first}; a port of kind \"dpdk\" takes one net device, or one switch")]
+    PortTaken {
+        /// Key path and line of the first user.
+        first: String,
+    },
+    /// Switches one behind the other, or in a ring.
+    #[error("a switch cannot be the uplink of a switch")]
+    UplinkIsASwitch,
+    /// A kind of port that needs a library which this program was built without.
+    #[error("this ringside was built without dpdk (its cargo feature \"dpdk\")")]
+    WithoutDpdk,
+    /// Not an Ethernet address.
+    #[error("must be six bytes in hexadecimal with colons, as 52:54:00:00:00:01")]
+    NotAMac,
+    /// An address of a group.
+    #[error("must not be the address of a group: its first byte is odd")]
+    MacIsAGroup,
+    /// The address of nobody.
+    #[error("must not be all zeros")]
+    MacIsZero,
+    /// A key that means something on a switch only.
+    #[error("needs a port of kind \"switch\"")]
+    IsolatedWithoutASwitch,
     /// A list that needs at least one entry.
     #[error("must not be empty")]
     Empty,
@@ -189,7 +219,7 @@ pub enum Reason {
     /// Not a world wide name.
     #[error("must be \"naa.\" and 16 hex digits starting with 2, 3 or 5, or 32 starting with 6")]
     NotAWwn,
-    /// A path that the kernel cannot take.
+    /// A path or an argument that C has no way to take.
     #[error("must not contain a NUL character")]
     NulInPath,
     /// Not a plan of what fails when.

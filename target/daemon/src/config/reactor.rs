@@ -17,7 +17,7 @@ pub struct Reactor {
 }
 
 /// Core numbers that `sched_setaffinity(2)` can name with the usual mask of 1024 bits.
-const CORES: RangeInclusive<u16> = 0..=1023;
+pub(super) const CORES: RangeInclusive<u16> = 0..=1023;
 
 /// Reads `[reactor]`. The cores come also on their own, because the controllers' pollers are checked against them.
 pub(super) fn read(root: &mut Section<'_>, problems: &mut Problems) -> (Option<Reactor>, Option<Vec<usize>>) {

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod net;
+
 /// Two disks and a controller, lines 1 to 11. Sections behind it begin at line 12.
 const BASE: &str = "\
 [[bdev]]
@@ -54,6 +56,8 @@ fn config_empty_text_gives_every_default() {
     assert_eq!(config.metrics.listen.to_string(), "127.0.0.1:9464");
     assert_eq!(config.bdevs, []);
     assert_eq!(config.controllers, []);
+    assert_eq!(config.dpdk.eal_args, [""; 0]);
+    assert_eq!((config.ports, config.nets), (vec![], vec![]));
 }
 
 #[test]
@@ -173,13 +177,16 @@ fn config_embedded_has_its_socket_in_the_run_dir() {
         controller.luns.iter().map(|lun| (lun.lun, config.bdev(&lun.bdev).unwrap().kind.as_str())).collect();
     assert_eq!(luns, [(0, "malloc"), (1, "null")]);
     assert_eq!(config.geometry("disk0").unwrap().size, ByteSize::new(536_870_912));
+    let net = config.net("vm0net").unwrap();
+    assert_eq!(net.socket, Path::new("/tmp/a \"b\" \\c/vm0net.sock"));
+    assert_eq!(config.port(&net.port).unwrap().kind.as_str(), "loopback");
 }
 
 #[test]
 fn config_embedded_with_a_long_run_dir_names_the_socket() {
     let errors = Config::embedded(&"x".repeat(100)).unwrap_err().to_string();
     assert!(errors.starts_with("embedded defaults:"), "{errors}");
-    assert!(errors.ends_with("must be at most 107 bytes, is 109"), "{errors}");
+    assert!(errors.contains("must be at most 107 bytes, is 109"), "{errors}");
 }
 
 #[test]
@@ -211,9 +218,11 @@ fn syntax_errors_are_all_reported_with_their_lines() {
 #[test]
 fn unknown_keys_are_refused_at_every_level() {
     refused(&[
-        ("core = 1\n", "f:1: core: unknown key; known here: reactor, metrics, bdev, scsi"),
-        ("\n[rpc]\nsocket = '/x'\n", "f:2: rpc: unknown key; known here: reactor, metrics, bdev, scsi"),
-        ("[[net]]\nname = 'n'\n", "f:1: net: unknown key; known here: reactor, metrics, bdev, scsi"),
+        ("core = 1\n", "f:1: core: unknown key; known here: reactor, metrics, bdev, scsi, dpdk, port, net"),
+        (
+            "\n[rpc]\nsocket = '/x'\n",
+            "f:2: rpc: unknown key; known here: reactor, metrics, bdev, scsi, dpdk, port, net",
+        ),
         ("[reactor]\ncore = [0]\n", "f:2: reactor.core: unknown key; known here: cores, idle"),
         ("[metrics]\nport = 1\n", "f:2: metrics.port: unknown key; known here: listen"),
         (
@@ -664,7 +673,7 @@ f:7: scsi[0].lun[0].bdev = 'disk9': there is no [[bdev]] of this name; known: di
 f:8: scsi[0].lun[0].serial = '': must not be empty
 f:10: reactor.cores[1] = 0: already used by reactor.cores[0] (line 10)
 f:14: bdev[0].size = 1: must be a multiple of block_size (512 bytes)
-f:15: ctl: unknown key; known here: reactor, metrics, bdev, scsi";
+f:15: ctl: unknown key; known here: reactor, metrics, bdev, scsi, dpdk, port, net";
     assert_eq!(problems(text), expected);
 }
 

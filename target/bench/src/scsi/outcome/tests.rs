@@ -2,10 +2,10 @@
 
 use super::super::args::tests::parse;
 use super::super::load::{Halt, Window};
-use super::super::meter::Meter;
 use super::super::reply::{Failure, Tally};
 use super::super::verify::Findings;
 use super::*;
+use crate::meter::Meter;
 
 const RANGE: Range = Range { block_size: 512, blocks_per_piece: 8, pieces: 131_072 };
 

@@ -11,7 +11,7 @@ use signal_hook::low_level;
 
 /// The signals, for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     receiver: UnixStream,
     registered: Vec<SigId>,
 }
@@ -19,7 +19,7 @@ pub(super) struct Signals {
 impl Signals {
     /// # Errors
     /// The process may open no more descriptors.
-    pub(super) fn install() -> io::Result<Signals> {
+    pub(crate) fn install() -> io::Result<Signals> {
         let (receiver, sender) = UnixStream::pair()?;
         let mut signals = Signals { receiver, registered: Vec::new() };
         for signal in [SIGINT, SIGTERM] {
@@ -50,8 +50,8 @@ mod tests {
 
     use rustix::event::{PollFd, PollFlags};
 
-    use super::super::link::wait;
     use super::*;
+    use crate::link::wait;
 
     #[test]
     fn signals_of_either_kind_make_it_readable_any_number_of_times() {

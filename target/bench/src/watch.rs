@@ -8,20 +8,30 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::Args;
-use super::board::{Board, Order, Phase};
-use super::link::{self, Link, Trouble};
+use crate::board::{Board, Order, Phase};
+use crate::link::{self, Link, Trouble};
+
+/// What a load is watched for, and how its progress is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Watched<'a> {
+    /// How long nothing may come back while something is in flight.
+    pub stall_timeout: Duration,
+    /// Progress is for terminals only.
+    pub terse: bool,
+    /// What is told of what comes back in a second.
+    pub rates: &'a dyn Fn(f64) -> String,
+}
 
 /// How a load came to its end, as seen from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// Its time was over, or it halted by itself.
     ByItself,
     /// The user wanted it.
     Interrupted,
     /// The device cannot go on.
     Trouble(Trouble),
-    /// No command came back for this long, which is as long as is allowed.
+    /// Nothing came back for this long, which is as long as is allowed.
     Stalled(Duration),
 }
 
@@ -29,16 +39,16 @@ pub(super) enum Ended {
 ///
 /// # Errors
 /// Those of `poll`.
-pub(super) fn watch(
-    args: &Args,
+pub(crate) fn watch(
+    watched: Watched<'_>,
     board: &Board,
     link: Option<&Link>,
     interrupt: BorrowedFd<'_>,
 ) -> anyhow::Result<Ended> {
     let mut ended = Ended::ByItself;
-    let mut stall = StallClock::new(args.stall_timeout);
-    let mut progress = Progress::new(args);
-    let period = PERIOD.min(args.stall_timeout / 4);
+    let mut stall = StallClock::new(watched.stall_timeout);
+    let mut progress = Progress::new(watched);
+    let period = PERIOD.min(watched.stall_timeout / 4);
     loop {
         let mut fds = vec![PollFd::from_borrowed_fd(board.finished.as_fd(), PollFlags::IN)];
         if !ended.is_forced() {
@@ -56,7 +66,7 @@ pub(super) fn watch(
         }
         if !ended.is_forced() {
             // Being interrupted does not protect from a device that has gone or stopped answering.
-            if let Some(trouble) = Link::trouble(&fds[1..device_end]) {
+            if let Some(trouble) = link.and_then(|link| link.trouble(&fds[1..device_end])) {
                 ended = Ended::Trouble(trouble);
             } else if stall.strikes(board) {
                 ended = Ended::Stalled(stall.timeout);
@@ -83,7 +93,7 @@ impl Ended {
     }
 }
 
-/// Strikes when commands are in flight and none comes back for too long.
+/// Strikes when something is in flight and nothing comes back for too long.
 #[derive(Debug)]
 struct StallClock {
     timeout: Duration,
@@ -112,25 +122,24 @@ impl StallClock {
 }
 
 /// A line once a second: over and over the same on a terminal, one after the other elsewhere.
-#[derive(Debug)]
-struct Progress {
+struct Progress<'a> {
     wanted: bool,
     terminal: bool,
-    bs: u64,
+    rates: &'a dyn Fn(f64) -> String,
     begun: Instant,
     told: Instant,
     completed: u64,
     line: String,
 }
 
-impl Progress {
-    fn new(args: &Args) -> Progress {
+impl<'a> Progress<'a> {
+    fn new(watched: Watched<'a>) -> Progress<'a> {
         let terminal = io::stderr().is_terminal();
         let now = Instant::now();
         Progress {
-            wanted: terminal || !args.json,
+            wanted: terminal || !watched.terse,
             terminal,
-            bs: args.bs,
+            rates: watched.rates,
             begun: now,
             told: now,
             completed: 0,
@@ -149,7 +158,7 @@ impl Progress {
         self.completed = completed;
         self.line.clear();
         // A String takes any text, and standard error that is gone is no reason to stop.
-        let _ = write_line(&mut self.line, self.begun.elapsed(), rate, self.bs, board);
+        let _ = write_line(&mut self.line, self.begun.elapsed(), &(self.rates)(rate), board);
         let (start, end) = if self.terminal { ("\r", "\x1b[K") } else { ("", "\n") };
         let _ = write!(io::stderr(), "{start}{}{end}", self.line);
     }
@@ -161,19 +170,18 @@ impl Progress {
     }
 }
 
-fn write_line(line: &mut String, past: Duration, rate: f64, bs: u64, board: &Board) -> std::fmt::Result {
+fn write_line(line: &mut String, past: Duration, rates: &str, board: &Board) -> std::fmt::Result {
     let phase = match board.phase() {
         Phase::Filling => "filling: ",
         Phase::WarmingUp => "warming up: ",
         Phase::Measuring | Phase::Draining => "",
         Phase::ReadingBack => "reading back: ",
     };
-    let mib = rate * bs as f64 / f64::from(1 << 20);
-    write!(line, "{:4} s  {phase}{rate:.0} IOPS  {mib:.1} MiB/s  errors {}", past.as_secs(), board.failed.value())
+    write!(line, "{:4} s  {phase}{rates}  errors {}", past.as_secs(), board.failed.value())
 }
 
-/// How long commands in flight may keep a user who wants an end.
-pub(super) const HURRIED: Duration = Duration::from_secs(2);
+/// How long what is in flight may keep a user who wants an end.
+pub(crate) const HURRIED: Duration = Duration::from_secs(2);
 /// How long nothing has to be seen to.
 const PERIOD: Duration = Duration::from_millis(250);
 
@@ -187,7 +195,7 @@ mod tests {
         board.set_phase(Phase::ReadingBack);
         board.failed.set(3);
         let mut line = String::new();
-        write_line(&mut line, Duration::from_secs(12), 256_000.0, 4096, &board).unwrap();
+        write_line(&mut line, Duration::from_secs(12), "256000 IOPS  1000.0 MiB/s", &board).unwrap();
         assert_eq!(line, "  12 s  reading back: 256000 IOPS  1000.0 MiB/s  errors 3");
     }
 

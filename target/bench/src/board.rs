@@ -9,12 +9,12 @@ use vhost_user::connection::Stop;
 
 /// Written by one side, read by the other.
 #[derive(Debug)]
-pub(super) struct Board {
-    /// Commands that came back, failed ones included, over all phases.
+pub(crate) struct Board {
+    /// Commands or frames that came back, failed ones included, over all phases.
     pub completed: Gauge,
     /// How many of them failed.
     pub failed: Gauge,
-    /// Commands in flight now.
+    /// How many are in flight now.
     pub in_flight: Gauge,
     phase: AtomicU8,
     order: AtomicU8,
@@ -27,14 +27,14 @@ pub(super) struct Board {
 /// What the driving thread is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Writing the whole range, so that reads can be verified.
     Filling,
     /// Running before the measurement.
     WarmingUp,
     /// Measuring.
     Measuring,
-    /// Waiting for commands in flight.
+    /// Waiting for what is in flight.
     Draining,
     /// Reading everything that was written.
     ReadingBack,
@@ -43,7 +43,7 @@ pub(super) enum Phase {
 /// What the watching thread wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Nothing in particular.
     GoOn,
     /// Send nothing more, and end when everything is back.
@@ -53,7 +53,7 @@ pub(super) enum Order {
 }
 
 impl Board {
-    pub(super) fn new() -> io::Result<Board> {
+    pub(crate) fn new() -> io::Result<Board> {
         Ok(Board {
             completed: Gauge::new(),
             failed: Gauge::new(),
@@ -65,22 +65,22 @@ impl Board {
         })
     }
 
-    pub(super) fn set_phase(&self, phase: Phase) {
+    pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         use Phase::*;
         let all = [Filling, WarmingUp, Measuring, Draining, ReadingBack];
         all[usize::from(self.phase.load(Ordering::Relaxed))]
     }
 
-    pub(super) fn give(&self, order: Order) {
+    pub(crate) fn give(&self, order: Order) {
         self.order.store(order as u8, Ordering::Relaxed);
         self.wake.request();
     }
 
-    pub(super) fn order(&self) -> Order {
+    pub(crate) fn order(&self) -> Order {
         let all = [Order::GoOn, Order::Finish, Order::Abandon];
         all[usize::from(self.order.load(Ordering::Relaxed))]
     }

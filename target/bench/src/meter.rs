@@ -4,12 +4,12 @@ use hdrhistogram::Histogram;
 use reactor::Tsc;
 use serde::Serialize;
 
-/// Latencies of the commands that came back without a failure.
+/// Latencies of what came back without a failure.
 ///
 /// Most are short, and counted in a table by a shift and an addition. The others go into the histogram at once, and the
 /// table when it is read.
 #[derive(Clone, Debug)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     /// By ticks, in steps of 2^[`STEP_BITS`].
     short: Box<[u64; STEPS]>,
     long: Histogram<u64>,
@@ -31,14 +31,14 @@ pub struct Latency {
 }
 
 impl Meter {
-    pub(super) fn new() -> Meter {
+    pub(crate) fn new() -> Meter {
         let long = Histogram::new_with_bounds(1, TICKS_MAX, SIGNIFICANT_DIGITS).expect("bounds that it takes");
         Meter { short: Box::new([0; STEPS]), long }
     }
 
     /// Records one latency in ticks.
     #[inline(always)]
-    pub(super) fn record(&mut self, ticks: u64) {
+    pub(crate) fn record(&mut self, ticks: u64) {
         match self.short.get_mut((ticks >> STEP_BITS) as usize) {
             Some(count) => *count += 1,
             None => self.record_long(ticks),
@@ -52,17 +52,17 @@ impl Meter {
     }
 
     /// Forgets all.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.short.fill(0);
         self.long.reset();
     }
 
     /// Number of latencies recorded.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.long.len() + self.short.iter().sum::<u64>()
     }
 
-    pub(super) fn latency(&self) -> Latency {
+    pub(crate) fn latency(&self) -> Latency {
         let all = self.histogram();
         if all.is_empty() {
             return Latency::default();
@@ -88,6 +88,11 @@ impl Meter {
         }
         all
     }
+}
+
+/// As many digits behind the point as `unit` has zeros.
+pub(crate) fn rounded(value: f64, unit: f64) -> f64 {
+    if value.is_finite() { (value * unit).round() / unit } else { 0.0 }
 }
 
 /// Some nanoseconds a step, and some tens of microseconds in all.

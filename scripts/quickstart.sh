@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh clone to a measured target: builds ringside, serves two disks, measures both, says how to go on.
+# From a fresh clone to a measured target: builds ringside, serves two disks and a network card, measures them, says how to
+# go on.
 #
 #   scripts/quickstart.sh [--once] [--time SECONDS] [--no-setup]
 #
@@ -8,14 +9,15 @@
 #   --no-setup   do not install anything and leave the hugepages alone
 #
 # Serves the embedded configuration (`ringside check` prints it): target 0 LUN 0 is a disk in memory, LUN 1 the null
-# device, which measures the path alone. Not here: a configuration of your own, see `ringside serve --help`.
+# device, which measures the path alone; the network card gets back what it sends, so that no NIC is needed. Not here: a
+# configuration of your own, see `ringside serve --help`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/output.sh
 . scripts/lib/output.sh
 
 readonly RINGSIDE=.build/release/ringside LOG=.build/quickstart.log
-SERVER='' CONFIG='' SOCKET='' METRICS=''
+SERVER='' CONFIG='' SOCKET='' NET_SOCKET='' METRICS=''
 
 main() {
     local once=no setup=yes seconds=5
@@ -40,6 +42,7 @@ main() {
     serve
     measure "the disk in memory" 0 "$seconds"
     measure "the null device" 1 "$seconds"
+    measure_net "$seconds"
     show_metrics
     show_next_steps
     [ $once = no ] || return 0
@@ -52,22 +55,23 @@ main() {
 serve() {
     local tries=0
     CONFIG=$($RINGSIDE check)
-    SOCKET=$(setting socket)
-    METRICS=$(setting listen)
+    SOCKET=$(setting scsi socket)
+    NET_SOCKET=$(setting net socket)
+    METRICS=$(setting metrics listen)
     ! fetch_metrics >/dev/null || die "something already listens on $METRICS (another ringside?)"
     $RINGSIDE serve >"$LOG" 2>&1 &
     SERVER=$!
-    until [ -S "$SOCKET" ] && fetch_metrics >/dev/null; do
+    until [ -S "$SOCKET" ] && [ -S "$NET_SOCKET" ] && fetch_metrics >/dev/null; do
         kill -0 $SERVER 2>/dev/null || die "ringside did not start:" "$(tail -n 20 "$LOG")"
         tries=$((tries + 1))
-        [ $tries -le 200 ] || die "no answer from $METRICS or no socket $SOCKET after 20 s:" "$(tail -n 20 "$LOG")"
+        [ $tries -le 200 ] || die "no answer from $METRICS or no socket $SOCKET or $NET_SOCKET after 20 s:" "$(tail -n 20 "$LOG")"
         sleep 0.1
     done
-    say "ringside serves on $SOCKET (process $SERVER)"
+    say "ringside serves on $SOCKET and $NET_SOCKET (process $SERVER)"
 }
 
-# setting KEY: from the resolved configuration; each of the keys asked for occurs once in it.
-setting() { sed -n "s/^ *$1 = \"\(.*\)\".*/\1/p" <<<"$CONFIG" | head -n 1; }
+# setting SECTION KEY: from the resolved configuration, whose sections end with an empty line.
+setting() { sed -n "/^\[*$1\]*\$/,/^\$/s/^$2 = \"\(.*\)\".*/\1/p" <<<"$CONFIG" | head -n 1; }
 
 # fetch_metrics: the text at /metrics, on standard output; status 1 when nothing listens.
 fetch_metrics() (
@@ -83,6 +87,14 @@ measure() {
     core=$(spare_core)
     $RINGSIDE bench scsi --socket "$SOCKET" --target 0 --lun "$lun" \
         --rw randread --bs 4k --qd 32 --time "$seconds" ${core:+--core "$core"}
+}
+
+measure_net() {
+    local seconds=$1 core
+    say ''
+    say "== the network card (loopback): frames of 64 bytes there and back, $seconds s =="
+    core=$(spare_core)
+    $RINGSIDE bench net --socket "$NET_SOCKET" --mode loop --size 64 --time "$seconds" ${core:+--core "$core"}
 }
 
 # spare_core: the last CPU that this process may use, unless it is the target's, core 0.
@@ -102,8 +114,8 @@ show_metrics() {
 
 show_next_steps() {
     say ''
-    say "== give the disks to a virtual machine: add this to a qemu-system-x86_64 command line =="
-    $RINGSIDE qemu-args vm0
+    say "== give disks and network card to a virtual machine: add this to a qemu-system-x86_64 command line =="
+    $RINGSIDE qemu-args vm0 vm0net
     say ''
     say "or boot a small Linux on them: scripts/setup.sh --only guest && scripts/qemu-guest.sh --socket $SOCKET"
 }

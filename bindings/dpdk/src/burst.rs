@@ -75,6 +75,28 @@ impl Burst {
         Ok(())
     }
 
+    /// Frees what is in it, and takes all but the first `count` out of `other`.
+    pub fn move_from(&mut self, other: &mut Burst, count: usize) {
+        self.clear();
+        let more = other.len().saturating_sub(count);
+        other.end -= more;
+        // SAFETY: pointers to so many frames move from one array to the other, whose start they fit behind.
+        unsafe { std::ptr::copy_nonoverlapping(other.mbufs.as_ptr().add(other.end), self.mbufs.as_mut_ptr(), more) };
+        self.end = more;
+    }
+
+    /// Frees the first `count`, or all if there are fewer.
+    #[inline]
+    pub fn free_first(&mut self, count: usize) {
+        let count = count.min(self.len());
+        let from = self.start;
+        self.start += count;
+        // SAFETY: these were there, and are no more after `start` has gone up.
+        unsafe {
+            dpdk_sys::rte_pktmbuf_free_bulk(self.mbufs[from..].as_mut_ptr().cast::<*mut rte_mbuf>(), count as u32)
+        };
+    }
+
     /// Frees all but the first `count`.
     #[inline]
     pub fn truncate(&mut self, count: usize) {

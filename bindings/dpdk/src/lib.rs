@@ -41,7 +41,7 @@ pub use port::{Link, Port, PortError, PortInfo, RxOffloads, TxOffloads};
 pub use queue::{RxQueue, TxQueue};
 pub use start::{PortConfig, QueuePair};
 pub use statistics::Statistics;
-pub use thread::register_thread;
+pub use thread::{register_thread, thread_is_registered};
 
 /// The version of DPDK that is linked, as it prints itself: "DPDK 22.11.11".
 #[must_use]

@@ -36,8 +36,6 @@ bitflags! {
         const UDP_CHECKSUM = dpdk_sys::SHIM_TX_UDP_CKSUM;
         /// Cut it into TCP segments; implies their checksums.
         const TCP_SEGMENTS = dpdk_sys::SHIM_TX_TCP_SEG;
-        /// Cut it into UDP datagrams.
-        const UDP_SEGMENTS = dpdk_sys::SHIM_TX_UDP_SEG;
     }
 }
 
@@ -169,8 +167,8 @@ impl Mbuf {
         let end = usize::from(headers.l2) + usize::from(headers.l3) + usize::from(headers.l4);
         // The fixed parts of the headers, which are read and written.
         let l3 = if flags.contains(TxFlags::IPV6) { 40 } else { 20 };
-        let l4 = if flags.intersects(TxFlags::TCP_SEGMENTS) || !flags.contains(TxFlags::UDP_CHECKSUM) { 20 } else { 8 };
-        let cut = flags.intersects(TxFlags::TCP_SEGMENTS | TxFlags::UDP_SEGMENTS);
+        let l4 = if flags.contains(TxFlags::TCP_SEGMENTS) || !flags.contains(TxFlags::UDP_CHECKSUM) { 20 } else { 8 };
+        let cut = flags.contains(TxFlags::TCP_SEGMENTS);
         if end > usize::from(self.field::<u16>(SHIM_MBUF_DATA_LEN))
             || !(14..=127).contains(&headers.l2)
             || !(l3..=511).contains(&headers.l3)

@@ -77,8 +77,6 @@ bitflags! {
         const TCP_CHECKSUM = dpdk_sys::SHIM_TX_OFFLOAD_TCP_CKSUM;
         /// Cut TCP into segments.
         const TCP_SEGMENTS = dpdk_sys::SHIM_TX_OFFLOAD_TCP_TSO;
-        /// Cut UDP into datagrams.
-        const UDP_SEGMENTS = dpdk_sys::SHIM_TX_OFFLOAD_UDP_TSO;
         /// Take frames of several mbufs.
         const SEGMENTS = dpdk_sys::SHIM_TX_OFFLOAD_MULTI_SEGS;
     }

@@ -31,6 +31,25 @@ impl Port {
     }
 }
 
+impl Port {
+    /// The queue of each entry of the table; empty if there is none, or the driver does not tell.
+    ///
+    /// # Errors
+    /// The device is gone.
+    pub fn spreading(&self) -> Result<Vec<u16>, PortError> {
+        let _control = self.device.control.lock();
+        let entries = usize::from(self.device.raw_info()?.reta_size);
+        let mut groups = table(entries, &[0]);
+        // SAFETY: as many groups as `entries` needs, which are written to; the lock is held.
+        let status =
+            unsafe { dpdk_sys::rte_eth_dev_rss_reta_query(self.device.id, groups.as_mut_ptr(), entries as u16) };
+        if entries == 0 || status != 0 {
+            return Ok(Vec::new());
+        }
+        Ok(groups.iter().flat_map(|group| group.reta).take(entries).collect())
+    }
+}
+
 fn table(entries: usize, queues: &[u16]) -> Vec<rte_eth_rss_reta_entry64> {
     let mut groups = vec![rte_eth_rss_reta_entry64 { mask: 0, reta: [0; GROUP] }; entries.div_ceil(GROUP)];
     for (entry, queue) in (0..entries).zip(queues.iter().cycle()) {

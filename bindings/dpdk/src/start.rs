@@ -49,12 +49,15 @@ pub(crate) struct Running {
 }
 
 impl Port {
-    /// Configures and starts the port, and hands out its queues. They receive into mbufs of `pool`. When the last of them is
-    /// dropped, the port is stopped and may be started again.
+    /// Configures and starts the port, and hands out its queues. They receive into mbufs of `pools`, one for each, or in turns if
+    /// there are fewer. When the last of the queues is dropped, the port is stopped and may be started again.
     ///
     /// # Errors
     /// [`PortError::Running`], [`PortError::Bound`], or a driver's refusal.
-    pub fn start(&self, config: &PortConfig, pool: &Mempool) -> Result<Vec<QueuePair>, PortError> {
+    ///
+    /// # Panics
+    /// If there is no pool.
+    pub fn start(&self, config: &PortConfig, pools: &[Mempool]) -> Result<Vec<QueuePair>, PortError> {
         let device = &self.device;
         let mut control = device.control.lock();
         if control.strong_count() > 0 {
@@ -66,7 +69,7 @@ impl Port {
         let rx_offloads = config.rx_offloads & RxOffloads::from_bits_truncate(info.rx_offload_capa);
         let tx_offloads = config.tx_offloads & TxOffloads::from_bits_truncate(info.tx_offload_capa);
         device.configure(config, &info, rx_offloads, tx_offloads)?;
-        device.set_up_queues(config, pool)?;
+        device.set_up_queues(config, pools)?;
         device.set_mtu(config.mtu)?;
         // SAFETY: configured, queues set up, and nobody else does anything to it (the lock).
         device.check_with("starting", || unsafe { dpdk_sys::rte_eth_dev_start(device.id) })?;
@@ -116,12 +119,13 @@ impl Device {
         self.bound("MTU", u32::from(config.mtu), u32::from(info.min_mtu), u32::from(mtu))
     }
 
-    fn set_up_queues(&self, config: &PortConfig, pool: &Mempool) -> Result<(), PortError> {
+    fn set_up_queues(&self, config: &PortConfig, pools: &[Mempool]) -> Result<(), PortError> {
         let (mut rx, mut tx) = (config.rx_descriptors, config.tx_descriptors);
         // SAFETY: two numbers, which are adjusted to what the driver takes.
         self.check("descriptors", unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &mut rx, &mut tx) })?;
         let socket = dpdk_sys::SHIM_SOCKET_ANY;
-        for queue in 0..config.queues {
+        assert!(!pools.is_empty(), "frames are received into mbufs of a pool");
+        for (queue, pool) in (0..config.queues).zip(pools.iter().cycle()) {
             // SAFETY: configured for so many queues, and stopped; the caller holds the lock. The pool lives for ever.
             self.check_with("setting up a receive queue", || unsafe {
                 dpdk_sys::rte_eth_rx_queue_setup(self.id, queue, rx, socket, ptr::null(), pool.raw())

@@ -16,8 +16,7 @@ thread_local! {
 /// # Errors
 /// All thread ids of DPDK are in use (`RTE_MAX_LCORE` of them, 128 as Debian builds it), or secondary processes are attached.
 pub fn register_thread(_eal: Eal) -> Result<(), Errno> {
-    // SAFETY: reads a variable of this thread.
-    if unsafe { dpdk_sys::shim_thread_is_registered() } {
+    if thread_is_registered() {
         return Ok(());
     }
     // SAFETY: EAL runs (the token), and this thread is not registered. What is registered here is undone below.
@@ -27,6 +26,13 @@ pub fn register_thread(_eal: Eal) -> Result<(), Errno> {
     }
     REGISTERED.set(Some(Registered));
     Ok(())
+}
+
+/// Whether the calling thread is registered, or EAL was started on it.
+#[must_use]
+pub fn thread_is_registered() -> bool {
+    // SAFETY: reads a variable of this thread.
+    unsafe { dpdk_sys::shim_thread_is_registered() }
 }
 
 impl Drop for Registered {

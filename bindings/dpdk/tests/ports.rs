@@ -36,7 +36,7 @@ fn port_config(queues: u16) -> PortConfig {
 }
 
 fn one(port: &Port, pool: &Mempool) -> QueuePair {
-    port.start(&port_config(1), pool).unwrap().remove(0)
+    port.start(&port_config(1), &[*pool]).unwrap().remove(0)
 }
 
 #[test]
@@ -129,9 +129,13 @@ fn burst_keeps_order_while_frames_are_pushed_sent_and_popped() {
     assert_eq!(u32::try_from(Burst::MAX), Ok(last.len()));
     burst.push(extra).unwrap();
     assert_eq!(burst[0].len(), 1);
-    burst.truncate(3);
-    assert_eq!(burst.iter().map(dpdk::Mbuf::len).collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!(pool.available(), 255 - 3 - 1 - 1);
+    burst.truncate(4);
+    burst.free_first(1);
+    other.move_from(&mut burst, 2);
+    assert_eq!((burst.len(), other[0].len()), (2, 4));
+    other.clear();
+    assert_eq!(burst.iter().map(dpdk::Mbuf::len).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(pool.available(), 255 - 2 - 1);
     drop((burst, other, last));
     assert_eq!(pool.available(), 255);
 }
@@ -194,13 +198,13 @@ fn port_is_one_owners_and_stays_started_until_its_last_queue_is_gone() {
     let pool = pool(1023);
     let port = Port::open(eal(), "net_null1").unwrap();
     assert!(matches!(Port::open(eal(), "net_null1"), Err(PortError::Taken { .. })));
-    let pairs = port.start(&port_config(2), &pool).unwrap();
-    assert!(matches!(port.start(&port_config(1), &pool), Err(PortError::Running { .. })));
+    let pairs = port.start(&port_config(2), &[pool]).unwrap();
+    assert!(matches!(port.start(&port_config(1), &[pool]), Err(PortError::Running { .. })));
     let [first, second]: [QueuePair; 2] = pairs.try_into().unwrap();
     drop((first.rx, first.tx, second.rx));
-    assert!(matches!(port.start(&port_config(1), &pool), Err(PortError::Running { .. })));
+    assert!(matches!(port.start(&port_config(1), &[pool]), Err(PortError::Running { .. })));
     drop(second.tx);
-    let again = port.start(&port_config(1), &pool).unwrap();
+    let again = port.start(&port_config(1), &[pool]).unwrap();
     // The port itself may go first.
     drop(port);
     assert!(matches!(Port::open(eal(), "net_null1"), Err(PortError::Taken { .. })));
@@ -209,10 +213,23 @@ fn port_is_one_owners_and_stays_started_until_its_last_queue_is_gone() {
 }
 
 #[test]
+fn port_with_a_table_spreads_flows_over_the_queues_named_only() {
+    let pool = pool(1023);
+    let port = Port::open(eal(), "net_null2").unwrap();
+    assert!(!port.spread(&[0]).unwrap(), "it is not started");
+    let pairs = port.start(&port_config(4), &[pool]).unwrap();
+    assert!(port.spread(&[1, 3]).unwrap());
+    let table = port.spreading().unwrap();
+    assert_eq!((table.len(), &table[..4]), (usize::from(port.info().unwrap().table), &[1, 3, 1, 3][..]));
+    assert!(table.iter().all(|queue| [1, 3].contains(queue)));
+    drop(pairs);
+}
+
+#[test]
 fn port_asked_for_too_many_queues_names_the_bound() {
     let pool = pool(31);
     let port = Port::open(eal(), "net_ring5").unwrap();
-    let text = port.start(&port_config(1000), &pool).unwrap_err().to_string();
+    let text = port.start(&port_config(1000), &[pool]).unwrap_err().to_string();
     assert!(text.starts_with("port net_ring5: queues 1000, must be 1 to "), "{text}");
 }
 

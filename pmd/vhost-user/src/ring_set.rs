@@ -229,6 +229,16 @@ impl RingSet {
         }
     }
 
+    /// As [`RingSet::complete`] for chains of the last pop from this slot, in the order given and in the same poll: no ticket
+    /// is made for each. `written` has the bytes of each.
+    #[inline]
+    pub fn complete_popped(&mut self, slot: usize, chains: &[Chain], written: impl Fn(usize) -> u32) {
+        if let Some(queue) = &mut self.rings[slot].queue {
+            queue.complete_popped(chains, written);
+        }
+        self.in_flight -= chains.len() as u32;
+    }
+
     /// Makes completed chains of the ring visible and calls the driver if it wants to be called.
     #[inline]
     pub fn publish(&mut self, slot: usize) {

@@ -1,12 +1,17 @@
-//! From a checked configuration to controllers and logical units over block devices. Nothing is started here.
+//! From a checked configuration to controllers and logical units over block devices, and to net devices on ports. Nothing is
+//! started here.
 
 use std::sync::Arc;
 
+use port::AttachError;
+use reactor::PollerHandle;
 use scsi::LogicalUnit;
+use virtio_net::{NetConfig, NetDevice};
 use virtio_scsi::{Controller, ControllerConfig, Limits, OnCommandLimit, OnTransferLimit, Unit, logical_unit_config};
 
 pub use crate::bdevs::Bdevs;
 use crate::config::{self, OnCmdPerLun, OnMaxSectors};
+use crate::ports::Ports;
 
 /// A controller as the configuration describes it.
 #[must_use]
@@ -19,6 +24,23 @@ pub fn controller(config: &config::Controller, bdevs: &Bdevs) -> Controller {
         limits: limits(&config.limits),
         units,
     })
+}
+
+/// A net device as the configuration describes it, plugged into its port. `pollers` are those of its connections.
+///
+/// # Errors
+/// The port does not take it.
+pub fn net(config: &config::Net, ports: &Ports, pollers: &[PollerHandle]) -> Result<NetDevice, AttachError> {
+    let net = NetConfig {
+        name: config.name.as_str().into(),
+        queue_pairs: config.queue_pairs,
+        queue_size_max: config.queue_size_max,
+        mac: config.mac,
+        mtu: config.mtu,
+        offloads: config.offloads,
+        isolated: config.isolated,
+    };
+    NetDevice::new(net, ports.named(&config.port), pollers)
 }
 
 /// A logical unit as the configuration describes it.

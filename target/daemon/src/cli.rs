@@ -10,13 +10,13 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::check;
-use crate::config::{ByteSize, Config, Controller, LoadError};
+use crate::config::{ByteSize, Config, LoadError};
 use crate::logging;
-use crate::qemu_args::{self, Layout, Machine, QemuVersion};
+use crate::qemu_args::{self, Device, Layout, Machine, QemuVersion};
 use crate::run_dir::{self, RunDirError};
 use crate::serve::{self, ServeError};
 
-/// A polled-mode vhost-user target for virtio-scsi.
+/// A polled-mode vhost-user target for virtio-scsi and virtio-net.
 #[derive(Debug, Parser)]
 #[command(name = "ringside", version, about, max_term_width = 120)]
 pub struct Cli {
@@ -30,7 +30,7 @@ enum Command {
     Serve(Source),
     /// Validate a configuration and print it with every default written out
     Check(CheckArgs),
-    /// Print the QEMU arguments for controllers: memory backend, chardev, device, matching limits
+    /// Print the QEMU arguments for devices: memory backend, chardev, device, matching limits
     QemuArgs(QemuArgs),
     /// Measure a device from the driver's side
     #[command(subcommand)]
@@ -50,10 +50,10 @@ enum Bench {
 /// Where the configuration comes from.
 #[derive(Clone, Debug, Args)]
 pub struct Source {
-    /// Configuration file (TOML); without it, an embedded one with the controller vm0 and two disks
+    /// Configuration file (TOML); without it, an embedded one with the controller vm0, two disks, and the net device vm0net
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Directory for the socket of the embedded configuration [default: /tmp/ringside-UID]
+    /// Directory for the sockets of the embedded configuration [default: /tmp/ringside-UID]
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     run_dir: Option<String>,
 }
@@ -70,7 +70,7 @@ impl Source {
         }
     }
 
-    /// Makes the directory for the socket of the embedded configuration; does nothing for a file, whose directories are
+    /// Makes the directory for the sockets of the embedded configuration; does nothing for a file, whose directories are
     /// the operator's. For those who bind sockets.
     ///
     /// # Errors
@@ -100,9 +100,9 @@ struct CheckArgs {
 struct QemuArgs {
     #[command(flatten)]
     source: Source,
-    /// Names of the controllers of one virtual machine
-    #[arg(value_name = "CONTROLLER", required = true)]
-    controllers: Vec<String>,
+    /// Names of the controllers and net devices of one virtual machine
+    #[arg(value_name = "DEVICE", required = true)]
+    devices: Vec<String>,
     /// Guest memory, a whole number of MiB
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = guest_memory)]
     memory: ByteSize,
@@ -179,8 +179,8 @@ fn print_qemu_args(args: &QemuArgs) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(status) => return Ok(status),
     };
-    let controllers = match find_controllers(&config, &args.controllers) {
-        Ok(controllers) => controllers,
+    let devices = match find_devices(&config, &args.devices) {
+        Ok(devices) => devices,
         Err(error) => {
             eprintln!("{error}");
             return Ok(ExitCode::from(UNUSABLE));
@@ -188,20 +188,20 @@ fn print_qemu_args(args: &QemuArgs) -> anyhow::Result<ExitCode> {
     };
     let mut out = io::stdout().lock();
     let layout = if args.one_line || !out.is_terminal() { Layout::OneLine } else { Layout::Lines };
-    let arguments = qemu_args::arguments(controllers, &Machine { memory: args.memory, qemu: args.qemu });
+    let arguments = qemu_args::arguments(devices, &Machine { memory: args.memory, qemu: args.qemu });
     writeln!(out, "{}", qemu_args::render(&arguments, layout)).context("standard output")?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The controllers of these names, or a message about the first that is not there.
-fn find_controllers<'c>(config: &'c Config, names: &[String]) -> Result<Vec<&'c Controller>, String> {
+/// The devices of these names, or a message about the first that is not there.
+fn find_devices<'c>(config: &'c Config, names: &[String]) -> Result<Vec<Device<'c>>, String> {
     let find = |name: &String| {
-        config.controller(name).ok_or_else(|| {
-            let known: Vec<&str> = config.controllers.iter().map(|controller| controller.name.as_str()).collect();
-            format!(
-                "no controller {name:?}; known: {}",
-                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
-            )
+        let controller = config.controller(name).map(Device::Scsi);
+        controller.or_else(|| config.net(name).map(Device::Net)).ok_or_else(|| {
+            let controllers = config.controllers.iter().map(|controller| controller.name.as_str());
+            let known: Vec<&str> = controllers.chain(config.nets.iter().map(|net| net.name.as_str())).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            format!("no controller or net device {name:?}; known: {known}")
         })
     };
     names.iter().map(find).collect()

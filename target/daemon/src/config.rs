@@ -112,7 +112,7 @@ impl Config {
     }
 
     /// The configuration in the program for a first try without a file: one controller, `vm0`, with a malloc disk and a
-    /// null disk. Its socket is in `run_dir`.
+    /// null disk, and one net device, `vm0net`, on a loopback. Their sockets are in `run_dir`.
     ///
     /// # Errors
     /// The path of `run_dir` is too long for a socket in it, or cannot be written in TOML.

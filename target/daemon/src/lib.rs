@@ -3,11 +3,11 @@
 //!
 //! - [`config`] reads and checks the configuration; it looks at the text only.
 //! - [`check`] tells the operator what it means and what this host does not allow.
-//! - [`qemu_args`] makes the QEMU arguments that fit a controller.
+//! - [`qemu_args`] makes the QEMU arguments that fit a device.
 //! - [`run_dir`] is the directory of a run without a configuration file.
-//! - [`target`] is all of it running: [`bdevs`] are its block devices, [`assemble`] makes controllers of the configuration,
-//!   [`service`] gives each controller's socket its threads, [`watch`] logs what pollers may not. [`reload`] makes of it
-//!   what another configuration says.
+//! - [`target`] is all of it running: [`bdevs`] are its block devices, [`ports`] its ports, [`assemble`] makes controllers and
+//!   net devices of the configuration, [`service`] gives each socket its threads, [`watch`] logs what pollers may not.
+//!   [`reload`] makes of it what another configuration says.
 //! - [`metrics`] is the exporter and [`http`] its server.
 //! - [`logging`] says where log lines go.
 //! - [`serve`] runs a target in the foreground.
@@ -22,6 +22,7 @@ pub mod config;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod ports;
 pub mod qemu_args;
 pub mod reload;
 pub mod run_dir;

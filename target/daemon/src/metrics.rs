@@ -6,9 +6,11 @@
 
 mod bdevs;
 mod families;
+mod net;
+mod ports;
+mod served;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -17,11 +19,12 @@ use reactor::{PollerHandle, Tsc};
 use stats::{Counter, Histogram, HistogramSnapshot};
 use virtio_scsi::wire::event;
 use virtio_scsi::{Limit, Place, SENSE_KEY_NAMES, ShardStats, TMF_NAMES, UnitStats};
-use virtqueue::FaultReason;
 
 use self::families::{Families, Family, Kind};
+use self::served::Served;
 use crate::bdevs::Bdevs;
-use crate::service::ScsiService;
+use crate::ports::Ports;
+use crate::service::{NetService, ScsiService};
 
 /// Everything that is exported.
 pub struct Exporter {
@@ -37,10 +40,9 @@ impl Exporter {
     /// # Panics
     /// Never: the registry is new, so that nothing can be registered twice.
     #[must_use]
-    pub fn new(services: Vec<Arc<ScsiService>>, pollers: Vec<PollerHandle>, bdevs: &Bdevs) -> Exporter {
-        let bdevs = bdevs.clone();
+    pub fn new(sources: Sources) -> Exporter {
         let registry = Registry::new();
-        registry.register(Box::new(Sources { services, pollers, bdevs })).expect("the first collector of a registry");
+        registry.register(Box::new(sources)).expect("the first collector of a registry");
         Exporter { registry }
     }
 
@@ -55,10 +57,18 @@ impl Exporter {
 }
 
 /// Where the numbers come from.
-struct Sources {
-    services: Vec<Arc<ScsiService>>,
-    pollers: Vec<PollerHandle>,
-    bdevs: Bdevs,
+#[derive(Default)]
+pub struct Sources {
+    /// The controllers.
+    pub controllers: Vec<Arc<ScsiService>>,
+    /// The net devices.
+    pub nets: Vec<Arc<NetService>>,
+    /// The pollers.
+    pub pollers: Vec<PollerHandle>,
+    /// The block devices.
+    pub bdevs: Bdevs,
+    /// The ports.
+    pub ports: Ports,
 }
 
 impl Collector for Sources {
@@ -72,13 +82,16 @@ impl Collector for Sources {
         build_info(&mut families);
         self.pollers(&mut families);
         bdevs::collect(&self.bdevs.devices(), &mut families);
-        self.sessions(&mut families);
+        let served: Vec<Served> = self.served();
+        served::sessions(&served, &mut families);
         self.limits(&mut families);
         self.units(&mut families);
         self.responses(&mut families);
         self.events(&mut families);
         self.task_management(&mut families);
-        self.virtqueues(&mut families);
+        served::virtqueues(&served, &mut families);
+        net::collect(&self.nets, &mut families);
+        ports::collect(&self.ports, &self.nets, &mut families);
         families.into_vec()
     }
 }
@@ -94,6 +107,19 @@ fn seconds(ticks: u64) -> f64 {
 }
 
 impl Sources {
+    /// What is behind sockets, whatever it is.
+    fn served(&self) -> Vec<Served> {
+        let scsi = self.controllers.iter().map(|service| {
+            let blocks = service.device().stats();
+            Served::new(service, blocks.iter().flat_map(|block| &block.rings))
+        });
+        let net = self.nets.iter().map(|service| {
+            let blocks = service.device().stats();
+            Served::new(service, blocks.iter().flat_map(|block| &block.rings))
+        });
+        scsi.chain(net).collect()
+    }
+
     fn pollers(&self, families: &mut Families) {
         let mut time = Family::new(
             "ringside_poller_seconds_total",
@@ -146,51 +172,6 @@ impl Sources {
         families.extend(counters);
     }
 
-    fn sessions(&self, families: &mut Families) {
-        let mut connected = Family::new(
-            "ringside_session_connected",
-            "1 while a front-end is connected to the controller.",
-            Kind::Gauge,
-        );
-        let mut live = Family::new(
-            "ringside_sessions",
-            "Connections of the controller, those included that only wait for their last requests.",
-            Kind::Gauge,
-        );
-        let mut wait = Family::new(
-            "ringside_quiesce_wait_seconds",
-            "How long a stop, reset or memory change has been waiting for requests in flight; 0 if none waits.",
-            Kind::Gauge,
-        );
-        let mut counters = [
-            Family::new("ringside_sessions_total", "Connections that were accepted.", Kind::Counter),
-            Family::new("ringside_sessions_turned_away_total", "Connections refused, one being there.", Kind::Counter),
-            Family::new(
-                "ringside_vhost_messages_refused_total",
-                "vhost-user messages that were refused.",
-                Kind::Counter,
-            ),
-            Family::new("ringside_device_resets_total", "Device resets by the front-end.", Kind::Counter),
-            Family::new("ringside_memory_tables_total", "Memory tables that were put in force.", Kind::Counter),
-        ];
-        for service in &self.services {
-            let stats = service.stats();
-            let label = [("controller", &**service.controller().name())];
-            connected.sample(&label, stats.connected() as f64);
-            live.sample(&label, stats.live() as f64);
-            wait.sample(&label, stats.quiesce_wait_s());
-            let values: [&AtomicU64; 5] =
-                [&stats.sessions, &stats.turned_away, &stats.refused_messages, &stats.resets, &stats.memory_tables];
-            for (family, value) in counters.iter_mut().zip(values) {
-                family.sample(&label, value.load(Ordering::Relaxed) as f64);
-            }
-        }
-        families.add(connected);
-        families.add(live);
-        families.add(wait);
-        families.extend(counters);
-    }
-
     fn limits(&self, families: &mut Families) {
         let mut limits = Family::new("ringside_scsi_limit", "A transport limit as it is configured.", Kind::Gauge);
         let mut effective = Family::new(
@@ -198,7 +179,7 @@ impl Sources {
             "cmd_per_lun, or what the started request rings hold if that is less.",
             Kind::Gauge,
         );
-        for service in &self.services {
+        for service in &self.controllers {
             let controller = service.controller();
             let name = ("controller", &**controller.name());
             let configured = controller.limits();
@@ -233,7 +214,7 @@ impl Sources {
             "From the fetch of a READ or WRITE from its ring to its completion.",
             Kind::Histogram,
         );
-        for service in &self.services {
+        for service in &self.controllers {
             let controller = service.controller();
             let blocks = controller.stats();
             for place in controller.places() {
@@ -283,7 +264,7 @@ impl Sources {
             "Commands that ended with CHECK CONDITION, by sense key.",
             Kind::Counter,
         );
-        for service in &self.services {
+        for service in &self.controllers {
             let controller = service.controller();
             let blocks = controller.stats();
             let name = ("controller", &**controller.name());
@@ -313,7 +294,7 @@ impl Sources {
             "Events that the driver had no buffer for; it was or will be told that some were lost.",
             Kind::Counter,
         );
-        for service in &self.services {
+        for service in &self.controllers {
             let blocks = service.controller().stats();
             let name = ("controller", &**service.controller().name());
             for (event, label) in event::NAMES.into_iter().enumerate() {
@@ -335,7 +316,7 @@ impl Sources {
             "From the fetch of a task management function to its completion.",
             Kind::Histogram,
         );
-        for service in &self.services {
+        for service in &self.controllers {
             let controller = service.controller();
             let blocks = controller.stats();
             let name = ("controller", &**controller.name());
@@ -354,73 +335,6 @@ impl Sources {
             duration.histogram(&[name], &merge(blocks.iter().map(|block| &block.tmf_duration)));
         }
         families.extend([functions, duration]);
-    }
-
-    fn virtqueues(&self, families: &mut Families) {
-        let mut counters = [
-            Family::new("ringside_virtqueue_chains_total", "Descriptor chains fetched.", Kind::Counter),
-            Family::new("ringside_virtqueue_batches_total", "Fetches that found at least one chain.", Kind::Counter),
-            Family::new(
-                "ringside_virtqueue_kicks_total",
-                "Kicks received; drivers are told not to kick while a queue is polled.",
-                Kind::Counter,
-            ),
-            Family::new("ringside_virtqueue_calls_total", "Calls sent to the driver.", Kind::Counter),
-            Family::new(
-                "ringside_virtqueue_calls_suppressed_total",
-                "Publishes after which the driver wanted no call.",
-                Kind::Counter,
-            ),
-        ];
-        let mut size = Family::new(
-            "ringside_virtqueue_size",
-            "Size of the ring in descriptors while it is started, otherwise 0.",
-            Kind::Gauge,
-        );
-        let mut cold = Family::new(
-            "ringside_virtqueue_cold",
-            "1 while the queue has been idle: it is not polled, its driver is told to kick.",
-            Kind::Gauge,
-        );
-        let mut broken =
-            Family::new("ringside_virtqueue_broken", "1 while the queue is halted by a fault.", Kind::Gauge);
-        let mut faults =
-            Family::new("ringside_virtqueue_faults_total", "Faults that halted the queue, by reason.", Kind::Counter);
-        for service in &self.services {
-            let controller = service.controller();
-            let blocks = controller.stats();
-            for index in 0..controller.queues() {
-                let rings: Vec<_> = blocks
-                    .iter()
-                    .flat_map(|block| block.rings.iter())
-                    .filter(|(ring, _)| *ring == index)
-                    .map(|(_, stats)| stats)
-                    .collect();
-                let queue = index.to_string();
-                let labels = [("controller", &**controller.name()), ("queue", queue.as_str())];
-                let values = [
-                    rings.iter().map(|ring| ring.chains.value()).sum::<u64>(),
-                    rings.iter().map(|ring| ring.batches.value()).sum(),
-                    rings.iter().map(|ring| ring.kicks.value()).sum(),
-                    rings.iter().map(|ring| ring.calls.value()).sum(),
-                    rings.iter().map(|ring| ring.calls_suppressed.value()).sum(),
-                ];
-                for (family, value) in counters.iter_mut().zip(values) {
-                    family.sample(&labels, value as f64);
-                }
-                size.sample(&labels, rings.iter().map(|ring| ring.size.value()).max().unwrap_or(0) as f64);
-                cold.sample(&labels, rings.iter().map(|ring| ring.cold.value()).max().unwrap_or(0) as f64);
-                broken.sample(&labels, rings.iter().map(|ring| ring.broken.value()).max().unwrap_or(0) as f64);
-                for reason in FaultReason::ALL {
-                    let count: u64 = rings.iter().map(|ring| ring.faults[reason as usize].value()).sum();
-                    if count > 0 {
-                        faults.sample(&[labels[0], labels[1], ("reason", reason.as_str())], count as f64);
-                    }
-                }
-            }
-        }
-        families.extend(counters);
-        families.extend([size, cold, broken, faults]);
     }
 }
 

@@ -113,6 +113,12 @@ fn announce(config: &Config, target: &Target) {
             controller.luns.len(), controller.socket.display(), controller.pollers
         );
     }
+    for net in &config.nets {
+        tracing::info!(
+            controller = %net.name,
+            "serving port {} on {} with pollers on cores {:?}", net.port, net.socket.display(), net.pollers
+        );
+    }
     tracing::info!("metrics: http://{}/metrics", target.metrics_addr());
     tracing::info!("ready");
 }

@@ -1,23 +1,25 @@
-//! A running target: pollers, controllers and the exporter, started and stopped as a whole. Tests run it in their own
+//! A running target: pollers, ports, controllers, net devices and the exporter, started and stopped as a whole. Tests run it in their own
 //! process; `serve.rs` adds signals.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{self, Sender};
 use guest_memory::Backing;
-use reactor::{IdlePolicy, Reactor, ReactorConfig};
-use vhost_user::RingReport;
+use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig};
 use vhost_user::connection::Stop;
+use vhost_user::{Device, RingReport};
 
 use crate::assemble;
-use crate::bdevs::{Bdevs, Device};
-use crate::config::{Config, Idle};
+use crate::bdevs::{self, Bdevs};
+use crate::config::{self, Config, Idle};
 use crate::http::{self, HttpServer};
-use crate::metrics::Exporter;
+use crate::metrics::{Exporter, Sources};
+use crate::ports::Ports;
 use crate::reload::Reloader;
-use crate::service::{ScsiService, Socket};
+use crate::service::{NetService, ScsiService, Service, Socket};
 use crate::watch::Watch;
 
 /// Faults that wait to be logged, at most; more are only counted.
@@ -35,6 +37,8 @@ pub struct StartError {
 pub struct Target {
     reactor: Reactor,
     services: Vec<Arc<ScsiService>>,
+    nets: Vec<Arc<NetService>>,
+    ports: Ports,
     reloader: Arc<Reloader>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<Stop>,
@@ -50,21 +54,35 @@ impl Target {
     pub fn start(config: &Config) -> Result<Target, StartError> {
         let bdevs = Bdevs::build(config).map_err(failed("bdev"))?;
         bdevs.devices().iter().for_each(warn);
-        let sockets = open_sockets(config)?;
+        let scsi_sockets = sockets("scsi", config.controllers.iter().map(|c| (&*c.socket, c.mode)))?;
+        let net_sockets = sockets("net", config.nets.iter().map(|net| (&*net.socket, net.mode)))?;
         let listener = http::bind(config.metrics.listen).map_err(failed("metrics.listen"))?;
+        let ports = Ports::open(config).map_err(failed("port"))?;
         let reactor = Reactor::start(&reactor_config(config)).map_err(failed("reactor.cores"))?;
         // Threads from here on inherit this: they keep off the pollers' cores where there are others.
         reactor::affinity::control_affinity(&config.reactor.cores).map_err(failed("reactor.cores"))?;
         let (reports, faults) = channel::bounded(REPORTS_MAX);
         let services = services(config, &bdevs, &reactor, &reports);
+        let nets = nets(config, &ports, &reactor, &reports)?;
         let stop = Arc::new(Stop::new().map_err(failed("reactor"))?);
-        let exporter = Exporter::new(services.clone(), reactor.pollers().to_vec(), &bdevs);
+        let exporter = Exporter::new(Sources {
+            controllers: services.clone(),
+            nets: nets.clone(),
+            pollers: reactor.pollers().to_vec(),
+            bdevs: bdevs.clone(),
+            ports: ports.clone(),
+        });
         let http = HttpServer::start(listener, exporter).map_err(failed("metrics.listen"))?;
-        let watch = Watch::start(faults, services.clone()).map_err(failed("reactor"))?;
+        let watch = Watch::start(faults, services.clone(), nets.clone()).map_err(failed("reactor"))?;
         let reloader = Arc::new(Reloader::new(config.clone(), services.clone(), bdevs));
-        let mut target = Target { reactor, services, reloader, threads: Vec::new(), stop, http, watch };
-        for (index, socket) in sockets.into_iter().enumerate() {
-            target.serve(index, socket).map_err(failed(&format!("scsi[{index}]")))?;
+        let mut target = Target { reactor, services, nets, ports, reloader, threads: Vec::new(), stop, http, watch };
+        for (index, socket) in scsi_sockets.into_iter().enumerate() {
+            let service = Arc::clone(&target.services[index]);
+            target.serve(service, socket).map_err(failed(&format!("scsi[{index}]")))?;
+        }
+        for (index, socket) in net_sockets.into_iter().enumerate() {
+            let service = Arc::clone(&target.nets[index]);
+            target.serve(service, socket).map_err(failed(&format!("net[{index}]")))?;
         }
         Ok(target)
     }
@@ -81,13 +99,20 @@ impl Target {
         &self.services
     }
 
+    /// The net devices' services, in the order of the configuration.
+    #[must_use]
+    pub fn nets(&self) -> &[Arc<NetService>] {
+        &self.nets
+    }
+
     /// What changes it while it runs.
     #[must_use]
     pub fn reloader(&self) -> &Arc<Reloader> {
         &self.reloader
     }
 
-    /// Ends it: front-ends are disconnected, requests in flight are waited for, then the pollers end.
+    /// Ends it: front-ends are disconnected, requests in flight are waited for, net devices give their queues back, then
+    /// pollers and ports end.
     pub fn stop(mut self) {
         self.stop.request();
         for thread in self.threads.drain(..) {
@@ -95,14 +120,17 @@ impl Target {
         }
         self.reloader.stop();
         self.http.stop();
+        self.watch.stop();
+        // Nobody else has them any more: what a port lent to a device goes back while the pollers still run.
+        drop(self.nets);
         drop(self.reactor.shutdown());
         drop(self.services);
-        self.watch.stop();
+        drop(self.ports);
     }
 
-    fn serve(&mut self, index: usize, socket: Socket) -> std::io::Result<()> {
-        let (service, stop) = (Arc::clone(&self.services[index]), Arc::clone(&self.stop));
-        let name = format!("accept-{}", service.controller().name());
+    fn serve<D: Device>(&mut self, service: Arc<Service<D>>, socket: Socket) -> std::io::Result<()> {
+        let stop = Arc::clone(&self.stop);
+        let name = format!("accept-{}", service.device().name());
         self.threads.push(thread::Builder::new().name(name).spawn(move || service.run(socket, &stop))?);
         Ok(())
     }
@@ -121,24 +149,44 @@ fn reactor_config(config: &Config) -> ReactorConfig {
     ReactorConfig { cores: config.reactor.cores.clone(), idle }
 }
 
-fn open_sockets(config: &Config) -> Result<Vec<Socket>, StartError> {
-    let open = |(index, controller): (usize, &crate::config::Controller)| {
-        Socket::open(&controller.socket, controller.mode).map_err(failed(&format!("scsi[{index}].socket")))
-    };
-    config.controllers.iter().enumerate().map(open).collect()
+fn sockets<'c>(
+    section: &str,
+    sockets: impl Iterator<Item = (&'c Path, config::Mode)>,
+) -> Result<Vec<Socket>, StartError> {
+    let open = |(index, (path, mode))| Socket::open(path, mode).map_err(failed(&format!("{section}[{index}].socket")));
+    sockets.enumerate().map(open).collect()
+}
+
+/// The pollers on these cores, in their order.
+fn pollers(reactor: &Reactor, cores: &[usize]) -> Vec<PollerHandle> {
+    let on = |core: &usize| reactor.pollers().iter().find(|poller| poller.core() == *core).cloned();
+    cores.iter().filter_map(on).collect()
 }
 
 fn services(config: &Config, bdevs: &Bdevs, reactor: &Reactor, reports: &Sender<RingReport>) -> Vec<Arc<ScsiService>> {
-    let service = |controller: &crate::config::Controller| {
-        let on = |core: &usize| reactor.pollers().iter().find(|poller| poller.core() == *core).cloned();
-        let pollers = controller.pollers.iter().filter_map(on).collect();
-        Arc::new(ScsiService::new(Arc::new(assemble::controller(controller, bdevs)), pollers, reports.clone()))
+    let service = |controller: &config::Controller| {
+        let device = Arc::new(assemble::controller(controller, bdevs));
+        Arc::new(Service::new(device, pollers(reactor, &controller.pollers), reports.clone()))
     };
     config.controllers.iter().map(service).collect()
 }
 
+fn nets(
+    config: &Config,
+    ports: &Ports,
+    reactor: &Reactor,
+    reports: &Sender<RingReport>,
+) -> Result<Vec<Arc<NetService>>, StartError> {
+    let service = |(index, net): (usize, &config::Net)| {
+        let pollers = pollers(reactor, &net.pollers);
+        let device = assemble::net(net, ports, &pollers).map_err(failed(&format!("net[{index}]")))?;
+        Ok(Arc::new(Service::new(Arc::new(device), pollers, reports.clone())))
+    };
+    config.nets.iter().enumerate().map(service).collect()
+}
+
 /// Says what the operator should know of a block device that was made.
-pub(crate) fn warn(device: &Device) {
+pub(crate) fn warn(device: &bdevs::Device) {
     let name = &bdev::Bdev::info(&*device.bdev).name;
     if device.backing == Some(Backing::Plain) {
         tracing::warn!(

@@ -1,4 +1,5 @@
-//! The thread that says what pollers may not: faults of virtqueues, and limits that the rings cannot hold.
+//! The thread that says what pollers may not: faults of virtqueues, and limits that the rings cannot hold; and that tells
+//! guests when the link of their port goes down or comes up.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use crossbeam::select;
+use port::Link;
 use vhost_user::RingReport;
 
-use crate::service::ScsiService;
+use crate::service::{NetService, ScsiService};
 
 /// At most one line per ring in this time.
 const QUIET: Duration = Duration::from_secs(1);
-/// How often rings are compared with limits.
+/// How often rings are compared with limits, and links are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The running thread.
@@ -29,11 +31,16 @@ impl Watch {
     ///
     /// # Errors
     /// If there is no thread to be had.
-    pub fn start(faults: Receiver<RingReport>, services: Vec<Arc<ScsiService>>) -> io::Result<Watch> {
+    pub fn start(
+        faults: Receiver<RingReport>,
+        services: Vec<Arc<ScsiService>>,
+        nets: Vec<Arc<NetService>>,
+    ) -> io::Result<Watch> {
         let (stop, stopped) = bounded(0);
         let thread = thread::Builder::new().name("ringside-watch".into()).spawn(move || {
             let mut log = FaultLog::default();
             let mut capacities = Capacities { seen: vec![0; services.len()], told: vec![(0, 0); services.len()] };
+            let mut links = Links(nets.iter().map(|net| net.device().port().link()).collect());
             let mut next = Instant::now() + TICK;
             loop {
                 select! {
@@ -44,6 +51,7 @@ impl Watch {
                     recv(stopped) -> _ => break,
                     default(next.saturating_duration_since(Instant::now())) => {
                         capacities.look(&services);
+                        links.look(&nets);
                         next = Instant::now() + TICK;
                     }
                 }
@@ -115,6 +123,25 @@ impl Capacities {
                      so {capacity} is the limit in effect"
                 );
             }
+        }
+    }
+}
+
+/// The link of each net device's port, as its guest was told.
+struct Links(Vec<Link>);
+
+impl Links {
+    fn look(&mut self, nets: &[Arc<NetService>]) {
+        for (net, told) in nets.iter().zip(&mut self.0) {
+            let port = net.device().port();
+            let link = port.link();
+            if link == *told {
+                continue;
+            }
+            let state = if link.up { "up" } else { "down" };
+            tracing::info!(controller = %net.device().config().name, port = port.name(), "link {state}");
+            net.config_changed();
+            *told = link;
         }
     }
 }

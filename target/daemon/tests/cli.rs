@@ -109,7 +109,7 @@ fn qemu_args_of_an_unknown_controller_name_the_known_ones_and_exit_2() {
     let (_dir, path) = file(GOOD);
     let output = ringside(&["qemu-args", "--config", path.to_str().unwrap(), "vm1"]);
     assert_eq!(output.status.code(), Some(2));
-    assert_eq!((stdout(&output), stderr(&output)), ("", "no controller \"vm1\"; known: vm0\n"));
+    assert_eq!((stdout(&output), stderr(&output)), ("", "no controller or net device \"vm1\"; known: vm0\n"));
 }
 
 #[test]

@@ -53,17 +53,21 @@ impl FrameBatch {
     /// Adds a frame that lies in `first` and then `rest`, in order. Empty segments are allowed and not kept.
     #[inline]
     pub fn push(&mut self, first: GuestSlice, rest: &[GuestSlice], offload: Offload) {
+        if !rest.is_empty() || first.is_empty() {
+            return self.push_pieces(first, rest, offload);
+        }
+        let start = self.segments.len() as u32;
+        self.segments.push(first);
+        self.frames.push(Frame { len: first.len() as u32, offload, start, end: start + 1 });
+    }
+
+    #[inline(never)]
+    fn push_pieces(&mut self, first: GuestSlice, rest: &[GuestSlice], offload: Offload) {
         let start = self.segments.len() as u32;
         let mut len = 0;
-        if !first.is_empty() {
-            self.segments.push(first);
-            len = first.len();
-        }
-        for segment in rest {
-            if !segment.is_empty() {
-                self.segments.push(*segment);
-                len += segment.len();
-            }
+        for segment in [first].iter().chain(rest).filter(|segment| !segment.is_empty()) {
+            self.segments.push(*segment);
+            len += segment.len();
         }
         let end = self.segments.len() as u32;
         self.frames.push(Frame { len: len as u32, offload, start, end });

@@ -15,20 +15,24 @@
 mod checksum;
 mod frame;
 mod headers;
+mod loopback;
 mod offload;
 mod port;
 mod segment;
 mod stats;
+mod switch;
 #[cfg(test)]
 mod testing;
 
 pub use checksum::Sum;
 pub use frame::{Frame, FrameBatch, peek};
 pub use headers::{BadHeaders, ETHERNET_LEN, HEADERS_MAX, Headers, Network, Transport};
+pub use loopback::{Loopback, LoopbackConfig};
 pub use offload::{Checksum, Offload, Offloads, Segmentation};
 pub use port::{AttachError, Attachment, BadMac, Link, Mac, Port, PortQueue, Traits};
 pub use segment::{BadOffload, Cut, OutFrame, Pieces, SEGMENTS_MAX, Segmenter};
 pub use stats::{DropCause, PortStats};
+pub use switch::{BadSwitch, Switch, SwitchConfig, SwitchStats, Uplink};
 
 /// Frames moved at once: what one burst holds at most.
 pub const BURST: usize = 32;

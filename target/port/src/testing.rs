@@ -1,8 +1,11 @@
 //! What the tests of this crate share: frames in shared memory, and builders of packets.
 
-use guest_memory::{GuestSlice, Pages, SharedMemory};
+use std::sync::{Arc, OnceLock};
 
-use crate::{FrameBatch, Offload};
+use guest_memory::{GuestSlice, Pages, SharedMemory};
+use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig, affinity};
+
+use crate::{Attachment, FrameBatch, Mac, Offload};
 
 /// Bytes in shared memory.
 pub(crate) struct Memory {
@@ -158,4 +161,29 @@ pub(crate) fn simple_sum(bytes: &[u8]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
+}
+
+/// A device with so many queue pairs, on a poller of its own that nobody ends before the process does.
+pub(crate) fn attachment(name: &str, mac: Mac, queues: usize, isolated: bool) -> Attachment {
+    Attachment {
+        device: name.into(),
+        mac,
+        mtu: 1500,
+        pollers: vec![poller(); queues],
+        stats: (0..queues).map(|_| Arc::default()).collect(),
+        isolated,
+    }
+}
+
+/// A poller that has nothing to poll.
+pub(crate) fn poller() -> PollerHandle {
+    static POLLER: OnceLock<PollerHandle> = OnceLock::new();
+    let start = || {
+        let cores = vec![affinity::allowed().expect("cores")[0]];
+        let reactor = Reactor::start(&ReactorConfig { cores, idle: IdlePolicy::Adaptive }).expect("a poller");
+        let poller = reactor.pollers()[0].clone();
+        std::mem::forget(reactor);
+        poller
+    };
+    POLLER.get_or_init(start).clone()
 }

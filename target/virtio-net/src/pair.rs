@@ -107,40 +107,38 @@ pub(crate) struct Tally<'a> {
     stats: &'a DirectionStats,
     frames: u64,
     bytes: u64,
-    class: usize,
+    /// Length of the last frame, and how many have had it in a row.
+    len: u32,
     run: u64,
 }
 
 impl Tally<'_> {
     #[inline(always)]
     pub(crate) fn new(stats: &DirectionStats) -> Tally<'_> {
-        Tally { stats, frames: 0, bytes: 0, class: 0, run: 0 }
+        Tally { stats, frames: 0, bytes: 0, len: 0, run: 0 }
     }
 
     #[inline(always)]
     pub(crate) fn add(&mut self, len: u32) {
-        self.frames += 1;
-        self.bytes += u64::from(len);
-        let class = size_class(len);
-        if class != self.class {
-            self.flush_run();
-            self.class = class;
+        if len != self.len {
+            self.end_run();
+            self.len = len;
         }
         self.run += 1;
     }
 
     #[inline(always)]
-    fn flush_run(&mut self) {
-        if self.run > 0 {
-            self.stats.sizes[self.class].add(self.run);
-            self.run = 0;
-        }
+    fn end_run(&mut self) {
+        self.frames += self.run;
+        self.bytes += self.run * u64::from(self.len);
+        self.stats.sizes[size_class(self.len)].add(self.run);
+        self.run = 0;
     }
 
     /// Writes the sums to the counters.
     #[inline(always)]
     pub(crate) fn settle(mut self) {
-        self.flush_run();
+        self.end_run();
         self.stats.frames.add(self.frames);
         self.stats.bytes.add(self.bytes);
     }

@@ -9,7 +9,7 @@ use vhost_user::{RingSet, Ticket};
 use virtqueue::ChainBatch;
 
 use crate::device::Lease;
-use crate::header::{Rules, incoming};
+use crate::header::{HEADER_LEN, Rules, incoming};
 use crate::pair::{BURST, Scratch, Tally};
 use crate::session::NetSession;
 use crate::stats::{DirectionStats, NetDrop};
@@ -41,7 +41,7 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
     let Destination { rings, slot, stats, session, rules } = to;
     let offloads = session.rx_offloads();
     let open = session.filter.is_open();
-    let mut buffers = Buffers { rings: &mut *rings, slot, chains, next: 0, stats };
+    let mut buffers = Buffers { rings: &mut *rings, slot, chains, next: 0, filled_from: 0, written: [0; BURST], stats };
     buffers.pop(frames.len());
     let mut tally = Tally::new(stats);
     let plain = incoming(Offload::NONE, Offloads::empty(), 1, 0);
@@ -52,7 +52,7 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
         }
         if frame.offload == Offload::NONE
             && let [segment] = segments
-            && buffers.put_plain(&plain[..rules.header_len], *segment)
+            && buffers.put_plain(&plain, rules.header_len, *segment)
         {
             tally.add(frame.len);
             continue;
@@ -72,13 +72,17 @@ struct Buffers<'a> {
     slot: usize,
     chains: &'a mut ChainBatch,
     next: usize,
+    /// Buffers from here to `next` have been filled, with so many bytes, and are still to be completed.
+    filled_from: usize,
+    written: [u32; BURST],
     stats: &'a DirectionStats,
 }
 
 impl Buffers<'_> {
     /// Pops buffers; all of those before have been used.
     fn pop(&mut self, limit: usize) -> usize {
-        self.next = 0;
+        self.complete_filled();
+        (self.next, self.filled_from) = (0, 0);
         let count = self.rings.pop(self.slot, limit.min(BURST), self.chains);
         for chain in self.chains.chains() {
             if let Some(first) = self.chains.writable(chain).first() {
@@ -90,31 +94,52 @@ impl Buffers<'_> {
 
     /// Puts a frame into one buffer that is one slice, as nearly all are. False if it is not like that.
     #[inline(always)]
-    fn put_plain(&mut self, header: &[u8], frame: GuestSlice) -> bool {
+    fn put_plain(&mut self, header: &[u8; HEADER_LEN], header_len: usize, frame: GuestSlice) -> bool {
         let Some(chain) = self.chains.chains().get(self.next) else { return false };
-        let len = header.len() + frame.len();
+        let len = header_len + frame.len();
         let Some(buffer) = self.chains.writable(chain).first() else { return false };
         if buffer.len() < len || chain.readable_descriptors != 0 {
             return false;
         }
-        let (start, rest) = buffer.split_at(header.len());
+        let (start, rest) = buffer.split_at(header_len);
         start.write(header);
         frame.copy_to(rest);
+        self.written[self.next] = len as u32; // one slice of guest memory, described in 32 bits
         self.next += 1;
-        let ticket = self.rings.ticket(self.slot, chain);
-        self.rings.complete(ticket, len as u32);
         true
+    }
+
+    /// Completes the buffers that were filled one by one.
+    #[inline(always)]
+    fn complete_filled(&mut self) {
+        let (from, to) = (self.filled_from, self.next);
+        if from < to {
+            let written = &self.written[from..to];
+            self.rings.complete_popped(self.slot, &self.chains.chains()[from..to], |index| written[index]);
+            self.filled_from = to;
+        }
+    }
+
+    /// Takes the next buffer out, to be completed with its ticket. Those before it come first.
+    fn take(&mut self) -> Ticket {
+        self.complete_filled();
+        let ticket = self.rings.ticket(self.slot, &self.chains.chains()[self.next]);
+        self.next += 1;
+        self.filled_from = self.next;
+        ticket
     }
 
     /// Buffers that were not used after all: `earlier` ones, and what is left of the last pop. It is as if they had not been
     /// popped.
     fn put_back(&mut self, earlier: impl DoubleEndedIterator<Item = Ticket>) {
+        self.complete_filled();
         let (rings, slot) = (&*self.rings, self.slot);
         let mut unused = [const { None }; BURST];
         for (ticket, chain) in unused.iter_mut().zip(&self.chains.chains()[self.next..]) {
             *ticket = Some(rings.ticket(slot, chain));
         }
         self.next = self.chains.chains().len();
+        self.filled_from = self.next;
         self.rings.put_back(slot, earlier.chain(unused.into_iter().flatten()));
     }
 }
@@ -193,12 +218,12 @@ impl Gathered {
                 return Err(NetDrop::NoGuestBuffer);
             }
             let chain = &buffers.chains.chains()[buffers.next];
-            let ticket = buffers.rings.ticket(buffers.slot, chain);
-            let bytes = chain.writable_bytes.min(u64::from(u32::MAX));
+            let (readable, bytes) = (chain.readable_descriptors, chain.writable_bytes.min(u64::from(u32::MAX)));
             let needed = if self.buffers.is_empty() { rules.header_len as u64 } else { 1 };
-            buffers.next += 1;
-            self.buffers.push((ticket, bytes as u32));
-            if chain.readable_descriptors != 0 || bytes < needed {
+            self.room.extend_from_slice(buffers.chains.writable(chain));
+            self.buffers.push((buffers.take(), bytes as u32));
+            room += bytes;
+            if readable != 0 || bytes < needed {
                 // No buffer to receive in. Whatever it belongs to goes back with nothing in it, in order.
                 buffers.stats.dropped(NetDrop::BadDescriptor, 1);
                 for (ticket, _) in self.buffers.drain(..) {
@@ -206,10 +231,7 @@ impl Gathered {
                 }
                 self.room.clear();
                 room = 0;
-                continue;
             }
-            self.room.extend_from_slice(buffers.chains.writable(chain));
-            room += bytes;
         }
         Ok(())
     }

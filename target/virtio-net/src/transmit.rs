@@ -36,10 +36,7 @@ impl Pair {
             self.done += self.port.tx_done();
             if self.done == taken {
                 self.done = 0;
-                for chain in chains.chains() {
-                    let ticket = rings.ticket(self.tx_slot, chain);
-                    rings.complete(ticket, 0);
-                }
+                rings.complete_popped(self.tx_slot, chains.chains(), |_| 0);
                 rings.publish(self.tx_slot);
                 return count;
             }

@@ -9,9 +9,8 @@ use std::thread::{self, JoinHandle};
 use bdev::{Bdev, Delay, Gate, Malloc};
 use crossbeam::channel::{self, Receiver};
 use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig, affinity};
-use ringside::assemble::Bdevs;
-use ringside::config::{Config, Mode};
-use ringside::metrics::Exporter;
+use ringside::config::Mode;
+use ringside::metrics::{Exporter, Sources};
 use ringside::service::{ScsiService, Socket};
 use tempfile::TempDir;
 use vhost_user::RingReport;
@@ -231,8 +230,11 @@ impl Rig {
     /// If the text is not as it should be.
     #[must_use]
     pub fn metrics(&self) -> Exposition {
-        let nothing = Bdevs::build(&Config::parse("", "none").expect("defaults")).expect("no bdev");
-        let exporter = Exporter::new(self.services.clone(), self.pollers().to_vec(), &nothing);
+        let exporter = Exporter::new(Sources {
+            controllers: self.services.clone(),
+            pollers: self.pollers().to_vec(),
+            ..Sources::default()
+        });
         Exposition::parse(&exporter.text()).unwrap_or_else(|error| panic!("{error}"))
     }
 }

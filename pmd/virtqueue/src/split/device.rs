@@ -286,6 +286,25 @@ impl SplitDevice {
         self.next_used = self.next_used.wrapping_add(1);
     }
 
+    /// As [`SplitDevice::complete`] for chains of the last pop, in the order given; `written` has the bytes for each.
+    ///
+    /// # Panics
+    /// If one of them is not in flight.
+    #[inline]
+    pub fn complete_popped(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+        let (rings, in_flight) = (self.rings, &mut *self.in_flight);
+        let mut next_used = self.next_used;
+        for (index, chain) in chains.iter().enumerate() {
+            match in_flight.get_mut(usize::from(chain.head)) {
+                Some(flag) if *flag => *flag = false,
+                _ => not_in_flight(chain.head),
+            }
+            rings.set_used_element(next_used, u32::from(chain.head), written(index));
+            next_used = next_used.wrapping_add(1);
+        }
+        self.next_used = next_used;
+    }
+
     /// Chains that were completed and not published.
     #[must_use]
     #[inline]

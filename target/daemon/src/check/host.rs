@@ -1,6 +1,5 @@
 //! What of a configuration this host does not allow: cores outside the allowed set, sockets that are taken, files that
-//! are not there. Nothing is
-//! changed on the host.
+//! are not there. Nothing is changed on the host.
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -29,17 +28,21 @@ pub enum HostError {
     #[error("reactor.cores: the cores this process may use are unknown: {0}")]
     CoresUnknown(io::Error),
     /// Another target, or another run of this one, serves the socket.
-    #[error("scsi[{index}].socket = {path:?}: a process listens on this socket already")]
+    #[error("{section}[{index}].socket = {path:?}: a process listens on this socket already")]
     SocketLive {
-        /// Index of the controller.
+        /// Section of the device.
+        section: &'static str,
+        /// Its index there.
         index: usize,
         /// The socket.
         path: PathBuf,
     },
     /// The path is taken by something that must not be replaced.
-    #[error("scsi[{index}].socket = {path:?}: exists and is not a socket")]
+    #[error("{section}[{index}].socket = {path:?}: exists and is not a socket")]
     NotASocket {
-        /// Index of the controller.
+        /// Section of the device.
+        section: &'static str,
+        /// Its index there.
         index: usize,
         /// The path.
         path: PathBuf,
@@ -55,9 +58,11 @@ pub enum HostError {
         text: String,
     },
     /// Whether the socket is taken could not be found out.
-    #[error("scsi[{index}].socket = {path:?}: {source}")]
+    #[error("{section}[{index}].socket = {path:?}: {source}")]
     SocketUnknown {
-        /// Index of the controller.
+        /// Section of the device.
+        section: &'static str,
+        /// Its index there.
         index: usize,
         /// The socket.
         path: PathBuf,
@@ -73,8 +78,11 @@ pub fn host_errors(config: &Config) -> Vec<HostError> {
         BdevKind::File(file) => file_error(index, file),
         _ => None,
     }));
-    let servers = config.controllers.iter().enumerate().filter(|(_, controller)| controller.mode == Mode::Server);
-    errors.extend(servers.filter_map(|(index, controller)| socket_error(index, &controller.socket)));
+    let controllers = config.controllers.iter().enumerate();
+    let scsi = controllers.map(|(index, device)| ("scsi", index, &device.socket, device.mode));
+    let net = config.nets.iter().enumerate().map(|(index, device)| ("net", index, &device.socket, device.mode));
+    let servers = scsi.chain(net).filter(|(.., mode)| *mode == Mode::Server);
+    errors.extend(servers.filter_map(|(section, index, socket, _)| socket_error(section, index, socket)));
     errors
 }
 
@@ -118,21 +126,23 @@ fn ranges(set: &CpuSet) -> String {
     texts.join(",")
 }
 
-fn socket_error(index: usize, path: &Path) -> Option<HostError> {
+fn socket_error(section: &'static str, index: usize, path: &Path) -> Option<HostError> {
     let path_buf = path.to_owned();
     match path.symlink_metadata() {
         // Nothing there, or no directory for it yet: nobody listens.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(source) => return Some(HostError::SocketUnknown { index, path: path_buf, source }),
-        Ok(found) if !found.file_type().is_socket() => return Some(HostError::NotASocket { index, path: path_buf }),
+        Err(source) => return Some(HostError::SocketUnknown { section, index, path: path_buf, source }),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Some(HostError::NotASocket { section, index, path: path_buf });
+        }
         Ok(_) => {}
     }
     match try_connect(path) {
         // EAGAIN: the listener's backlog is full.
-        Ok(()) | Err(Errno::AGAIN) => Some(HostError::SocketLive { index, path: path_buf }),
+        Ok(()) | Err(Errno::AGAIN) => Some(HostError::SocketLive { section, index, path: path_buf }),
         // A socket that somebody left behind.
         Err(Errno::CONNREFUSED | Errno::NOENT) => None,
-        Err(error) => Some(HostError::SocketUnknown { index, path: path_buf, source: error.into() }),
+        Err(error) => Some(HostError::SocketUnknown { section, index, path: path_buf, source: error.into() }),
     }
 }
 

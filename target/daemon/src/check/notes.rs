@@ -1,5 +1,8 @@
 //! What an operator should know about a valid configuration: limits that guests are not told, what a Linux guest makes
-//! of the answers beyond them (as measured on Linux 6.12), and parts that nothing uses.
+//! of the answers beyond them (as measured on Linux 6.12), and parts that nothing uses. Those on ports and net devices are in
+//! `notes/net.rs`.
+
+mod net;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,8 +32,9 @@ pub fn notes(config: &Config) -> Vec<Note> {
         let (key, text) = bdev_note(&bdev.kind)?;
         Some(Note { key: format!("bdev[{index}].{key}"), text })
     }));
-    if config.controllers.is_empty() {
-        notes.push(Note { key: "scsi".to_owned(), text: "there is no controller: nothing is served".to_owned() });
+    if config.controllers.is_empty() && config.nets.is_empty() {
+        let text = "there is no controller and no net device: nothing is served".to_owned();
+        notes.push(Note { key: "scsi, net".to_owned(), text });
     }
     for (index, controller) in config.controllers.iter().enumerate() {
         notes.extend(
@@ -39,6 +43,7 @@ pub fn notes(config: &Config) -> Vec<Note> {
                 .map(|(key, text)| Note { key: format!("scsi[{index}].{key}"), text }),
         );
     }
+    notes.extend(net::notes(config));
     notes
 }
 

@@ -116,7 +116,7 @@ fn parts_that_nothing_uses_are_noted() {
         notes_of(DISK),
         [
             "bdev[0].name = \"disk0\": no LUN and no other bdev uses this one",
-            "scsi: there is no controller: nothing is served",
+            "scsi, net: there is no controller and no net device: nothing is served",
         ]
     );
     assert_eq!(notes_of(CONTROLLER), ["scsi[0].lun: this controller has no LUN: guests find no disk"]);
@@ -124,6 +124,47 @@ fn parts_that_nothing_uses_are_noted() {
         notes_of(&format!("[reactor]\ncores = [0, 1]\n{DISK}{CONTROLLER}queues = 1\npollers = [0, 1]\n{LUN}")),
         ["scsi[0].pollers: 2 pollers for 1 request queues: some of them will have none"]
     );
+}
+
+const SWITCH: &str = "[[port]]\nname = 'sw'\nkind = 'switch'\n";
+const NET: &str = "[[net]]\nname = 'n0'\nsocket = '/run/n0'\nport = 'sw'\n";
+
+#[test]
+fn notes_on_net_devices_and_ports_tell_what_does_not_fit() {
+    assert_eq!(notes_of(&format!("{SWITCH}{NET}")), [""; 0]);
+    assert_eq!(
+        notes_of(SWITCH),
+        [
+            "scsi, net: there is no controller and no net device: nothing is served",
+            "port[0].name = \"sw\": no net device and no switch uses this one",
+        ]
+    );
+    assert_eq!(
+        notes_of(&format!("[reactor]\ncores = [0, 1]\n{SWITCH}{NET}pollers = [0, 1]\nqueue_size_max = 128\n")),
+        [
+            "net[0].pollers: 2 pollers for 1 queue pairs: some of them will have none",
+            "net[0].queue_size_max = 128: QEMU's smallest rx_queue_size and tx_queue_size are 256, which would be refused",
+        ]
+    );
+    assert_eq!(
+        notes_of(&format!("{SWITCH}{NET}queue_size_max = 2048\n")),
+        ["net[0].queue_size_max = 2048: QEMU's largest rx_queue_size and tx_queue_size are 1024"]
+    );
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
+fn note_on_a_dpdk_port_says_that_pollers_stay_awake() {
+    let uplink = "[[port]]\nname = 'up'\nkind = 'dpdk'\ndevice = 'net_null0'\n";
+    let text = format!("{SWITCH}uplink = 'up'\npoller = 1\n{uplink}{NET}");
+    assert_eq!(
+        notes_of(&format!("[reactor]\ncores = [0, 1]\n{text}")),
+        [
+            "port[1].device = \"net_null0\": a DPDK port does not tell when frames have come, so the pollers on these cores \
+             never sleep while it is in use, although reactor.idle is \"adaptive\": 1",
+        ]
+    );
+    assert_eq!(notes_of(&format!("[reactor]\ncores = [0, 1]\nidle = 'busy'\n{text}")), [""; 0]);
 }
 
 #[test]
@@ -157,6 +198,18 @@ fn socket_that_a_process_listens_on_is_an_error() {
     // What a process left behind is in nobody's way.
     drop(listener);
     assert_eq!(socket_errors(&path, "server"), [""; 0]);
+}
+
+#[test]
+fn socket_of_a_net_device_that_a_process_listens_on_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let mut config = parse(&format!("{SWITCH}{NET}"));
+    config.nets[0].socket = path.clone();
+    config.reactor.cores.clear();
+    let errors: Vec<String> = host_errors(&config).iter().map(HostError::to_string).collect();
+    assert_eq!(errors, [format!("net[0].socket = {path:?}: a process listens on this socket already")]);
 }
 
 #[test]

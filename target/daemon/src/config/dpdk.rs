@@ -6,7 +6,8 @@ use super::reader::{Field, Problems, Section};
 /// DPDK's environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dpdk {
-    /// Arguments of its start, none of them empty; see "EAL parameters" of DPDK. Default `--in-memory`.
+    /// Further arguments of its start, none of them empty; see "EAL parameters" of DPDK. What they say of memory, cores and
+    /// devices replaces what is chosen otherwise. Default: none.
     pub eal_args: Vec<String>,
 }
 
@@ -17,7 +18,7 @@ pub const DPDK_BUILT: bool = cfg!(feature = "dpdk");
 pub(super) fn read(root: &mut Section<'_>, problems: &mut Problems) -> Option<Dpdk> {
     let mut section = root.table("dpdk", problems);
     let eal_args = match section.take("eal_args") {
-        None => Some(vec!["--in-memory".to_owned()]),
+        None => Some(Vec::new()),
         Some(field) => arguments(field, problems),
     };
     section.finish(problems);

@@ -232,11 +232,17 @@ struct PortText<'c> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mbufs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    promiscuous: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offloads: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     depth: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     uplink: Option<&'c str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     table_size: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_table_size: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ageing_s: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -253,25 +259,33 @@ impl<'c> From<&'c Port> for PortText<'c> {
             rx_descriptors: None,
             tx_descriptors: None,
             mbufs: None,
+            promiscuous: None,
+            offloads: None,
             depth: None,
             uplink: None,
             table_size: None,
+            device_table_size: None,
             ageing_s: None,
             poller: None,
         };
         match &port.kind {
-            PortKind::Dpdk(DpdkPort { device, mtu, rx_descriptors, tx_descriptors, mbufs }) => Self {
-                device: Some(device),
-                mtu: Some(*mtu),
-                rx_descriptors: Some(*rx_descriptors),
-                tx_descriptors: Some(*tx_descriptors),
-                mbufs: Some(*mbufs),
-                ..text
-            },
+            PortKind::Dpdk(DpdkPort { device, mtu, rx_descriptors, tx_descriptors, mbufs, promiscuous, offloads }) => {
+                Self {
+                    device: Some(device),
+                    mtu: Some(*mtu),
+                    rx_descriptors: Some(*rx_descriptors),
+                    tx_descriptors: Some(*tx_descriptors),
+                    mbufs: *mbufs,
+                    promiscuous: Some(*promiscuous),
+                    offloads: Some(*offloads),
+                    ..text
+                }
+            }
             PortKind::Loopback(Loopback { depth }) => Self { depth: Some(*depth), ..text },
-            PortKind::Switch(Switch { uplink, table_size, ageing_s, poller }) => Self {
+            PortKind::Switch(Switch { uplink, table_size, device_table_size, ageing_s, poller }) => Self {
                 uplink: uplink.as_deref(),
                 table_size: Some(*table_size),
+                device_table_size: Some(*device_table_size),
                 ageing_s: Some(*ageing_s),
                 poller: Some(*poller),
                 ..text

@@ -21,7 +21,7 @@ pub struct Net {
     pub socket: PathBuf,
     /// Which side listens; default [`Mode::Server`].
     pub mode: Mode,
-    /// Queue pairs, 1 to 127; default 1.
+    /// Queue pairs, 1 to 127, on a switch or a DPDK port 1 to 64; default 1.
     pub queue_pairs: u16,
     /// Largest ring, a power of two from 4 to 32768; default 1024.
     pub queue_size_max: u16,
@@ -74,9 +74,7 @@ fn read_one<'t>(
     let name = served.name(&mut section, problems);
     let socket = served.socket(&mut section, problems);
     let mode = served::mode(&mut section, problems);
-    let queue_pairs = section
-        .take("queue_pairs")
-        .map_or(Some(QUEUE_PAIRS_DEFAULT), |field| field.integer(1..=virtio_net::QUEUE_PAIRS_MAX, problems));
+    let given_pairs = section.take("queue_pairs");
     let queue_size_max = served::queue_size_max(&mut section, problems);
     let pollers = served::pollers(&mut section, cores, problems);
     let port = section.require("port", problems).and_then(|field| {
@@ -84,6 +82,13 @@ fn read_one<'t>(
         ports.plug(&port, field.place(), problems);
         Some(port)
     });
+    let queue_pairs = match given_pairs {
+        None => Some(QUEUE_PAIRS_DEFAULT),
+        Some(field) => match port.as_ref().and_then(|port| ports.queue_pairs_max(port)) {
+            Some(max) => field.integer_because(1..=max, "the port's", problems),
+            None => field.integer(1..=virtio_net::QUEUE_PAIRS_MAX, problems),
+        },
+    };
     let mac = read_mac(&mut section, name.as_ref(), problems);
     if let Some((port, (mac, place))) = port.as_ref().zip(mac.as_ref()) {
         ports.claim_mac(port, *mac, place, problems);
@@ -127,7 +132,7 @@ fn read_mtu(section: &mut Section<'_>, port: Option<u16>, problems: &mut Problem
         return Some(port.map_or(ports::MTU_DEFAULT, |port| port.min(ports::MTU_DEFAULT)));
     };
     match port {
-        Some(port) => field.integer_because(ports::MTU_MIN..=port, "the port's mtu", problems),
+        Some(port) => field.integer_because(ports::MTU_MIN..=port, "the mtu of the port", problems),
         None => field.integer(ports::MTU_MIN..=ports::MTU_MAX, problems),
     }
 }

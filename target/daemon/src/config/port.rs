@@ -38,12 +38,16 @@ pub struct DpdkPort {
     pub device: String,
     /// Longest frame without its Ethernet header, 68 to 9216 bytes; default 1500.
     pub mtu: u16,
-    /// Descriptors of each receive queue, 32 to 32768; default 1024. The driver of the device may round it.
+    /// Descriptors of each receive queue, 32 to 16384; default 1024. The driver of the device may round it.
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue, in the same way.
     pub tx_descriptors: u16,
-    /// Packet buffers of the port, 512 to 16777216; default 16384.
-    pub mbufs: u32,
+    /// Packet buffers of each queue pair, at most 16777216; none, the default, means enough for descriptors and bursts.
+    pub mbufs: Option<u32>,
+    /// Whether it receives frames to all addresses, not only to that of its device; default true.
+    pub promiscuous: bool,
+    /// Whether its hardware does what it can: checksums and segmentation; default true.
+    pub offloads: bool,
 }
 
 /// A loopback.
@@ -60,6 +64,9 @@ pub struct Switch {
     pub uplink: Option<Name>,
     /// Addresses that it keeps, 1 to 1048576; default 4096.
     pub table_size: u32,
+    /// Addresses that it keeps of one device, 1 to `table_size`, so that none fills the table alone; default a quarter of
+    /// `table_size`, and at least 1.
+    pub device_table_size: u32,
     /// Seconds until an address that was not seen is forgotten, 1 to 1000000; default 300.
     pub ageing_s: u32,
     /// Core of the poller that moves the uplink's frames; default the reactor's first.
@@ -108,6 +115,7 @@ struct Entry<'t> {
     place: Place<'t>,
     kind: Option<&'static str>,
     mtu: Option<u16>,
+    uplink: Option<Name>,
 }
 
 impl<'t> Ports<'t> {
@@ -142,9 +150,16 @@ impl<'t> Ports<'t> {
         }
     }
 
-    /// Longest frame of `name` without the Ethernet header, if it has a bound of its own.
+    /// Longest frame of `name` without the Ethernet header, if it or its uplink bounds it.
     pub(super) fn mtu(&self, name: &Name) -> Option<u16> {
-        self.names.get(name)?.mtu
+        let entry = self.names.get(name)?;
+        let uplink = entry.uplink.as_ref().and_then(|uplink| self.names.get(uplink));
+        entry.mtu.or_else(|| uplink?.mtu)
+    }
+
+    /// Most queue pairs of a device on `name`, if it bounds them.
+    pub(super) fn queue_pairs_max(&self, name: &Name) -> Option<u16> {
+        self.kind(name).filter(|kind| *kind != LOOPBACK).map(|_| QUEUE_PAIRS_MAX)
     }
 
     /// Whether `name` is known to be of another kind than a switch.
@@ -196,7 +211,8 @@ impl<'t> Ports<'t> {
             return;
         }
         let mtu = kind.as_ref().and_then(PortKind::mtu);
-        self.names.insert(name.clone(), Entry { place, kind: word, mtu });
+        let uplink = kind.as_ref().and_then(PortKind::uplink).cloned();
+        self.names.insert(name.clone(), Entry { place, kind: word, mtu, uplink });
         self.list.extend(kind.map(|kind| Port { name, kind }));
     }
 
@@ -216,12 +232,15 @@ pub(super) const MTU_MIN: u16 = 68;
 pub(super) const MTU_MAX: u16 = 9216;
 pub(super) const MTU_DEFAULT: u16 = 1500;
 
+/// Queue pairs of one device on a switch or a DPDK port.
+const QUEUE_PAIRS_MAX: u16 = 64;
+
 const DESCRIPTORS_MIN: u16 = 32;
-const DESCRIPTORS_MAX: u16 = 32768;
+const DESCRIPTORS_MAX: u16 = 16384;
 const DESCRIPTORS_DEFAULT: u16 = 1024;
-const MBUFS_MIN: u32 = 512;
+/// Packet buffers beside those that descriptors hold: bursts, and what threads keep at hand.
+const MBUFS_BESIDE: u32 = 1024;
 const MBUFS_MAX: u32 = 1 << 24;
-const MBUFS_DEFAULT: u32 = 16384;
 const DEPTH_MAX: u16 = 32768;
 const DEPTH_DEFAULT: u16 = 1024;
 const TABLE_MAX: u32 = 1 << 20;
@@ -267,14 +286,24 @@ fn read_dpdk<'t>(
         field.map_or(Some(DESCRIPTORS_DEFAULT), |field| field.integer(DESCRIPTORS_MIN..=DESCRIPTORS_MAX, problems))
     };
     let (rx_descriptors, tx_descriptors) = (descriptors("rx_descriptors"), descriptors("tx_descriptors"));
-    let mbufs =
-        section.take("mbufs").map_or(Some(MBUFS_DEFAULT), |field| field.integer(MBUFS_MIN..=MBUFS_MAX, problems));
+    let mbufs = match section.take("mbufs") {
+        None => Some(None),
+        Some(field) => {
+            let held = u32::from(rx_descriptors.unwrap_or(0)) + u32::from(tx_descriptors.unwrap_or(0));
+            let why = "at least rx_descriptors + tx_descriptors + 1024";
+            field.integer_because(held + MBUFS_BESIDE..=MBUFS_MAX, why, problems).map(Some)
+        }
+    };
+    let mut switched_on = |key| section.take(key).map_or(Some(true), |field| field.boolean(problems));
+    let (promiscuous, offloads) = (switched_on("promiscuous"), switched_on("offloads"));
     Some(DpdkPort {
         device: device?,
         mtu: mtu?,
         rx_descriptors: rx_descriptors?,
         tx_descriptors: tx_descriptors?,
         mbufs: mbufs?,
+        promiscuous: promiscuous?,
+        offloads: offloads?,
     })
 }
 
@@ -304,6 +333,10 @@ fn read_switch<'t>(
     };
     let table_size =
         section.take("table_size").map_or(Some(TABLE_DEFAULT), |field| field.integer(1..=TABLE_MAX, problems));
+    let device_table_size = match section.take("device_table_size") {
+        None => table_size.map(|size| (size / 4).max(1)),
+        Some(field) => field.integer_because(1..=table_size.unwrap_or(TABLE_MAX), "table_size", problems),
+    };
     let ageing_s =
         section.take("ageing_s").map_or(Some(AGEING_S_DEFAULT), |field| field.integer(1..=AGEING_S_MAX, problems));
     let poller = match section.take("poller") {
@@ -313,5 +346,11 @@ fn read_switch<'t>(
             core.into()
         }),
     };
-    Some(Switch { uplink: uplink?, table_size: table_size?, ageing_s: ageing_s?, poller: poller? })
+    Some(Switch {
+        uplink: uplink?,
+        table_size: table_size?,
+        device_table_size: device_table_size?,
+        ageing_s: ageing_s?,
+        poller: poller?,
+    })
 }

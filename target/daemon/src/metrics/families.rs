@@ -83,16 +83,40 @@ impl Family {
 
     /// Adds a distribution of durations that was recorded in TSC ticks.
     pub(super) fn histogram(&mut self, labels: &[(&str, &str)], ticks: &HistogramSnapshot) {
-        let buckets = EDGES_NS.iter().map(|edge| {
+        let buckets = EDGES_NS.map(|edge| (edge as f64 / 1e9, ticks.cumulative_below(Tsc::ticks(edge))));
+        self.distribution(labels, buckets, ticks.count(), Tsc::nanos(ticks.sum()) as f64 / 1e9);
+    }
+
+    /// Adds a distribution that was counted in classes: `edges` are their upper bounds, the last class has none.
+    pub(super) fn classes(&mut self, labels: &[(&str, &str)], edges: &[f64], counts: &[u64], sum: f64) {
+        let cumulative: Vec<u64> = counts
+            .iter()
+            .scan(0, |total, count| {
+                *total += count;
+                Some(*total)
+            })
+            .collect();
+        let buckets = edges.iter().copied().zip(cumulative.iter().copied());
+        self.distribution(labels, buckets, cumulative.last().copied().unwrap_or(0), sum);
+    }
+
+    fn distribution(
+        &mut self,
+        labels: &[(&str, &str)],
+        buckets: impl IntoIterator<Item = (f64, u64)>,
+        count: u64,
+        sum: f64,
+    ) {
+        let bucket = |(edge, cumulative)| {
             let mut bucket = proto::Bucket::default();
-            bucket.set_upper_bound(*edge as f64 / 1e9);
-            bucket.set_cumulative_count(ticks.cumulative_below(Tsc::ticks(*edge)));
+            bucket.set_upper_bound(edge);
+            bucket.set_cumulative_count(cumulative);
             bucket
-        });
+        };
         let mut histogram = proto::Histogram::default();
-        histogram.set_bucket(buckets.collect());
-        histogram.set_sample_count(ticks.count());
-        histogram.set_sample_sum(Tsc::nanos(ticks.sum()) as f64 / 1e9);
+        histogram.set_bucket(buckets.into_iter().map(bucket).collect());
+        histogram.set_sample_count(count);
+        histogram.set_sample_sum(sum);
         let mut metric = proto::Metric::from_label(pairs(labels));
         metric.set_histogram(histogram);
         self.family.mut_metric().push(metric);

@@ -10,8 +10,12 @@ fn config(text: &str) -> Config {
     Config::parse(text, "f").unwrap()
 }
 
+fn devices(config: &Config) -> impl Iterator<Item = Device<'_>> {
+    config.controllers.iter().map(Device::Scsi).chain(config.nets.iter().map(Device::Net))
+}
+
 fn one_line(text: &str, machine: &Machine) -> String {
-    render(&arguments(&config(text).controllers, machine), Layout::OneLine)
+    render(&arguments(devices(&config(text)), machine), Layout::OneLine)
 }
 
 fn machine(qemu: Option<&str>) -> Machine {
@@ -33,7 +37,8 @@ fn r05_arguments_of_a_controller_carry_its_limits() {
 
 #[test]
 fn arguments_in_lines_are_joined_by_backslashes() {
-    let arguments = arguments(&config("[[scsi]]\nname = 'a'\nsocket = 's'\n").controllers, &machine(None));
+    let config = config("[[scsi]]\nname = 'a'\nsocket = 's'\n");
+    let arguments = arguments(devices(&config), &machine(None));
     let lines = render(&arguments, Layout::Lines);
     let expected = "\
 -m 1G \\
@@ -99,4 +104,58 @@ fn versions_that_are_none_are_refused() {
         assert_eq!(text.parse::<QemuVersion>(), Err(VersionError), "{text}");
     }
     assert!("7.2".parse::<QemuVersion>().unwrap() < "10.0.2".parse().unwrap());
+}
+
+/// A loopback and a net device on it, with these keys.
+fn net(keys: &str) -> String {
+    format!("[[port]]\nname = 'lo'\nkind = 'loopback'\n[[net]]\nname = 'n'\nsocket = 's'\nport = 'lo'\n{keys}")
+}
+
+#[test]
+fn arguments_of_a_net_device_carry_what_qemu_does_not_ask_for() {
+    let text = net("queue_pairs = 4\nqueue_size_max = 512\nmac = '52:54:00:00:00:01'\nmtu = 9000\n");
+    assert_eq!(
+        one_line(&text, &machine(None)),
+        "-m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem \
+         -chardev socket,id=vhost-n,path=s -netdev vhost-user,id=net-n,chardev=vhost-n,queues=4 \
+         -device virtio-net-pci,id=nic-n,netdev=net-n,mac=52:54:00:00:00:01,host_mtu=9000,mq=on,vectors=10,\
+         rx_queue_size=512,tx_queue_size=512"
+    );
+}
+
+#[test]
+fn net_device_with_one_pair_is_not_multiqueue() {
+    let line = one_line(&net(""), &machine(None));
+    assert!(line.contains(",host_mtu=1500,vectors=4,"), "{line}");
+    assert!(line.ends_with(",rx_queue_size=1024,tx_queue_size=1024"), "{line}");
+}
+
+#[test]
+fn net_queue_sizes_are_what_qemu_takes() {
+    for (max, expected) in [(64, 256), (256, 256), (1024, 1024), (32768, 1024)] {
+        let line = one_line(&net(&format!("queue_size_max = {max}\n")), &machine(None));
+        assert!(line.ends_with(&format!(",rx_queue_size={expected},tx_queue_size={expected}")), "{line}");
+    }
+}
+
+#[test]
+fn chardev_of_a_net_device_reconnects_or_listens() {
+    let table = [
+        (None, "", "path=s -netdev"),
+        (Some("7.2"), "", "path=s,reconnect=1 -netdev"),
+        (Some("9.1"), "", "path=s,reconnect=1 -netdev"),
+        (Some("10.0.2"), "", "path=s,reconnect-ms=500 -netdev"),
+        (Some("10.0.2"), "mode = 'client'\n", "path=s,server=on -netdev"),
+    ];
+    for (version, keys, expected) in table {
+        let line = one_line(&net(keys), &machine(version));
+        assert!(line.contains(expected), "{version:?}: {line}");
+    }
+}
+
+#[test]
+fn controller_and_net_device_are_in_one_machine() {
+    let line = one_line(&(net("") + "[[scsi]]\nname = 'a'\nsocket = 't'\n"), &machine(None));
+    assert_eq!(line.matches("-object").count(), 1, "{line}");
+    assert_eq!((line.matches("-chardev").count(), line.matches("-device").count()), (2, 2), "{line}");
 }

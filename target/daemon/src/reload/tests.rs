@@ -46,6 +46,46 @@ fn fixed_differences_name_the_key_the_value_and_the_present_value() {
     assert!(renamed[1].starts_with("scsi: the controller \"vm0\" is missing"));
 }
 
+const NET: &str = "[dpdk]\neal_args = ['--no-huge']\n[[port]]\nname = 'sw'\nkind = 'switch'\nuplink = 'lo'\n\
+    [[port]]\nname = 'lo'\nkind = 'loopback'\n\
+    [[net]]\nname = 'n0'\nsocket = '/run/n0.sock'\nport = 'sw'\nmac = '52:54:00:00:00:01'\n";
+
+#[test]
+fn changes_of_dpdk_ports_and_net_devices_are_refused_by_their_keys() {
+    let restart = "in the running target; that takes a restart";
+    for (old, new, expected) in [
+        ("--no-huge", "--no-pci", format!("dpdk.eal_args = [\"--no-pci\"]: is [\"--no-huge\"] {restart}")),
+        ("uplink = 'lo'", "table_size = 8", format!("port[0].uplink = \"\": is \"lo\" {restart}")),
+        ("uplink = 'lo'", "uplink = 'lo'\nageing_s = 8", format!("port[0].ageing_s = 8: is 300 {restart}")),
+        ("'loopback'", "'loopback'\ndepth = 8", format!("port[1].depth = 8: is 1024 {restart}")),
+        ("n0.sock", "n1.sock", format!("net[0].socket = \"/run/n1.sock\": is \"/run/n0.sock\" {restart}")),
+        ("port = 'sw'", "port = 'lo'", format!("net[0].port = \"lo\": is \"sw\" {restart}")),
+        ("port = 'sw'", "port = 'sw'\nqueue_pairs = 2", format!("net[0].queue_pairs = 2: is 1 {restart}")),
+        ("port = 'sw'", "port = 'sw'\nmtu = 1400", format!("net[0].mtu = 1400: is 1500 {restart}")),
+        ("port = 'sw'", "port = 'sw'\noffloads = false", format!("net[0].offloads = false: is true {restart}")),
+        ("port = 'sw'", "port = 'sw'\nisolated = true", format!("net[0].isolated = true: is false {restart}")),
+        (":01'", ":02'", format!("net[0].mac = \"52:54:00:00:00:02\": is \"52:54:00:00:00:01\" {restart}")),
+        ("'n0'", "'n1'", "net[0].name = \"n1\": the running target has none of that name; that takes".to_owned()),
+    ] {
+        let changed = NET.replace(old, new);
+        assert_ne!(changed, NET, "{old}");
+        let refusals = fixed::differences(&config(NET), &config(&changed));
+        assert!(refusals[0].starts_with(&expected), "{refusals:?}");
+    }
+    let other_kind = NET.replace("uplink = 'lo'\n", "");
+    let refusals = fixed::differences(&config(&other_kind), &config(&other_kind.replace("'loopback'", "'switch'")));
+    assert_eq!(refusals, [format!("port[1].kind = \"switch\": is \"loopback\" {restart}")]);
+    let gone = fixed::differences(&config(NET), &config("[dpdk]\neal_args = ['--no-huge']\n"));
+    assert_eq!(
+        gone,
+        [
+            "port: the port \"sw\" is missing; that takes a restart",
+            "port: the port \"lo\" is missing; that takes a restart",
+            "net: the net device \"n0\" is missing; that takes a restart",
+        ]
+    );
+}
+
 #[test]
 fn bdev_is_unchanged_only_with_everything_below_it() {
     let old = config(TEXT);

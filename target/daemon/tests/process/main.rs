@@ -4,6 +4,7 @@
 mod faults;
 mod idle;
 mod metrics;
+mod net;
 mod place;
 mod reload;
 mod serve;

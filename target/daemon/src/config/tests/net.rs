@@ -47,7 +47,7 @@ fn net_device_and_ports_without_keys_get_every_default() {
         isolated: false,
     };
     assert_eq!(config.net("n0"), Some(&net));
-    let switch = Switch { uplink: None, table_size: 4096, ageing_s: 300, poller: 0 };
+    let switch = Switch { uplink: None, table_size: 4096, device_table_size: 1024, ageing_s: 300, poller: 0 };
     assert_eq!(config.port("sw").unwrap().kind, PortKind::Switch(switch));
     assert_eq!(config.port("lo").unwrap().kind, PortKind::Loopback(Loopback { depth: 1024 }));
 }
@@ -62,6 +62,7 @@ name = "sw"
 kind = "switch"
 uplink = "up"
 table_size = 1048576
+device_table_size = 1048575
 ageing_s = 1
 poller = 2
 [[port]]
@@ -72,7 +73,7 @@ depth = 32768
 name = "vm-1"
 socket = "relative/vm \"1\".sock"
 mode = "client"
-queue_pairs = 127
+queue_pairs = 64
 queue_size_max = 256
 pollers = [2, 1]
 port = "sw"
@@ -86,14 +87,20 @@ isolated = true
 fn net_device_and_ports_with_every_key_are_read_as_written() {
     let config = accepted(EVERY_NATIVE_KEY);
     assert_eq!(config.dpdk.eal_args, ["--no-huge", "-m", "512"]);
-    let switch = Switch { uplink: Some(Name::new("up").unwrap()), table_size: 1_048_576, ageing_s: 1, poller: 2 };
+    let switch = Switch {
+        uplink: Some(Name::new("up").unwrap()),
+        table_size: 1_048_576,
+        device_table_size: 1_048_575,
+        ageing_s: 1,
+        poller: 2,
+    };
     assert_eq!(config.port("sw").unwrap().kind, PortKind::Switch(switch));
     assert_eq!(config.port("up").unwrap().kind, PortKind::Loopback(Loopback { depth: 32768 }));
     let net = Net {
         name: Name::new("vm-1").unwrap(),
         socket: "relative/vm \"1\".sock".into(),
         mode: Mode::Client,
-        queue_pairs: 127,
+        queue_pairs: 64,
         queue_size_max: 256,
         pollers: vec![2, 1],
         port: Name::new("sw").unwrap(),
@@ -120,8 +127,8 @@ fn net_keys_out_of_bounds_are_refused() {
     let mac = "must be six bytes in hexadecimal with colons, as 52:54:00:00:00:01";
     refused_after_net(&[
         ("mode = 'listen'\n", "f:11: net[0].mode = 'listen': must be one of: server, client"),
-        ("queue_pairs = 0\n", "f:11: net[0].queue_pairs = 0: must be 1 to 127"),
-        ("queue_pairs = 128\n", "f:11: net[0].queue_pairs = 128: must be 1 to 127"),
+        ("queue_pairs = 0\n", "f:11: net[0].queue_pairs = 0: must be 1 to 64 (the port's)"),
+        ("queue_pairs = 65\n", "f:11: net[0].queue_pairs = 65: must be 1 to 64 (the port's)"),
         ("queue_size_max = 2\n", "f:11: net[0].queue_size_max = 2: must be 4 to 32768"),
         ("queue_size_max = 1000\n", "f:11: net[0].queue_size_max = 1000: must be a power of two"),
         ("pollers = [1]\n", "f:11: net[0].pollers[0] = 1: must be one of reactor.cores: 0"),
@@ -150,6 +157,10 @@ fn ports_out_of_bounds_are_refused() {
         ("kind = 'loopback'\ndepth = 0", "f:4: port[0].depth = 0: must be 1 to 32768"),
         ("kind = 'loopback'\nuplink = 'p'", "f:4: port[0].uplink: unknown key; known here: name, kind, depth"),
         ("kind = 'switch'\ntable_size = 0", "f:4: port[0].table_size = 0: must be 1 to 1048576"),
+        (
+            "kind = 'switch'\ntable_size = 8\ndevice_table_size = 9",
+            "f:5: port[0].device_table_size = 9: must be 1 to 8 (table_size)",
+        ),
         ("kind = 'switch'\nageing_s = 0", "f:4: port[0].ageing_s = 0: must be 1 to 1000000"),
         ("kind = 'switch'\npoller = 3", "f:4: port[0].poller = 3: must be one of reactor.cores: 0"),
     ]);
@@ -197,6 +208,9 @@ fn net_devices_on_ports_that_do_not_take_them_are_refused() {
         "f:3: port[0].kind = 'loop': must be one of: dpdk, loopback, switch",
     )]);
     accepted(&format!("{BASE}{}", net("n1", "port = 'sw'\nisolated = true")));
+    let many = |pairs| format!("{BASE}{}", net("n1", &format!("queue_pairs = {pairs}\nport = 'lo'")));
+    assert_eq!(accepted(&many(127)).nets[1].queue_pairs, 127);
+    assert_eq!(problems(&many(128)), "f:14: net[1].queue_pairs = 128: must be 1 to 127");
     // A loopback takes any number: each hears itself.
     accepted(&format!("{BASE}{}{}", net("n1", "port = 'lo'\nisolated = false"), net("n2", "port = 'lo'")));
 }
@@ -239,21 +253,25 @@ mod with_dpdk {
         let config = accepted(
             "[[port]]\nname = 'a'\nkind = 'dpdk'\ndevice = '0000:01:00.0'\n\
              [[port]]\nname = 'b'\nkind = 'dpdk'\ndevice = 'net_null0,size=64'\nmtu = 9000\nrx_descriptors = 32\n\
-             tx_descriptors = 32768\nmbufs = 512\n",
+             tx_descriptors = 16384\nmbufs = 17440\npromiscuous = false\noffloads = false\n",
         );
         let a = DpdkPort {
             device: "0000:01:00.0".into(),
             mtu: 1500,
             rx_descriptors: 1024,
             tx_descriptors: 1024,
-            mbufs: 16384,
+            mbufs: None,
+            promiscuous: true,
+            offloads: true,
         };
         let b = DpdkPort {
             device: "net_null0,size=64".into(),
             mtu: 9000,
             rx_descriptors: 32,
-            tx_descriptors: 32768,
-            mbufs: 512,
+            tx_descriptors: 16384,
+            mbufs: Some(17440),
+            promiscuous: false,
+            offloads: false,
         };
         assert_eq!((&config.ports[0].kind, &config.ports[1].kind), (&PortKind::Dpdk(a), &PortKind::Dpdk(b)));
         assert_eq!(accepted(&config.to_toml()), config);
@@ -267,13 +285,16 @@ mod with_dpdk {
             ("kind = 'dpdk'\ndevice = 'd'\nmtu = 67", "f:5: port[0].mtu = 67: must be 68 to 9216"),
             (
                 "kind = 'dpdk'\ndevice = 'd'\nrx_descriptors = 31",
-                "f:5: port[0].rx_descriptors = 31: must be 32 to 32768",
+                "f:5: port[0].rx_descriptors = 31: must be 32 to 16384",
             ),
             (
-                "kind = 'dpdk'\ndevice = 'd'\ntx_descriptors = 32769",
-                "f:5: port[0].tx_descriptors = 32769: must be 32 to 32768",
+                "kind = 'dpdk'\ndevice = 'd'\ntx_descriptors = 16385",
+                "f:5: port[0].tx_descriptors = 16385: must be 32 to 16384",
             ),
-            ("kind = 'dpdk'\ndevice = 'd'\nmbufs = 511", "f:5: port[0].mbufs = 511: must be 512 to 16777216"),
+            (
+                "kind = 'dpdk'\ndevice = 'd'\nmbufs = 3071",
+                "f:5: port[0].mbufs = 3071: must be 3072 to 16777216 (at least rx_descriptors + tx_descriptors + 1024)",
+            ),
             (
                 "kind = 'dpdk'\ndevice = 'd,x=1'\n[[port]]\nname = 'q'\nkind = 'dpdk'\ndevice = 'd,x=2'",
                 "f:8: port[1].device = 'd,x=2': already used by port[0].device (line 4)",
@@ -306,7 +327,15 @@ mod with_dpdk {
         assert_eq!(accepted(&text("mtu = 9000", "mtu = 9000")).nets[0].mtu, 9000);
         assert_eq!(accepted(&text("mtu = 1280", "")).nets[0].mtu, 1280);
         assert_eq!(accepted(&text("mtu = 9000", "")).nets[0].mtu, 1500);
-        assert_eq!(problems(&text("", "mtu = 1501")), "f:10: net[0].mtu = 1501: must be 68 to 1500 (the port's mtu)");
+        assert_eq!(
+            problems(&text("", "mtu = 1501")),
+            "f:10: net[0].mtu = 1501: must be 68 to 1500 (the mtu of the port)"
+        );
+        let on_switch = text("[[port]]\nname = 'sw'\nkind = 'switch'\nuplink = 'p'", "mtu = 1501");
+        assert_eq!(
+            problems(&on_switch.replace("port = 'p'", "port = 'sw'")),
+            "f:13: net[0].mtu = 1501: must be 68 to 1500 (the mtu of the port)"
+        );
     }
 }
 

@@ -1,0 +1,191 @@
+//! Net devices of a serving process: frames through a loopback and what the metrics say of them, one front-end at a time, the
+//! MTU that a front-end tells, and what of them SIGHUP does not change. What a device makes of what a driver sends is tested
+//! by the tests `net_…` of the crate `tests`.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use rustix::process::Signal;
+use tests::live::exposition::Exposition;
+use tests::live::until;
+use vhost_user::frontend::Frontend;
+use vhost_user::message::protocol;
+
+use crate::place::{Place, Process, one_controller};
+
+/// Family, kind, and the labels that its samples have.
+const FAMILIES: [(&str, &str, &[&str]); 15] = [
+    ("ringside_net_info", "gauge", &["device", "mac", "port"]),
+    ("ringside_net_mtu_bytes", "gauge", &["device"]),
+    ("ringside_net_mtu_told_bytes", "gauge", &["device"]),
+    ("ringside_net_frames_total", "counter", &["device", "direction", "queue"]),
+    ("ringside_net_bytes_total", "counter", &["device", "direction", "queue"]),
+    ("ringside_net_drops_total", "counter", &["cause", "device", "direction", "queue"]),
+    ("ringside_net_frame_size_bytes", "histogram", &["device", "direction", "queue"]),
+    ("ringside_net_control_commands_total", "counter", &["ack", "device"]),
+    ("ringside_port_info", "gauge", &["kind", "mac", "port"]),
+    ("ringside_port_link_up", "gauge", &["port"]),
+    ("ringside_port_frames_total", "counter", &["device", "direction", "port", "queue"]),
+    ("ringside_port_bytes_total", "counter", &["device", "direction", "port", "queue"]),
+    ("ringside_port_drops_total", "counter", &["cause", "device", "port", "queue"]),
+    // those of every device behind a socket
+    ("ringside_session_connected", "gauge", &["controller"]),
+    ("ringside_virtqueue_size", "gauge", &["controller", "queue"]),
+];
+
+/// A controller, and a net device with two queue pairs on a loopback.
+fn with_net() -> String {
+    format!(
+        "{}[[port]]\nname = 'lo'\nkind = 'loopback'\n\
+         [[net]]\nname = 'n0'\nsocket = '{{dir}}/n0.sock'\nqueue_pairs = 2\nport = 'lo'\nmac = '52:54:00:00:00:01'\n\
+         mtu = 9000\n",
+        one_controller(0)
+    )
+}
+
+/// `ringside bench net --mode loop`, as far as the end.
+fn bench(socket: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringside"));
+    command.args(["bench", "net", "--mode", "loop", "--json", "--socket"]).arg(socket).args(arguments);
+    command.output().unwrap()
+}
+
+fn connect(place: &Place) -> Frontend {
+    let mut frontend = Frontend::connect(place.path("n0.sock")).unwrap();
+    frontend.set_owner().unwrap();
+    let wanted = protocol::MQ | protocol::REPLY_ACK | protocol::CONFIG | protocol::MTU;
+    let agreed = frontend.negotiate(1 << 32, wanted).unwrap();
+    assert_eq!(agreed.protocol_features, wanted);
+    frontend
+}
+
+fn end(process: Process) {
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+#[test]
+fn frames_through_a_loopback_are_counted_by_the_device_and_by_the_port() {
+    let place = Place::new();
+    let process = place.serve(&with_net());
+    complete(&process.scrape());
+    for (size, queues) in [("64", "1"), ("1518", "2"), ("9014", "1")] {
+        let arguments = ["--size", size, "--queues", queues, "--frames", "1000", "--rx-buffer", "9100"];
+        let output = bench(&place.path("n0.sock"), &arguments);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    let metrics = process.scrape();
+    complete(&metrics);
+    let of = |name, labels: &[(&str, &str)]| metrics.sum(name, labels);
+    let mut all = 0.0;
+    for direction in ["tx", "rx"] {
+        let both = [("device", "n0"), ("direction", direction)];
+        let frames = of("ringside_net_frames_total", &both);
+        assert!(frames >= 3000.0, "{direction}: {frames}");
+        assert_eq!(of("ringside_port_frames_total", &both), frames, "{direction}");
+        let bytes = of("ringside_net_bytes_total", &both);
+        assert!(bytes >= 1000.0 * (64.0 + 1518.0 + 9014.0), "{direction}: {bytes}");
+        assert_eq!(of("ringside_port_bytes_total", &both), bytes, "{direction}");
+        assert_eq!(of("ringside_net_frame_size_bytes_count", &both), frames, "{direction}");
+        assert_eq!(of("ringside_net_frame_size_bytes_sum", &both), bytes, "{direction}");
+        let up_to = |edge| of("ringside_net_frame_size_bytes_bucket", &[both[0], both[1], ("le", edge)]);
+        assert!(up_to("64") >= 1000.0 && up_to("1518") - up_to("1023") >= 1000.0, "{direction}");
+        assert!(up_to("+Inf") - up_to("1518") >= 1000.0, "{direction}");
+        let second = [("device", "n0"), ("queue", "1"), ("direction", direction)];
+        assert!(of("ringside_net_frames_total", &second) > 0.0, "the second pair has frames of its own");
+        all += frames;
+    }
+    assert!(all > 0.0);
+    assert_eq!(of("ringside_net_drops_total", &[("device", "n0")]), 0.0);
+    assert_eq!(of("ringside_net_info", &[("mac", "52:54:00:00:00:01"), ("port", "lo")]), 1.0);
+    assert_eq!(of("ringside_net_mtu_bytes", &[("device", "n0")]), 9000.0);
+    assert_eq!(of("ringside_port_info", &[("port", "lo"), ("kind", "loopback")]), 1.0);
+    assert_eq!(of("ringside_port_link_up", &[("port", "lo")]), 1.0);
+    assert_eq!(of("ringside_sessions_total", &[("controller", "n0")]), 3.0);
+    assert!(of("ringside_virtqueue_chains_total", &[("controller", "n0"), ("queue", "3")]) > 0.0);
+    end(process);
+    assert!(!place.path("n0.sock").exists());
+}
+
+/// Every family of net devices and ports is there, of its kind, with its labels.
+fn complete(metrics: &Exposition) {
+    for (name, kind, labels) in FAMILIES {
+        let family = metrics.families.get(name).unwrap_or_else(|| panic!("{name} is missing"));
+        assert_eq!(family.kind, kind, "{name}");
+        for sample in &family.samples {
+            let has: Vec<&str> = sample.labels.keys().map(String::as_str).filter(|label| *label != "le").collect();
+            assert_eq!(has, labels, "{name}");
+        }
+    }
+    // Five rings: two pairs and the control queue.
+    assert_eq!(metrics.samples("ringside_virtqueue_size", &[("controller", "n0")]).count(), 5);
+}
+
+#[test]
+fn net_device_tells_its_configuration_and_takes_an_mtu_within_it() {
+    let place = Place::new();
+    let process = place.serve(&with_net());
+    let mut frontend = connect(&place);
+    assert_eq!(frontend.queue_num().unwrap(), 5);
+    // mac, status: link up, two pairs, mtu 9000 (virtio 1.3 §5.1.4).
+    let expected = [0x52, 0x54, 0, 0, 0, 1, 1, 0, 2, 0, 0x28, 0x23];
+    assert_eq!(frontend.config(0, 12).unwrap(), expected);
+    let told = || process.scrape().sum("ringside_net_mtu_told_bytes", &[("device", "n0")]);
+    assert_eq!(told(), 0.0);
+    for (mtu, answer, expected) in [(1400u64, 0, 1400.0), (9001, 1, 1400.0), (67, 1, 1400.0), (9000, 0, 9000.0)] {
+        // NET_SET_MTU (20), version 1 and NEED_REPLY, eight bytes.
+        let mut message = vec![20, 0, 0, 0, 0x09, 0, 0, 0, 8, 0, 0, 0];
+        message.extend(mtu.to_le_bytes());
+        frontend.send_raw(&message, &[]).unwrap();
+        let reply = frontend.recv_reply().unwrap();
+        assert_eq!((reply.body[0], told()), (answer, expected), "MTU {mtu}");
+    }
+    end(process);
+}
+
+#[test]
+fn second_front_end_of_a_net_device_is_turned_away_and_the_next_one_served() {
+    let place = Place::new();
+    let mut process = place.serve(&with_net());
+    let mut first = connect(&place);
+    let second = UnixStream::connect(place.path("n0.sock")).unwrap();
+    process.wait_line("a second front-end was turned away");
+    drop(second);
+    assert_eq!(process.scrape().sum("ringside_sessions_turned_away_total", &[("controller", "n0")]), 1.0);
+    first.features().unwrap();
+    drop(first);
+    until("the next one is served", || bench(&place.path("n0.sock"), &["--frames", "10"]).status.success());
+    end(process);
+}
+
+#[test]
+fn hup_with_another_net_device_applies_nothing_and_names_the_key() {
+    let place = Place::new();
+    let text = with_net();
+    let mut process = place.serve(&text);
+    let mut frontend = connect(&place);
+    for (old, new, expected) in [
+        ("mtu = 9000", "mtu = 1500", "net[0].mtu = 1500: is 9000 in the running target; that takes a restart"),
+        ("kind = 'loopback'", "kind = 'loopback'\ndepth = 7", "port[0].depth = 7: is 1024 in the running target"),
+        ("[[port]]", "[dpdk]\neal_args = ['-v']\n[[port]]", "dpdk.eal_args = [\"-v\"]: is [] in the running"),
+    ] {
+        place.write(&text.replace(old, new));
+        process.signal(Signal::HUP);
+        let said = process.wait_line("SIGHUP: ");
+        assert!(said.contains("nothing is changed") && said.contains(expected), "{said}");
+    }
+    frontend.features().unwrap();
+    end(process);
+}
+
+#[test]
+fn net_device_in_client_mode_connects_to_the_front_end() {
+    let place = Place::new();
+    let process = place.serve(&with_net().replace("queue_pairs = 2", "queue_pairs = 2\nmode = 'client'"));
+    for _ in 0..2 {
+        let output = bench(&place.path("n0.sock"), &["--server", "--frames", "100"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    end(process);
+}

@@ -39,12 +39,14 @@ pub struct Uplink {
     pub stats: Arc<PortStats>,
 }
 
-/// A port that could not be made. The text names it as the configuration does.
+/// A port that could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("port {name:?}: {text}")]
+#[error("{key}: {text}")]
 pub struct OpenError {
-    name: String,
-    text: String,
+    /// Its key in the configuration.
+    pub key: String,
+    /// What is wrong.
+    pub text: String,
 }
 
 impl Ports {
@@ -55,14 +57,14 @@ impl Ports {
     pub fn open(config: &Config) -> Result<Ports, OpenError> {
         #[cfg(feature = "dpdk")]
         let dpdk = dpdk::Dpdk::start(config)?;
-        let entry = |port: &config::Port| {
+        let entry = |(index, port): (usize, &config::Port)| {
             let opened: Arc<dyn Port> = match &port.kind {
                 PortKind::Loopback(loopback) => Arc::new(Loopback::new(&port.name, loopback_config(loopback))),
                 PortKind::Switch(_) => {
-                    return Err(OpenError::new(&port.name, "this kind is not built into this version"));
+                    return Err(OpenError::new(index, "this kind is not built into this version"));
                 }
                 #[cfg(feature = "dpdk")]
-                PortKind::Dpdk(_) => dpdk.open(port)?,
+                PortKind::Dpdk(_) => dpdk.open(index, port)?,
                 #[cfg(not(feature = "dpdk"))]
                 PortKind::Dpdk(_) => unreachable!("the configuration was checked"),
             };
@@ -74,7 +76,7 @@ impl Ports {
             Some(Uplink { switch, port, stats: Arc::default() })
         };
         Ok(Ports {
-            entries: config.ports.iter().map(entry).collect::<Result<_, _>>()?,
+            entries: config.ports.iter().enumerate().map(entry).collect::<Result<_, _>>()?,
             uplinks: config.ports.iter().filter_map(uplink).collect(),
         })
     }
@@ -103,8 +105,8 @@ impl Ports {
 }
 
 impl OpenError {
-    fn new(name: &str, text: impl fmt::Display) -> OpenError {
-        OpenError { name: name.to_owned(), text: text.to_string() }
+    fn new(index: usize, text: impl fmt::Display) -> OpenError {
+        OpenError { key: format!("port[{index}]"), text: text.to_string() }
     }
 }
 

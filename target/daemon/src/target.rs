@@ -17,7 +17,7 @@ use crate::bdevs::{self, Bdevs};
 use crate::config::{self, Config, Idle};
 use crate::http::{self, HttpServer};
 use crate::metrics::{Exporter, Sources};
-use crate::ports::Ports;
+use crate::ports::{OpenError, Ports};
 use crate::reload::Reloader;
 use crate::service::{NetService, ScsiService, Service, Socket};
 use crate::watch::Watch;
@@ -57,7 +57,7 @@ impl Target {
         let scsi_sockets = sockets("scsi", config.controllers.iter().map(|c| (&*c.socket, c.mode)))?;
         let net_sockets = sockets("net", config.nets.iter().map(|net| (&*net.socket, net.mode)))?;
         let listener = http::bind(config.metrics.listen).map_err(failed("metrics.listen"))?;
-        let ports = Ports::open(config).map_err(failed("port"))?;
+        let ports = Ports::open(config).map_err(|OpenError { key, text }| StartError { key, text })?;
         let reactor = Reactor::start(&reactor_config(config)).map_err(failed("reactor.cores"))?;
         // Threads from here on inherit this: they keep off the pollers' cores where there are others.
         reactor::affinity::control_affinity(&config.reactor.cores).map_err(failed("reactor.cores"))?;

@@ -20,6 +20,7 @@ mod offload;
 mod port;
 mod segment;
 mod stats;
+mod switch;
 #[cfg(test)]
 mod testing;
 
@@ -31,6 +32,7 @@ pub use offload::{Checksum, Offload, Offloads, Segmentation};
 pub use port::{AttachError, Attachment, BadMac, Link, Mac, Port, PortQueue, Traits};
 pub use segment::{BadOffload, Cut, OutFrame, Pieces, SEGMENTS_MAX, Segmenter};
 pub use stats::{DropCause, PortStats};
+pub use switch::{BadSwitch, Switch, SwitchConfig, SwitchStats, Uplink};
 
 /// Frames moved at once: what one burst holds at most.
 pub const BURST: usize = 32;

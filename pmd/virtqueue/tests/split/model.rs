@@ -22,6 +22,12 @@ enum Op {
     DriverPublish,
     Pop {
         limit: usize,
+        /// How many of them are put back at once.
+        back: usize,
+    },
+    /// Pops chains and completes all of them.
+    PopAndComplete {
+        limit: usize,
     },
     /// Completes one of the chains in flight.
     Complete {
@@ -39,7 +45,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_filter("a chain has a buffer", |(readable, writable, _)| readable.len() + writable.len() > 0)
             .prop_map(|(readable, writable, indirect)| Op::Add { readable, writable, indirect }),
         3 => Just(Op::DriverPublish),
-        3 => (1usize..6).prop_map(|limit| Op::Pop { limit }),
+        3 => (1usize..6, 0usize..8).prop_map(|(limit, back)| Op::Pop { limit, back: back.saturating_sub(3) }),
+        1 => (1usize..6).prop_map(|limit| Op::PopAndComplete { limit }),
         4 => (any::<usize>(), any::<u32>()).prop_map(|(which, written)| Op::Complete { which, written }),
         3 => Just(Op::DevicePublish),
         3 => Just(Op::TakeUsed),
@@ -55,6 +62,8 @@ struct World {
     /// Chains by stage, oldest first: (token, head, segments).
     added: VecDeque<Added>,
     available: VecDeque<Added>,
+    /// All that were popped, ever.
+    seen: Vec<Added>,
     /// In flight: (token, head).
     popped: Vec<(usize, u16)>,
     /// (token, head, written)
@@ -64,7 +73,7 @@ struct World {
     descriptors: [usize; SIZE as usize],
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Added {
     token: usize,
     head: u16,
@@ -85,6 +94,7 @@ impl World {
             tokens: 0,
             added: VecDeque::new(),
             available: VecDeque::new(),
+            seen: Vec::new(),
             popped: Vec::new(),
             completed: VecDeque::new(),
             used: VecDeque::new(),
@@ -110,7 +120,16 @@ impl World {
                 self.driver.publish();
                 self.available.append(&mut self.added);
             }
-            Op::Pop { limit } => self.pop(limit),
+            Op::Pop { limit, back } => {
+                let count = self.pop(limit);
+                self.put_back(back.min(count));
+            }
+            Op::PopAndComplete { limit } => {
+                let count = self.pop(limit);
+                self.device.complete_popped(self.batch.chains(), |index| 7 * index as u32);
+                let chains = self.popped.split_off(self.popped.len() - count).into_iter().enumerate();
+                self.completed.extend(chains.map(|(index, (token, head))| (token, head, 7 * index as u32)));
+            }
             Op::Complete { which, written } => {
                 if !self.popped.is_empty() {
                     let (token, head) = self.popped.swap_remove(which % self.popped.len());
@@ -162,14 +181,26 @@ impl World {
         }
     }
 
-    fn pop(&mut self, limit: usize) {
+    /// The last chains that were popped are available again.
+    fn put_back(&mut self, count: usize) {
+        let chains = self.popped.split_off(self.popped.len() - count);
+        self.device.put_back(chains.iter().map(|(_, head)| *head));
+        for (token, _) in chains.into_iter().rev() {
+            let added = self.seen.iter().rfind(|added| added.token == token).expect("it was popped");
+            self.available.push_front(added.clone());
+        }
+    }
+
+    fn pop(&mut self, limit: usize) -> usize {
         let count = self.device.pop(&self.guest.table, limit, &mut self.batch);
         assert_eq!(count, self.batch.chains().len());
         assert!(count <= limit.min(4));
         // A batch may end early, but not before it has begun.
         assert_eq!(count == 0, self.available.is_empty());
         for chain in self.batch.chains() {
-            let Added { token, head, segments } = self.available.pop_front().expect("no more than were available");
+            let added = self.available.pop_front().expect("no more than were available");
+            self.seen.push(added.clone());
+            let Added { token, head, segments } = added;
             assert_eq!(chain.head, head);
             let of = |writable| segments.iter().filter(move |segment| segment.writable == writable);
             let bytes = |writable| of(writable).map(|segment| u64::from(segment.len)).sum::<u64>();
@@ -180,6 +211,7 @@ impl World {
             assert_eq!(self.guest.shape(&self.batch, chain), expected);
             self.popped.push((token, head));
         }
+        count
     }
 
     fn free(&self) -> usize {
@@ -235,7 +267,7 @@ fn index_that_wraps_twice_loses_nothing() {
     for round in 0..70_000 {
         world.apply(Op::Add { readable: vec![51], writable: vec![108, 4096], indirect: round % 2 == 0 });
         world.apply(Op::DriverPublish);
-        world.apply(Op::Pop { limit: 4 });
+        world.apply(Op::Pop { limit: 4, back: 0 });
         world.apply(Op::Complete { which: 0, written: round });
         world.apply(Op::DevicePublish);
         world.apply(Op::TakeUsed);

@@ -39,8 +39,8 @@ pub struct Queue {
 
 /// What is remembered of a chain in flight.
 struct Sent {
-    slot: usize,
-    writable: Area,
+    /// The buffer that it lies in, and the writable part of that; `None` of a chain of the test's own buffers.
+    buffer: Option<(usize, Area)>,
     segments: Vec<Segment>,
 }
 
@@ -155,29 +155,56 @@ impl Queue {
     /// # Panics
     /// If there is no room for it, or the data cannot be cut like this.
     pub fn put_cut(&mut self, message: impl Into<Message>, pieces: usize) -> usize {
-        let Message { readable, writable } = message.into();
-        let slot = self.free.pop().expect("a free buffer");
-        let (out, into) = self.slots[slot].split(readable.len());
-        let into = into.part(0, writable);
-        out.slice.write(&readable);
-        into.slice.fill(UNWRITTEN);
-        let piece = |area: Area, writable| Segment { addr: area.guest_addr, len: area.slice.len() as u32, writable };
-        let (header, data_out) = out.split(REQUEST_LEN.min(readable.len()));
-        let (response, data_in) = into.split(RESPONSE_LEN.min(writable));
-        let cut = |area: Area, writable| {
-            let each = area.slice.len() / pieces;
-            assert_eq!(each * pieces, area.slice.len(), "pieces of one length");
-            (0..pieces).map(move |index| piece(area.part(index * each, each), writable))
+        let message = message.into();
+        let cut = |total: usize, first: usize| {
+            let first = first.min(total);
+            let each = (total - first) / pieces;
+            assert_eq!(each * pieces, total - first, "pieces of one length");
+            [first].into_iter().chain((0..pieces).map(move |_| each)).collect::<Vec<_>>()
         };
-        let mut segments = vec![piece(header, false)];
-        segments.extend(cut(data_out, false));
-        segments.push(piece(response, true));
-        segments.extend(cut(data_in, true));
-        segments.retain(|segment| segment.len > 0);
+        let readable = cut(message.readable.len(), REQUEST_LEN);
+        let writable = cut(message.writable, RESPONSE_LEN);
+        self.put_pieces(message, &readable, &writable)
+    }
+
+    /// Adds a chain of this message with the first bytes of each direction in descriptors of these lengths; what is left is
+    /// one more. Lengths of 0 make no descriptor. The device sees it after the next [`Queue::publish`].
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    pub fn put_pieces(&mut self, message: impl Into<Message>, readable: &[usize], writable: &[usize]) -> usize {
+        let Message { readable: bytes, writable: room } = message.into();
+        let slot = self.free.pop().expect("a free buffer");
+        let (out, into) = self.slots[slot].split(bytes.len());
+        let into = into.part(0, room);
+        out.slice.write(&bytes);
+        into.slice.fill(UNWRITTEN);
+        let segments: Vec<Segment> = cut(out, readable, false).chain(cut(into, writable, true)).collect();
+        self.add(segments, Some((slot, into)))
+    }
+
+    /// Adds a chain of these descriptors, whatever they say. Its reply has no bytes: what a device did to the test's own
+    /// buffers is in them ([`Queue::buffer`]).
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    pub fn put_segments(&mut self, segments: &[Segment]) -> usize {
+        self.add(segments.to_vec(), None)
+    }
+
+    /// One of the buffers for the test's own use, until [`Queue::reset`].
+    ///
+    /// # Panics
+    /// If none is free.
+    pub fn buffer(&mut self) -> Area {
+        self.slots[self.free.pop().expect("a free buffer")]
+    }
+
+    fn add(&mut self, segments: Vec<Segment>, buffer: Option<(usize, Area)>) -> usize {
         let token = self.next_token;
         self.next_token += 1;
         self.driver.add(&segments, token).expect("free descriptors");
-        self.sent.insert(token, Sent { slot, writable: into, segments });
+        self.sent.insert(token, Sent { buffer, segments });
         token
     }
 
@@ -209,10 +236,13 @@ impl Queue {
     /// If the device broke the rules of the ring.
     pub fn take(&mut self) -> Option<Reply> {
         while let Some(used) = self.driver.pop_used() {
-            let Sent { slot, writable: area, segments } = self.sent.remove(&used.token).expect("it was sent");
-            let mut writable = vec![0; area.slice.len()];
-            area.slice.read(&mut writable);
-            self.free.push(slot);
+            let Sent { buffer, segments } = self.sent.remove(&used.token).expect("it was sent");
+            let mut writable = Vec::new();
+            if let Some((slot, area)) = buffer {
+                writable.resize(area.slice.len(), 0);
+                area.slice.read(&mut writable);
+                self.free.push(slot);
+            }
             let Used { token, head, written } = used;
             self.done.push_back(Reply { token, head, written, writable, segments });
         }
@@ -301,6 +331,18 @@ impl Queue {
 fn driver(size: u16, desc: Area, avail: Area, used: Area, features: Features) -> SplitDriver {
     let rings = RingAddresses { desc: desc.slice, avail: avail.slice, used: used.slice };
     SplitDriver::new(size, rings, features).expect("a ring of our own making")
+}
+
+/// Descriptors of these lengths, as far as there are bytes, and one for what is left.
+fn cut(area: Area, lengths: &[usize], writable: bool) -> impl Iterator<Item = Segment> {
+    let lengths = lengths.iter().copied().chain([usize::MAX]);
+    let mut rest = area;
+    lengths.filter_map(move |len| {
+        let (front, back) = rest.split(len.min(rest.slice.len()));
+        rest = back;
+        let segment = Segment { addr: front.guest_addr, len: front.slice.len() as u32, writable };
+        (segment.len > 0).then_some(segment)
+    })
 }
 
 /// A fresh eventfd.

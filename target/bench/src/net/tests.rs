@@ -47,6 +47,7 @@ fn loop_brings_every_frame_back_and_stops_every_ring() {
         "--size 1518 --verify --queue-size 16",
         "--verify --window 1",
         "--verify --rate 1000000",
+        "--verify --interrupt --rate 20000",
     ] {
         let device = Device::honest();
         let outcome = run_on(&device, &format!("--mode loop {line}"));

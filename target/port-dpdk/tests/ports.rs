@@ -305,3 +305,25 @@ fn pollers_are_registered_with_dpdk_when_a_device_is_plugged_in() {
     drop(queues);
     reactor.shutdown();
 }
+
+#[test]
+fn bursts_in_both_directions_allocate_nothing() {
+    let port = open("net_ring9");
+    let (mut memory, mut plugged) = (Memory::new(), plug(&port));
+    let plain = memory.batch(&(0..BURST).map(|number| raw(number, 64)).collect::<Vec<_>>());
+    let mut others = FrameBatch::new(BURST, BURST);
+    memory.push(&mut others, &ip4(17, udp(&[1; 100]), 6), &[20], partial(34, 6));
+    let offload = Offload { segmentation: Segmentation::Tcp4 { size: 1000, ecn: false }, ..partial(34, 16) };
+    memory.push(&mut others, &ip4(6, tcp(&[1; 20_000]), 16), &[], offload);
+    let mut back = FrameBatch::new(BURST, BURST);
+    let counted = allocation_counter::measure(|| {
+        for batch in [&plain, &others] {
+            assert_eq!(plugged.send(batch), batch.len());
+            while let count @ 1.. = plugged.queue.rx_burst(&mut back, BURST) {
+                plugged.queue.rx_done(count);
+            }
+        }
+    });
+    assert_eq!(counted.count_total, 0);
+    assert_eq!(plugged.stats.rx_frames.value(), (BURST + 1 + 20) as u64);
+}

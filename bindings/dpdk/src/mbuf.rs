@@ -206,6 +206,16 @@ impl Mbuf {
         true
     }
 
+    /// What [`prepare`](Self::prepare) asked for.
+    #[must_use]
+    pub fn tx_request(&self) -> (TxFlags, TxHeaders) {
+        let flags = TxFlags::from_bits_truncate(self.field::<u64>(SHIM_MBUF_OL_FLAGS));
+        let lengths = self.field::<u64>(SHIM_MBUF_TX_OFFLOAD);
+        let part = |shift: u32, bits: u32| (lengths >> shift) as u16 & ((1 << bits) - 1);
+        let (l2, l3, l4) = (part(0, 7) as u8, part(7, 9), part(16, 8) as u8);
+        (flags, TxHeaders { l2, l3, l4, segment: (lengths >> 24) as u16 })
+    }
+
     /// What the port found about its TCP or UDP checksum.
     #[must_use]
     #[inline]

@@ -193,3 +193,6 @@ enum Stop {
 
 /// Mbufs that are allocated at once.
 const SPARE: usize = 32;
+
+#[cfg(test)]
+mod tests;

@@ -26,14 +26,14 @@ pub(crate) struct DpdkQueue {
     /// Frames that are out: shown to the device, oldest first.
     received: Burst,
     opener: Option<Opener>,
+    /// Keeps it from being the next port's.
+    _pool: Arc<Pool>,
 }
 
 /// The way out.
 pub(crate) struct Outgoing {
     pub(crate) tx: TxQueue,
     pub(crate) pool: Mempool,
-    /// Keeps it from being the next port's.
-    _pool: Arc<Pool>,
     pub(crate) stats: Arc<PortStats>,
     /// Longest frame that is sent.
     pub(crate) frame_max: u32,
@@ -63,20 +63,9 @@ impl DpdkQueue {
         frame_max: u32,
         opener: Option<Opener>,
     ) -> DpdkQueue {
-        let outgoing = Outgoing {
-            capable: request::capable(pair.tx.offloads()),
-            tx: pair.tx,
-            pool: **pool,
-            _pool: pool,
-            stats: Arc::clone(&stats),
-            frame_max,
-            out: Burst::new(),
-            spare: Burst::new(),
-            plain: [GuestSlice::EMPTY; Burst::MAX],
-            owners: [0; Burst::MAX],
-        };
+        let outgoing = Outgoing::new(pair.tx, **pool, Arc::clone(&stats), frame_max);
         let (segmenter, received) = (Segmenter::new(), Burst::new());
-        DpdkQueue { outgoing, segmenter, done: 0, rx: pair.rx, stats, received, opener }
+        DpdkQueue { outgoing, segmenter, done: 0, rx: pair.rx, stats, received, opener, _pool: pool }
     }
 
     #[inline]
@@ -102,9 +91,23 @@ impl DpdkQueue {
 }
 
 impl Outgoing {
+    pub(crate) fn new(tx: TxQueue, pool: Mempool, stats: Arc<PortStats>, frame_max: u32) -> Outgoing {
+        Outgoing {
+            capable: request::capable(tx.offloads()),
+            tx,
+            pool,
+            stats,
+            frame_max,
+            out: Burst::new(),
+            spare: Burst::new(),
+            plain: [GuestSlice::EMPTY; Burst::MAX],
+            owners: [0; Burst::MAX],
+        }
+    }
+
     /// Sends a batch, and returns how many frames it took.
     #[inline]
-    fn transmit(&mut self, segmenter: &mut Segmenter, batch: &FrameBatch) -> usize {
+    pub(crate) fn transmit(&mut self, segmenter: &mut Segmenter, batch: &FrameBatch) -> usize {
         let frames = batch.frames();
         let count = frames.len().min(Burst::MAX);
         let longest = self.frame_max.min(u32::from(self.pool.room())) as usize;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bench::net::{Args, Outcome, measure};
 use clap::Parser;
+use port::{Loopback, LoopbackConfig};
 use rustix::event::{EventfdFlags, eventfd};
 use tests::net::driver::{CTRL_VQ, MQ, MRG_RXBUF, NetDriver, NetPlan};
 use tests::net::rig::{NetRig, NetSetup};
@@ -150,5 +151,30 @@ fn load_generator_sends_frames_that_all_arrive_as_they_were_sent() {
         assert_eq!((outcome.sent, sent.len()), (2000, 2000), "{line}");
         let size = outcome.asked.size as usize;
         assert!(sent.iter().all(|frame| frame.len() == size && frame[42..50] == 5u64.to_be_bytes()), "{line}");
+    }
+}
+
+#[test]
+fn load_generator_gets_every_frame_back_through_a_loopback() {
+    for line in [
+        "",
+        "--size 30",
+        "--size 9014",
+        "--size 9014 --rx-buffer 500 --queues 2 --flows 16",
+        "--size 1518 --rx-buffer 2060 --mrg off",
+        "--indirect --size 100",
+        "--in-order",
+        "--in-order --size 3000 --rx-buffer 1000",
+        "--interrupt --queues 2",
+        "--offload csum --size 777",
+        "--offload tso --size 65535",
+        "--offload tso --size 40000 --mrg off --rx-buffer 65562 --queue-size 64",
+        "--queue-size 16 --window 1",
+    ] {
+        let port = Arc::new(Loopback::new("lo", LoopbackConfig::default()));
+        let rig = NetSetup::new(port, 2).start().expect("there is a core");
+        let outcome = bench(&rig.socket(), &format!("--mode loop --verify {line}"));
+        assert!(outcome.passed(), "{line}: {outcome:?}");
+        assert_eq!((outcome.sent, outcome.received, outcome.reordered), (2000, 2000, 0), "{line}");
     }
 }

@@ -32,7 +32,7 @@ main() {
     done
     [[ $seconds =~ ^[1-9][0-9]*$ ]] || die "--time: '$seconds' is not a number of seconds"
     if [ $setup = yes ]; then
-        scripts/setup.sh --only build,hugepages
+        scripts/setup.sh --only build,dpdk,hugepages
     fi
     say "building ringside"
     CARGO_TARGET_DIR=.build cargo build --quiet --release -p ringside

@@ -4,6 +4,7 @@
 #   scripts/setup.sh [--only GROUP[,GROUP…]] [--hugepages PAGES]
 #
 #   build       C compiler and linker for Rust crates, pkg-config
+#   dpdk        DPDK with its drivers and test programs, and what its bindings are generated with
 #   guest       QEMU, and a small Linux guest under .build/guest that tests and qemu-guest.sh boot
 #   hugepages   free 2 MiB pages and a hugetlbfs mount, for malloc bdevs and guest memory
 #   bench       valgrind, which counts the instructions of one command
@@ -22,6 +23,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # From this QEMU on, vhost-user-scsi comes back after a target restart and offers the inflight region.
 readonly QEMU_WANTED='1:8.2'
 readonly BUILD_PACKAGES=(gcc libc6-dev pkg-config)
+# 22.11 or newer is needed: Debian 12, Ubuntu 24.04. The drivers come with the development files.
+readonly DPDK_PACKAGES=(clang dpdk-dev libclang-dev libdpdk-dev pkg-config)
 # Into the guest go e2fsprogs fio libiscsi-bin sg3-utils xfsprogs, onto disks that firmware boots grub (with mtools).
 readonly GUEST_PACKAGES=(cpio e2fsprogs fio grub-common grub-efi-amd64-bin grub-pc-bin kmod libiscsi-bin lz4 mtools ovmf
     sg3-utils xfsprogs xz-utils zstd)
@@ -31,7 +34,7 @@ readonly PAGES_DIR=/sys/kernel/mm/hugepages/hugepages-2048kB
 readonly LOG=.build/setup.log
 
 main() {
-    local groups=build,guest,hugepages,bench,lint pages='' group
+    local groups=build,dpdk,guest,hugepages,bench,lint pages='' group
     while [ $# -gt 0 ]; do
         case $1 in
         --only) groups=${2:?--only needs a group} && shift 2 ;;
@@ -46,11 +49,12 @@ main() {
     for group in ${groups//,/ }; do
         case $group in
         build) group_build ;;
+        dpdk) group_dpdk ;;
         guest) group_guest ;;
         hugepages) group_hugepages "$pages" ;;
         bench) install_group bench "${BENCH_PACKAGES[@]}" || true ;;
         lint) install_group lint "${LINT_PACKAGES[@]}" || true ;;
-        *) die "--only: no group '$group'" "groups: build guest hugepages bench lint" ;;
+        *) die "--only: no group '$group'" "groups: build dpdk guest hugepages bench lint" ;;
         esac
     done
     finish setup
@@ -85,6 +89,12 @@ group_build() {
     if ! command -v cargo >/dev/null; then
         problem "build: no cargo in PATH; install Rust with rustup (rust-toolchain.toml names the version)"
     fi
+}
+
+group_dpdk() {
+    install_group dpdk "${DPDK_PACKAGES[@]}" || return 0
+    pkg-config --atleast-version=22.11 libdpdk ||
+        problem "dpdk: version $(pkg-config --modversion libdpdk), must be at least 22.11; cargo build --no-default-features does without it"
 }
 
 group_guest() {

@@ -76,7 +76,7 @@ report_skipped() {
 }
 
 setup_machine() {
-    local groups=build,hugepages,lint
+    local groups=build,dpdk,hugepages,lint
     [ "$1" = yes ] || groups+=,guest
     scripts/setup.sh --only "$groups"
 }

@@ -25,7 +25,7 @@ mod libdpdk {
         "rte_strerror",
         "rte_thread_(register|unregister)",
         "rte_version",
-        "rte_pktmbuf_(pool_create_by_ops|free_bulk)",
+        "rte_pktmbuf_pool_create_by_ops",
         "rte_mempool_avail_count",
         "rte_eth_dev_(configure|start|stop|close|info_get|get_port_by_name|get_mtu|set_mtu|is_valid_port|adjust_nb_rx_tx_desc|socket_id|mac_addr_add|rss_reta_(update|query))",
         "rte_eth_(rx|tx)_queue_setup",

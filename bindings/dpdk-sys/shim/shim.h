@@ -30,6 +30,11 @@ enum shim_mbuf_offset {
 	SHIM_MBUF_NEXT = offsetof(struct rte_mbuf, next),
 	SHIM_MBUF_TX_OFFLOAD = offsetof(struct rte_mbuf, tx_offload),
 	SHIM_MBUF_SEGS_MAX = RTE_MBUF_MAX_NB_SEGS,
+	/* Two numbers of 32 bits in one: packet_type, pkt_len. And of 16 bits: data_len, vlan_tci. */
+	SHIM_MBUF_PACKET_TYPE = offsetof(struct rte_mbuf, pkt_len) - 4,
+	/* Four numbers of 16 bits in one: data_off, refcnt, nb_segs, port. */
+	SHIM_MBUF_REARM = offsetof(struct rte_mbuf, data_off),
+	SHIM_MBUF_PORT_INVALID = RTE_MBUF_PORT_INVALID,
 };
 
 /* Flags of a received frame. */
@@ -99,7 +104,9 @@ int shim_link(uint16_t port, struct shim_link *link);
 uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 uint16_t shim_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
-int shim_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
+/* Mbufs as they lie in the pool: what is constant there is set (one segment, one owner, no next), nothing else is. */
+int shim_alloc_raw(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
+void shim_free_bulk(struct rte_mbuf **mbufs, unsigned int count);
 void shim_free(struct rte_mbuf *mbuf);
 
 /* Headers of an mbuf whose lengths and flags are set: writes the pseudo-header sum where the hardware wants it. */

@@ -36,13 +36,40 @@ impl Burst {
     #[inline]
     pub fn allocate(&mut self, pool: &Mempool, count: usize) -> Result<(), NoMbufs> {
         assert!(count <= Burst::MAX, "{count} frames in a burst of at most {}", Burst::MAX);
+        self.allocate_for(pool, &[(); Burst::MAX][..count], |(), _| 0)
+    }
+
+    /// As [`allocate`](Self::allocate), a frame for each of `items`. `fill` is called for each with the address of
+    /// [`Mempool::room`] bytes, to copy something there; it returns how long the frame is.
+    ///
+    /// # Errors
+    /// The pool has fewer; then it is empty, and `fill` was not called.
+    ///
+    /// # Panics
+    /// If there are more than it can hold, or a frame is longer than the room. Mbufs are lost then.
+    #[inline]
+    pub fn allocate_for<T>(
+        &mut self,
+        pool: &Mempool,
+        items: &[T],
+        mut fill: impl FnMut(&T, *mut u8) -> u16,
+    ) -> Result<(), NoMbufs> {
+        let count = items.len();
+        assert!(count <= Burst::MAX, "{count} frames in a burst of at most {}", Burst::MAX);
         self.clear();
         // SAFETY: room for `count` pointers, which is what the call writes unless it fails; a pool lives for ever.
-        if unsafe { dpdk_sys::shim_alloc_bulk(pool.raw(), self.free_space(), count as u32) } != 0 {
+        if unsafe { dpdk_sys::shim_alloc_raw(pool.raw(), self.mbufs.as_mut_ptr().cast(), count as u32) } != 0 {
             return Err(NoMbufs);
         }
-        // SAFETY: they are there now, and `count` is not more than fits.
-        unsafe { self.filled(count) };
+        let room = pool.room();
+        for (slot, item) in self.mbufs.iter_mut().zip(items) {
+            // SAFETY: an mbuf of the pool's, written by the call above and nobody else's; it is made fresh before it is a frame.
+            let mbuf = unsafe { slot.assume_init_mut() };
+            let len = fill(item, mbuf.fresh_room());
+            assert!(len <= room, "a frame of {len} bytes in an mbuf for {room}");
+            mbuf.refresh(len);
+        }
+        self.end = count;
         Ok(())
     }
 
@@ -75,16 +102,6 @@ impl Burst {
         Ok(())
     }
 
-    /// Frees what is in it, and takes all but the first `count` out of `other`.
-    pub fn move_from(&mut self, other: &mut Burst, count: usize) {
-        self.clear();
-        let more = other.len().saturating_sub(count);
-        other.end -= more;
-        // SAFETY: pointers to so many frames move from one array to the other, whose start they fit behind.
-        unsafe { std::ptr::copy_nonoverlapping(other.mbufs.as_ptr().add(other.end), self.mbufs.as_mut_ptr(), more) };
-        self.end = more;
-    }
-
     /// Frees the first `count`, or all if there are fewer.
     #[inline]
     pub fn free_first(&mut self, count: usize) {
@@ -92,9 +109,7 @@ impl Burst {
         let from = self.start;
         self.start += count;
         // SAFETY: these were there, and are no more after `start` has gone up.
-        unsafe {
-            dpdk_sys::rte_pktmbuf_free_bulk(self.mbufs[from..].as_mut_ptr().cast::<*mut rte_mbuf>(), count as u32)
-        };
+        unsafe { dpdk_sys::shim_free_bulk(self.mbufs[from..].as_mut_ptr().cast::<*mut rte_mbuf>(), count as u32) };
     }
 
     /// Frees all but the first `count`.
@@ -104,9 +119,7 @@ impl Burst {
             let (from, more) = (self.start + count, self.len() - count);
             self.end = from;
             // SAFETY: these were there, and are no more after `end` has gone down.
-            unsafe {
-                dpdk_sys::rte_pktmbuf_free_bulk(self.mbufs[from..].as_mut_ptr().cast::<*mut rte_mbuf>(), more as u32)
-            };
+            unsafe { dpdk_sys::shim_free_bulk(self.mbufs[from..].as_mut_ptr().cast::<*mut rte_mbuf>(), more as u32) };
         }
     }
 

@@ -5,8 +5,9 @@ use std::ptr::{self, NonNull};
 
 use bitflags::bitflags;
 use dpdk_sys::{
-    SHIM_MBUF_BUF_ADDR, SHIM_MBUF_BUF_LEN, SHIM_MBUF_DATA_LEN, SHIM_MBUF_DATA_OFF, SHIM_MBUF_NB_SEGS, SHIM_MBUF_NEXT,
-    SHIM_MBUF_OL_FLAGS, SHIM_MBUF_PKT_LEN, SHIM_MBUF_SEGS_MAX, SHIM_MBUF_TX_OFFLOAD, rte_mbuf,
+    RTE_PKTMBUF_HEADROOM, SHIM_MBUF_BUF_ADDR, SHIM_MBUF_BUF_LEN, SHIM_MBUF_DATA_LEN, SHIM_MBUF_DATA_OFF,
+    SHIM_MBUF_NB_SEGS, SHIM_MBUF_NEXT, SHIM_MBUF_OL_FLAGS, SHIM_MBUF_PACKET_TYPE, SHIM_MBUF_PKT_LEN,
+    SHIM_MBUF_PORT_INVALID, SHIM_MBUF_REARM, SHIM_MBUF_SEGS_MAX, SHIM_MBUF_TX_OFFLOAD, rte_mbuf,
 };
 
 /// A frame that is ours: the first segment's mbuf, which owns the others. Dropped, all go back to their pools.
@@ -116,6 +117,23 @@ impl Mbuf {
         self.field::<u16>(SHIM_MBUF_BUF_LEN).saturating_sub(self.field::<u16>(SHIM_MBUF_DATA_OFF))
     }
 
+    /// Where data will begin after [`refresh`](Self::refresh). Of an mbuf straight from its pool.
+    #[inline(always)]
+    pub(crate) fn fresh_room(&self) -> *mut u8 {
+        self.field::<*mut u8>(SHIM_MBUF_BUF_ADDR).wrapping_add(RTE_PKTMBUF_HEADROOM as usize)
+    }
+
+    /// Makes an mbuf straight from its pool a frame of one segment with `len` bytes, which fit.
+    #[inline(always)]
+    pub(crate) fn refresh(&mut self, len: u16) {
+        self.set_field::<u64>(SHIM_MBUF_REARM, FRESH);
+        self.set_field::<u64>(SHIM_MBUF_OL_FLAGS, 0);
+        // With them, no packet type and no VLAN tag.
+        self.set_field::<u64>(SHIM_MBUF_PACKET_TYPE, u64::from(len) << 32);
+        self.set_field::<u32>(SHIM_MBUF_DATA_LEN, u32::from(len));
+        self.set_field::<u64>(SHIM_MBUF_TX_OFFLOAD, 0);
+    }
+
     /// Says that the frame is the first `len` bytes of this one segment.
     ///
     /// # Panics
@@ -186,6 +204,16 @@ impl Mbuf {
         let status = unsafe { dpdk_sys::shim_pseudo_header(self.0.as_ptr()) };
         debug_assert_eq!(status, 0, "headers within the first segment");
         true
+    }
+
+    /// What [`prepare`](Self::prepare) asked for.
+    #[must_use]
+    pub fn tx_request(&self) -> (TxFlags, TxHeaders) {
+        let flags = TxFlags::from_bits_truncate(self.field::<u64>(SHIM_MBUF_OL_FLAGS));
+        let lengths = self.field::<u64>(SHIM_MBUF_TX_OFFLOAD);
+        let part = |shift: u32, bits: u32| (lengths >> shift) as u16 & ((1 << bits) - 1);
+        let (l2, l3, l4) = (part(0, 7) as u8, part(7, 9), part(16, 8) as u8);
+        (flags, TxHeaders { l2, l3, l4, segment: (lengths >> 24) as u16 })
     }
 
     /// What the port found about its TCP or UDP checksum.
@@ -273,6 +301,9 @@ impl Drop for Mbuf {
         unsafe { dpdk_sys::shim_free(self.0.as_ptr()) };
     }
 }
+
+/// Headroom, one owner, one segment, no port: data_off, refcnt, nb_segs and port.
+const FRESH: u64 = RTE_PKTMBUF_HEADROOM as u64 | 1 << 16 | 1 << 32 | (SHIM_MBUF_PORT_INVALID as u64) << 48;
 
 /// Address and length of each segment of an [`Mbuf`], in order. They are readable and writable for as long as that lives, and
 /// is neither sent nor dropped.

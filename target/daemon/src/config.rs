@@ -39,7 +39,7 @@ pub use self::limits::Limits;
 pub use self::lun::Lun;
 pub use self::name::Name;
 pub use self::net::{Net, derived_mac};
-pub use self::port::{DpdkPort, Loopback, Port, PortKind, Switch};
+pub use self::port::{DpdkPort, Loopback, MTU_MAX, Port, PortKind, Switch};
 pub use self::problem::{ConfigErrors, Problem, Reason};
 pub use self::reactor::Reactor;
 pub use self::scsi::Controller;

@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use port::{Loopback, LoopbackConfig, Port, PortStats};
+use port::{AttachError, Loopback, LoopbackConfig, Port, Switch, SwitchConfig, Uplink};
+use reactor::{PollerHandle, SourceHandle};
 
 use crate::config::{self, Config, PortKind};
 
@@ -16,10 +18,7 @@ mod dpdk;
 
 /// The ports there are. A handle: clones see the same ports.
 #[derive(Clone, Default)]
-pub struct Ports {
-    entries: Arc<[Entry]>,
-    uplinks: Arc<[Uplink]>,
-}
+pub struct Ports(Arc<[Entry]>);
 
 /// One port.
 pub struct Entry {
@@ -27,24 +26,32 @@ pub struct Entry {
     pub port: Arc<dyn Port>,
     /// The word of the configuration for its kind.
     pub kind: &'static str,
+    /// The same port, if it is a switch.
+    pub switch: Option<OpenSwitch>,
 }
 
-/// A port that a switch has as its uplink.
-pub struct Uplink {
-    /// The switch's name.
-    pub switch: String,
-    /// The port's name.
-    pub port: String,
-    /// What the port counts for the switch.
-    pub stats: Arc<PortStats>,
+/// A switch, and what it is plugged into.
+pub struct OpenSwitch {
+    /// The switch.
+    pub switch: Arc<Switch>,
+    /// Name of the port that is its uplink.
+    pub uplink: Option<String>,
+    poller: usize,
 }
 
-/// A port that could not be made. The text names it as the configuration does.
+/// The sources that move frames between switches and their uplinks. Taken back from their pollers when this is dropped, on a
+/// control thread.
+#[derive(Default)]
+pub struct Uplinks(Vec<SourceHandle<Uplink>>);
+
+/// A port that could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("port {name:?}: {text}")]
+#[error("{key}: {text}")]
 pub struct OpenError {
-    name: String,
-    text: String,
+    /// Its key in the configuration.
+    pub key: String,
+    /// What is wrong.
+    pub text: String,
 }
 
 impl Ports {
@@ -55,40 +62,33 @@ impl Ports {
     pub fn open(config: &Config) -> Result<Ports, OpenError> {
         #[cfg(feature = "dpdk")]
         let dpdk = dpdk::Dpdk::start(config)?;
-        let entry = |port: &config::Port| {
-            let opened: Arc<dyn Port> = match &port.kind {
-                PortKind::Loopback(loopback) => Arc::new(Loopback::new(&port.name, loopback_config(loopback))),
-                PortKind::Switch(_) => {
-                    return Err(OpenError::new(&port.name, "this kind is not built into this version"));
+        let mut opened: Vec<(usize, Entry)> = Vec::with_capacity(config.ports.len());
+        // Switches come last: what is their uplink is no switch.
+        let (switches, others): (Vec<_>, Vec<_>) =
+            config.ports.iter().enumerate().partition(|(_, port)| matches!(port.kind, PortKind::Switch(_)));
+        for (index, port) in others.into_iter().chain(switches) {
+            let kind = port.kind.as_str();
+            let entry = match &port.kind {
+                PortKind::Loopback(loopback) => {
+                    let config = LoopbackConfig { frames_max: loopback.depth.into() };
+                    Entry { port: Arc::new(Loopback::new(&port.name, config)), kind, switch: None }
                 }
+                PortKind::Switch(switch) => open_switch(config, index, switch, &opened)?,
                 #[cfg(feature = "dpdk")]
-                PortKind::Dpdk(_) => dpdk.open(port)?,
+                PortKind::Dpdk(_) => Entry { port: dpdk.open(index, port)?, kind, switch: None },
                 #[cfg(not(feature = "dpdk"))]
                 PortKind::Dpdk(_) => unreachable!("the configuration was checked"),
             };
-            Ok(Entry { port: opened, kind: port.kind.as_str() })
-        };
-        let uplink = |port: &config::Port| {
-            let uplink = port.kind.uplink()?;
-            let (switch, port) = (port.name.as_str().to_owned(), uplink.as_str().to_owned());
-            Some(Uplink { switch, port, stats: Arc::default() })
-        };
-        Ok(Ports {
-            entries: config.ports.iter().map(entry).collect::<Result<_, _>>()?,
-            uplinks: config.ports.iter().filter_map(uplink).collect(),
-        })
+            opened.push((index, entry));
+        }
+        opened.sort_by_key(|(index, _)| *index);
+        Ok(Ports(opened.into_iter().map(|(_, entry)| entry).collect()))
     }
 
     /// All of them, in the order of the configuration.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    /// Which of them are uplinks of switches.
-    #[must_use]
-    pub fn uplinks(&self) -> &[Uplink] {
-        &self.uplinks
+        &self.0
     }
 
     /// The port of that name.
@@ -97,17 +97,70 @@ impl Ports {
     /// If there is none: the configuration was checked.
     #[must_use]
     pub fn named(&self, name: &str) -> Arc<dyn Port> {
-        let entry = self.entries.iter().find(|entry| entry.port.name() == name);
+        let entry = self.0.iter().find(|entry| entry.port.name() == name);
         Arc::clone(&entry.expect("the configuration was checked").port)
+    }
+
+    /// Plugs switches into their uplinks, whose frames some of these pollers move from now on.
+    ///
+    /// # Errors
+    /// The first uplink that does not take its switch; those before it are unplugged again.
+    pub fn plug_uplinks(&self, pollers: &[PollerHandle]) -> Result<Uplinks, OpenError> {
+        let mut uplinks = Uplinks::default();
+        for (index, entry) in self.0.iter().enumerate() {
+            let Some(switch) = &entry.switch else { continue };
+            let poller = pollers.iter().find(|poller| poller.core() == switch.poller);
+            let poller = poller.expect("the configuration was checked");
+            let failed = |error: AttachError| OpenError::new(index, error);
+            uplinks.0.extend(switch.switch.uplink_source(poller).map_err(failed)?.map(|uplink| poller.add(uplink)));
+        }
+        Ok(uplinks)
+    }
+}
+
+impl Drop for Uplinks {
+    fn drop(&mut self) {
+        for uplink in self.0.drain(..) {
+            drop(uplink.remove()); // one that has panicked was dropped where it is
+        }
+    }
+}
+
+fn open_switch(
+    config: &Config,
+    index: usize,
+    switch: &config::Switch,
+    opened: &[(usize, Entry)],
+) -> Result<Entry, OpenError> {
+    let uplink = switch.uplink.as_deref();
+    let port = uplink.and_then(|name| opened.iter().map(|(_, entry)| &entry.port).find(|port| port.name() == name));
+    let name = &config.ports[index].name;
+    let opened = Switch::new(name, switch_config(config, name, switch), port.cloned())
+        .map_err(|error| OpenError::new(index, error))?;
+    let opened = Arc::new(opened);
+    Ok(Entry {
+        port: Arc::clone(&opened) as Arc<dyn Port>,
+        kind: config.ports[index].kind.as_str(),
+        switch: Some(OpenSwitch { switch: opened, uplink: uplink.map(str::to_owned), poller: switch.poller }),
+    })
+}
+
+fn switch_config(config: &Config, name: &config::Name, switch: &config::Switch) -> SwitchConfig {
+    let usual = SwitchConfig::default();
+    let devices = config.nets.iter().filter(|net| net.port == *name).count();
+    let uplink_mtu = switch.uplink.as_deref().and_then(|uplink| config.port(uplink)?.kind.mtu());
+    SwitchConfig {
+        entries_max: switch.table_size,
+        device_entries_max: switch.device_table_size,
+        age: Duration::from_secs(switch.ageing_s.into()),
+        devices_max: devices.max(1),
+        uplink_mtu: uplink_mtu.unwrap_or(config::MTU_MAX),
+        ..usual
     }
 }
 
 impl OpenError {
-    fn new(name: &str, text: impl fmt::Display) -> OpenError {
-        OpenError { name: name.to_owned(), text: text.to_string() }
+    fn new(index: usize, text: impl fmt::Display) -> OpenError {
+        OpenError { key: format!("port[{index}]"), text: text.to_string() }
     }
-}
-
-fn loopback_config(loopback: &config::Loopback) -> LoopbackConfig {
-    LoopbackConfig { frames_max: loopback.depth.into() }
 }

@@ -17,7 +17,7 @@ use crate::bdevs::{self, Bdevs};
 use crate::config::{self, Config, Idle};
 use crate::http::{self, HttpServer};
 use crate::metrics::{Exporter, Sources};
-use crate::ports::Ports;
+use crate::ports::{OpenError, Ports, Uplinks};
 use crate::reload::Reloader;
 use crate::service::{NetService, ScsiService, Service, Socket};
 use crate::watch::Watch;
@@ -38,6 +38,7 @@ pub struct Target {
     reactor: Reactor,
     services: Vec<Arc<ScsiService>>,
     nets: Vec<Arc<NetService>>,
+    uplinks: Uplinks,
     ports: Ports,
     reloader: Arc<Reloader>,
     threads: Vec<JoinHandle<()>>,
@@ -57,12 +58,13 @@ impl Target {
         let scsi_sockets = sockets("scsi", config.controllers.iter().map(|c| (&*c.socket, c.mode)))?;
         let net_sockets = sockets("net", config.nets.iter().map(|net| (&*net.socket, net.mode)))?;
         let listener = http::bind(config.metrics.listen).map_err(failed("metrics.listen"))?;
-        let ports = Ports::open(config).map_err(failed("port"))?;
+        let ports = Ports::open(config)?;
         let reactor = Reactor::start(&reactor_config(config)).map_err(failed("reactor.cores"))?;
         // Threads from here on inherit this: they keep off the pollers' cores where there are others.
         reactor::affinity::control_affinity(&config.reactor.cores).map_err(failed("reactor.cores"))?;
         let (reports, faults) = channel::bounded(REPORTS_MAX);
         let services = services(config, &bdevs, &reactor, &reports);
+        let uplinks = ports.plug_uplinks(reactor.pollers())?;
         let nets = nets(config, &ports, &reactor, &reports)?;
         let stop = Arc::new(Stop::new().map_err(failed("reactor"))?);
         let exporter = Exporter::new(Sources {
@@ -75,7 +77,8 @@ impl Target {
         let http = HttpServer::start(listener, exporter).map_err(failed("metrics.listen"))?;
         let watch = Watch::start(faults, services.clone(), nets.clone()).map_err(failed("reactor"))?;
         let reloader = Arc::new(Reloader::new(config.clone(), services.clone(), bdevs));
-        let mut target = Target { reactor, services, nets, ports, reloader, threads: Vec::new(), stop, http, watch };
+        let threads = Vec::new();
+        let mut target = Target { reactor, services, nets, uplinks, ports, reloader, threads, stop, http, watch };
         for (index, socket) in scsi_sockets.into_iter().enumerate() {
             let service = Arc::clone(&target.services[index]);
             target.serve(service, socket).map_err(failed(&format!("scsi[{index}]")))?;
@@ -123,6 +126,7 @@ impl Target {
         self.watch.stop();
         // Nobody else has them any more: what a port lent to a device goes back while the pollers still run.
         drop(self.nets);
+        drop(self.uplinks);
         drop(self.reactor.shutdown());
         drop(self.services);
         drop(self.ports);
@@ -133,6 +137,12 @@ impl Target {
         let name = format!("accept-{}", service.device().name());
         self.threads.push(thread::Builder::new().name(name).spawn(move || service.run(socket, &stop))?);
         Ok(())
+    }
+}
+
+impl From<OpenError> for StartError {
+    fn from(OpenError { key, text }: OpenError) -> StartError {
+        StartError { key, text }
     }
 }
 

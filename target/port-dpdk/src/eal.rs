@@ -15,24 +15,28 @@ pub struct Plan {
     pub plain_memory: bool,
 }
 
-/// Starts EAL for these ports. Its own threads run on `control_cores` (anywhere, if empty), and the calling thread is as
-/// before. Says in the log when there are no hugepages.
+/// Starts EAL for these ports. Its own threads run on `control_cores` (where the caller may run, if empty), and the calling
+/// thread is as before. Says in the log when there are no hugepages.
 ///
 /// # Errors
 /// It did not start, or was started before. See [`EalError`].
 pub fn start_eal(config: &DpdkConfig, ports: &[DpdkPortConfig], control_cores: &[usize]) -> Result<Eal, EalError> {
-    let plan = Plan::new(config, ports, control_cores, free_hugepages_mib());
+    // EAL has a thread for each core that is not taken from it, and a number for each thread: pollers could get none.
+    let allowed = reactor::affinity::allowed().unwrap_or_default();
+    let cores = if control_cores.is_empty() { &allowed } else { control_cores };
+    let plan = Plan::new(config, ports, cores, free_hugepages_mib());
     if plan.plain_memory {
         tracing::warn!(
             "no free hugepages for DPDK: it uses ordinary pages, which is slower (echo 512 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages)"
         );
     }
     tracing::info!(version = dpdk::version(), arguments = plan.arguments.join(" "), "starting DPDK");
-    Eal::start(&EalConfig { arguments: plan.arguments, cores: control_cores.to_vec() })
+    Eal::start(&EalConfig { arguments: plan.arguments, cores: cores.to_vec() })
 }
 
 impl Plan {
-    /// Chooses arguments. `hugepages_mib` are free.
+    /// Chooses arguments. `hugepages_mib` are free; there is one EAL thread of the kind called lcore, and it may run on all of
+    /// `control_cores`.
     #[must_use]
     pub fn new(config: &DpdkConfig, ports: &[DpdkPortConfig], control_cores: &[usize], hugepages_mib: u64) -> Plan {
         let user = &config.eal_args;

@@ -1,6 +1,8 @@
 //! Where frames lie in mbufs, as slices. The only unsafe module here.
 
-use dpdk::Mbuf;
+use std::ptr;
+
+use dpdk::{Burst, Mbuf, Mempool, NoMbufs};
 use guest_memory::GuestSlice;
 
 /// The first `len` bytes that `mbuf`'s first segment has room for.
@@ -14,6 +16,19 @@ pub(crate) fn room(mbuf: &mut Mbuf, len: u16) -> GuestSlice {
     // them. They are this mbuf's until it is sent or freed; a slice that is used later than that, which nobody does, reads or
     // overwrites another frame.
     unsafe { GuestSlice::from_raw(mbuf.data(), usize::from(len)) }
+}
+
+/// Copies frames of one segment each, which are not longer than the pool's mbufs, into new mbufs.
+#[inline]
+pub(crate) fn copy_all(burst: &mut Burst, pool: &Mempool, frames: &[GuestSlice]) -> Result<(), NoMbufs> {
+    let room = usize::from(pool.room());
+    burst.allocate_for(pool, frames, |frame, to| {
+        let len = frame.len().min(room);
+        // SAFETY: the frame is readable, says whoever made the slice, and `to` is room for as many bytes in an mbuf that is
+        // ours. What guests share with us and mempools are different mappings.
+        unsafe { ptr::copy_nonoverlapping(frame.as_ptr(), to, len) };
+        len as u16
+    })
 }
 
 /// The segments of a frame, first to last.

@@ -24,17 +24,20 @@ struct Progress {
 struct Full(usize);
 
 impl Outgoing {
-    /// Sends a batch whose first `plain` frames are in `out`, behind them as many mbufs as there are more frames. Returns how
-    /// many were taken.
+    /// Sends a batch whose frames up to `rest` are in `out`. Returns how many were taken.
     #[inline(never)]
-    pub(crate) fn transmit_others(&mut self, segmenter: &mut Segmenter, batch: &FrameBatch, plain: usize) -> usize {
-        let count = self.out.len();
+    pub(crate) fn transmit_others(
+        &mut self,
+        segmenter: &mut Segmenter,
+        batch: &FrameBatch,
+        rest: Range<usize>,
+    ) -> usize {
+        let count = rest.end;
         let mut progress = Progress { drops: [None; Burst::MAX], sent_of: None, asked: false };
-        self.spare.move_from(&mut self.out, plain);
-        for (index, owner) in self.owners[..plain].iter_mut().enumerate() {
+        for (index, owner) in self.owners[..rest.start].iter_mut().enumerate() {
             *owner = index as u8;
         }
-        let outcome = self.send_rest(segmenter, batch, plain..count, &mut progress);
+        let outcome = self.send_rest(segmenter, batch, rest, &mut progress);
         self.spare.clear();
         let taken = match outcome {
             Ok(()) => count,
@@ -54,10 +57,10 @@ impl Outgoing {
         &mut self,
         segmenter: &mut Segmenter,
         batch: &FrameBatch,
-        range: Range<usize>,
+        rest: Range<usize>,
         progress: &mut Progress,
     ) -> Result<(), Full> {
-        for index in range {
+        for index in rest {
             match self.add(segmenter, batch, index, progress) {
                 Ok(()) => {}
                 Err(Stop::Drop(cause)) => {
@@ -188,5 +191,8 @@ enum Stop {
     Full(Full),
 }
 
-/// Mbufs that are allocated at once, beyond one a frame.
+/// Mbufs that are allocated at once.
 const SPARE: usize = 32;
+
+#[cfg(test)]
+mod tests;

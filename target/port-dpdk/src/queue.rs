@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use dpdk::{Burst, Mempool, QueuePair, RxChecksum, RxQueue, TxQueue};
 use guest_memory::GuestSlice;
-use port::{Checksum, DropCause, ETHERNET_LEN, FrameBatch, Offload, Offloads, PortQueue, PortStats, Segmenter};
+use port::{
+    Checksum, DropCause, ETHERNET_LEN, FrameBatch, Offload, Offloads, PortQueue, PortStats, Segmentation, Segmenter,
+};
 
 use crate::memory;
 use crate::pool::Pool;
@@ -24,14 +26,14 @@ pub(crate) struct DpdkQueue {
     /// Frames that are out: shown to the device, oldest first.
     received: Burst,
     opener: Option<Opener>,
+    /// Keeps it from being the next port's.
+    _pool: Arc<Pool>,
 }
 
 /// The way out.
 pub(crate) struct Outgoing {
     pub(crate) tx: TxQueue,
     pub(crate) pool: Mempool,
-    /// Keeps it from being the next port's.
-    _pool: Arc<Pool>,
     pub(crate) stats: Arc<PortStats>,
     /// Longest frame that is sent.
     pub(crate) frame_max: u32,
@@ -41,6 +43,8 @@ pub(crate) struct Outgoing {
     pub(crate) out: Burst,
     /// Mbufs that were allocated and are not used yet; empty between bursts.
     pub(crate) spare: Burst,
+    /// Where frames lie that go as they are.
+    plain: [GuestSlice; Burst::MAX],
     /// Of each frame in `out`, which of the batch it is a part of.
     pub(crate) owners: [u8; Burst::MAX],
 }
@@ -59,19 +63,9 @@ impl DpdkQueue {
         frame_max: u32,
         opener: Option<Opener>,
     ) -> DpdkQueue {
-        let outgoing = Outgoing {
-            capable: request::capable(pair.tx.offloads()),
-            tx: pair.tx,
-            pool: **pool,
-            _pool: pool,
-            stats: Arc::clone(&stats),
-            frame_max,
-            out: Burst::new(),
-            spare: Burst::new(),
-            owners: [0; Burst::MAX],
-        };
+        let outgoing = Outgoing::new(pair.tx, **pool, Arc::clone(&stats), frame_max);
         let (segmenter, received) = (Segmenter::new(), Burst::new());
-        DpdkQueue { outgoing, segmenter, done: 0, rx: pair.rx, stats, received, opener }
+        DpdkQueue { outgoing, segmenter, done: 0, rx: pair.rx, stats, received, opener, _pool: pool }
     }
 
     #[inline]
@@ -81,13 +75,13 @@ impl DpdkQueue {
         let before = self.received.len() - count;
         let mut bytes = 0;
         for mbuf in &self.received[before..] {
-            let offload = Offload { checksum: checksum(mbuf.rx_checksum()), ..Offload::NONE };
+            let offload = if mbuf.rx_checksum() == RxChecksum::Good { &VALID } else { &Offload::NONE };
             let mut segments = memory::segments(mbuf);
             let first = segments.next().unwrap_or(GuestSlice::EMPTY);
             bytes += u64::from(mbuf.len());
             match segments.next() {
-                None => batch.push(first, &[], offload),
-                Some(second) => push_chain(batch, first, second, segments, offload),
+                None => batch.push(first, &[], *offload),
+                Some(second) => push_chain(batch, first, second, segments, *offload),
             }
         }
         self.stats.rx_frames.add(count as u64);
@@ -97,31 +91,43 @@ impl DpdkQueue {
 }
 
 impl Outgoing {
+    pub(crate) fn new(tx: TxQueue, pool: Mempool, stats: Arc<PortStats>, frame_max: u32) -> Outgoing {
+        Outgoing {
+            capable: request::capable(tx.offloads()),
+            tx,
+            pool,
+            stats,
+            frame_max,
+            out: Burst::new(),
+            spare: Burst::new(),
+            plain: [GuestSlice::EMPTY; Burst::MAX],
+            owners: [0; Burst::MAX],
+        }
+    }
+
     /// Sends a batch, and returns how many frames it took.
     #[inline]
-    fn transmit(&mut self, segmenter: &mut Segmenter, batch: &FrameBatch) -> usize {
-        let count = batch.len().min(Burst::MAX);
-        if self.out.allocate(&self.pool, count).is_err() {
+    pub(crate) fn transmit(&mut self, segmenter: &mut Segmenter, batch: &FrameBatch) -> usize {
+        let frames = batch.frames();
+        let count = frames.len().min(Burst::MAX);
+        let longest = self.frame_max.min(u32::from(self.pool.room())) as usize;
+        let (mut plain, mut bytes) = (0, 0);
+        for (frame, place) in frames.iter().zip(&mut self.plain) {
+            let [segment] = batch.segments(frame) else { break };
+            if !(ETHERNET_LEN..=longest).contains(&segment.len()) || !frame.offload.is_plain() {
+                break;
+            }
+            *place = *segment;
+            bytes += segment.len() as u64;
+            plain += 1;
+        }
+        if memory::copy_all(&mut self.out, &self.pool, &self.plain[..plain]).is_err() {
             // Taken all the same: a port that gives nothing back until it is asked to send would never recover.
             self.stats.dropped(DropCause::NoMemory, count);
             return count;
         }
-        let longest = self.frame_max.min(u32::from(self.pool.room()));
-        let (mut plain, mut bytes) = (0, 0);
-        for (frame, mbuf) in batch.frames().iter().zip(self.out.iter_mut()) {
-            let [segment] = batch.segments(frame) else { break };
-            let length = (ETHERNET_LEN as u32..=longest).contains(&frame.len);
-            if !length || !frame.offload.is_plain() {
-                break;
-            }
-            let len = frame.len as u16;
-            segment.copy_to(memory::room(mbuf, len));
-            mbuf.set_len(len);
-            bytes += u64::from(len);
-            plain += 1;
-        }
         if plain < count {
-            return self.transmit_others(segmenter, batch, plain);
+            return self.transmit_others(segmenter, batch, plain..count);
         }
         let sent = self.push();
         if sent < count {
@@ -162,13 +168,6 @@ fn push_chain(
         count += 1;
     }
     batch.push(first, &rest[..count], offload);
-}
-
-fn checksum(found: RxChecksum) -> Checksum {
-    match found {
-        RxChecksum::Good => Checksum::Valid,
-        RxChecksum::Unknown | RxChecksum::Bad | RxChecksum::None => Checksum::Unchecked,
-    }
 }
 
 impl Lent {
@@ -222,6 +221,7 @@ impl Drop for Lent {
     }
 }
 
+const VALID: Offload = Offload { checksum: Checksum::Valid, segmentation: Segmentation::None };
 /// Segments of a received frame, at most: jumbo frames in mbufs of 2 KiB have five.
 const SEGMENTS_MAX: usize = 64;
 /// Further attempts to send what a port did not take.

@@ -27,15 +27,16 @@ pub(crate) fn apply(mbuf: &mut Mbuf, offload: Offload, frame_max: u32) -> Result
     let known = mbuf.read(0, &mut bytes);
     let headers = Headers::parse(&bytes[..known]).ok();
     let asked = headers.and_then(|headers| wanted(&headers, offload, (start, offset)));
-    if let Some((flags, lengths)) = asked {
-        if offload.segmentation != Segmentation::None {
-            let headers = u32::from(lengths.l2) + u32::from(lengths.l3) + u32::from(lengths.l4);
-            if headers + u32::from(lengths.segment) > frame_max || mbuf.len() > FRAME_CUT_MAX {
-                return Err(DropCause::Length);
-            }
-            if mbuf.len() <= headers {
-                return Err(DropCause::Offload);
-            }
+    if let Some((mut flags, mut lengths)) = asked {
+        let segment =
+            u32::from(lengths.l2) + u32::from(lengths.l3) + u32::from(lengths.l4) + u32::from(lengths.segment);
+        if lengths.segment > 0 && (segment > frame_max || mbuf.len() > FRAME_CUT_MAX) {
+            return Err(DropCause::Length);
+        }
+        if mbuf.len() <= segment {
+            // One piece, which is what it is already.
+            flags -= TxFlags::TCP_SEGMENTS | TxFlags::IP_CHECKSUM;
+            lengths.segment = 0;
         }
         if mbuf.prepare(flags, lengths) {
             return Ok(true);

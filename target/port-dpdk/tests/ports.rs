@@ -305,3 +305,71 @@ fn pollers_are_registered_with_dpdk_when_a_device_is_plugged_in() {
     drop(queues);
     reactor.shutdown();
 }
+
+#[test]
+fn bursts_in_both_directions_allocate_nothing() {
+    let port = open("net_ring9");
+    let (mut memory, mut plugged) = (Memory::new(), plug(&port));
+    let plain = memory.batch(&(0..BURST).map(|number| raw(number, 64)).collect::<Vec<_>>());
+    let mut others = FrameBatch::new(BURST, BURST);
+    memory.push(&mut others, &ip4(17, udp(&[1; 100]), 6), &[20], partial(34, 6));
+    let offload = Offload { segmentation: Segmentation::Tcp4 { size: 1000, ecn: false }, ..partial(34, 16) };
+    memory.push(&mut others, &ip4(6, tcp(&[1; 20_000]), 16), &[], offload);
+    let mut back = FrameBatch::new(BURST, BURST);
+    let counted = allocation_counter::measure(|| {
+        for batch in [&plain, &others] {
+            assert_eq!(plugged.send(batch), batch.len());
+            while let count @ 1.. = plugged.queue.rx_burst(&mut back, BURST) {
+                plugged.queue.rx_done(count);
+            }
+        }
+    });
+    assert_eq!(counted.count_total, 0);
+    assert_eq!(plugged.stats.rx_frames.value(), (BURST + 1 + 20) as u64);
+}
+
+#[test]
+fn pcap_port_reads_one_file_and_writes_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from.pcap"), folder.path().join("to.pcap"));
+    let frames = [raw(1, 60), raw(2, 1514)];
+    // Version 2.4, 65535 bytes of each frame, Ethernet; then of each frame seconds, microseconds and its length twice.
+    let mut file = [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65535, 1].map(u32::to_le_bytes).concat();
+    for frame in &frames {
+        file.extend([0, 0, frame.len() as u32, frame.len() as u32].map(u32::to_le_bytes).concat());
+        file.extend(frame);
+    }
+    std::fs::write(&from, &file).unwrap();
+    let port = open(&format!("net_pcap0,rx_pcap={},tx_pcap={}", from.display(), to.display()));
+    let (mut memory, mut plugged) = (Memory::new(), plug(&port));
+    assert_eq!(plugged.bytes(), frames);
+    assert_eq!(plugged.send(&memory.batch(&frames)), 2);
+    drop((plugged, port)); // which closes the file
+    let written = std::fs::read(&to).unwrap();
+    for frame in &frames {
+        assert!(written.windows(frame.len()).any(|bytes| bytes == frame), "a frame of {} bytes", frame.len());
+    }
+}
+
+#[test]
+fn memif_ports_of_two_ends_carry_frames_to_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("memif.sock");
+    let device =
+        |number, role| format!("net_memif{number},role={role},id=7,socket={},socket-abstract=no", socket.display());
+    let (server, client) = (open(&device(0, "server")), open(&device(1, "client")));
+    let (mut near, mut far) = (plug(&server), plug(&client));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !(server.link().up && client.link().up) {
+        assert!(Instant::now() < deadline, "memif has not connected in 10 s");
+        std::thread::yield_now();
+    }
+    // The client gives the server room to send to when it receives.
+    assert_eq!(far.bytes(), Vec::<Vec<u8>>::new());
+    let mut memory = Memory::new();
+    let frames: Vec<_> = (0..BURST).map(|number| raw(number, 60 + 40 * number)).collect();
+    assert_eq!(near.send(&memory.batch(&frames)), BURST);
+    assert_eq!(far.bytes(), frames);
+    assert_eq!(far.send(&memory.batch(&frames[..3])), 3);
+    assert_eq!(near.bytes(), frames[..3]);
+}

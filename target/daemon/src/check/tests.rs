@@ -150,6 +150,10 @@ fn notes_on_net_devices_and_ports_tell_what_does_not_fit() {
         notes_of(&format!("{SWITCH}{NET}queue_size_max = 2048\n")),
         ["net[0].queue_size_max = 2048: QEMU's largest rx_queue_size and tx_queue_size are 1024"]
     );
+    assert_eq!(
+        notes_of(&format!("{SWITCH}{NET}isolated = true\n")),
+        ["net[0].isolated = true: the switch \"sw\" has no uplink, so this device exchanges frames with nobody"]
+    );
 }
 
 #[cfg(feature = "dpdk")]

@@ -227,9 +227,10 @@ const LOOPBACK: &str = "loopback";
 const SWITCH: &str = "switch";
 const KINDS: [&str; 3] = [DPDK, LOOPBACK, SWITCH];
 
-/// Bounds of every `mtu`: virtio 1.3 §5.1.4.1 has the lower one, jumbo frames of network cards the upper one.
+/// Lower bound of every `mtu` (virtio 1.3 §5.1.4.1).
 pub(super) const MTU_MIN: u16 = 68;
-pub(super) const MTU_MAX: u16 = 9216;
+/// Upper bound of every `mtu`: jumbo frames of network cards.
+pub const MTU_MAX: u16 = 9216;
 pub(super) const MTU_DEFAULT: u16 = 1500;
 
 /// Queue pairs of one device on a switch or a DPDK port.

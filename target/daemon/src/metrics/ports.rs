@@ -15,6 +15,7 @@ use crate::service::NetService;
 pub(super) fn collect(ports: &Ports, nets: &[Arc<NetService>], families: &mut Families) {
     describe(ports, families);
     frames(ports, nets, families);
+    switches(ports, families);
     extended(ports, families);
 }
 
@@ -55,8 +56,12 @@ fn frames(ports: &Ports, nets: &[Arc<NetService>], families: &mut Families) {
             all.queue(device.port().name(), device.name(), index, stats);
         }
     }
-    for uplink in ports.uplinks() {
-        all.queue(&uplink.port, &uplink.switch, 0, &uplink.stats);
+    // A switch and its uplink are a device to each other.
+    for (name, open) in ports.entries().iter().filter_map(|entry| Some((entry.port.name(), entry.switch.as_ref()?))) {
+        if let Some(uplink) = &open.uplink {
+            all.queue(uplink, name, 0, open.switch.uplink_port_stats());
+            all.queue(name, uplink, 0, open.switch.uplink_stats());
+        }
     }
     families.extend([all.frames, all.bytes, all.drops]);
 }
@@ -84,13 +89,42 @@ impl Frames {
     }
 }
 
+fn switches(ports: &Ports, families: &mut Families) {
+    let mut addresses = Family::new("ringside_switch_addresses", "Addresses in the table of a switch.", Kind::Gauge);
+    let mut counters = [
+        Family::new("ringside_switch_learned_total", "Addresses that a switch learned.", Kind::Counter),
+        Family::new("ringside_switch_moved_total", "Addresses that turned up behind another port.", Kind::Counter),
+        Family::new("ringside_switch_aged_total", "Addresses forgotten: no frame had come from them.", Kind::Counter),
+        Family::new(
+            "ringside_switch_table_full_total",
+            "Times that an address could not be learned: the table was full, or its device had as many as it may.",
+            Kind::Counter,
+        ),
+        Family::new(
+            "ringside_switch_floods_total",
+            "Frames to one address that was not in the table, and so went to everybody.",
+            Kind::Counter,
+        ),
+    ];
+    for (name, open) in ports.entries().iter().filter_map(|entry| Some((entry.port.name(), entry.switch.as_ref()?))) {
+        let (label, stats) = ([("port", name)], open.switch.stats());
+        addresses.sample(&label, stats.entries.value() as f64);
+        let values = [&stats.learned, &stats.moved, &stats.aged, &stats.table_full].map(|counter| counter.value());
+        for (family, value) in counters.iter_mut().zip(values.into_iter().chain([stats.floods()])) {
+            family.sample(&label, value as f64);
+        }
+    }
+    families.add(addresses);
+    families.extend(counters);
+}
+
 fn extended(ports: &Ports, families: &mut Families) {
     let mut extended = Family::new(
         "ringside_port_extended_total",
         "Counters of a port by the names that its driver gives them.",
         Kind::Counter,
     );
-    for entry in ports.entries() {
+    for entry in ports.entries().iter().filter(|entry| entry.switch.is_none()) {
         // One series a name, whatever a driver does.
         let stats: BTreeMap<String, u64> = entry.port.extended_stats().into_iter().collect();
         for (name, value) in &stats {

@@ -19,18 +19,20 @@ impl Dpdk {
     pub(super) fn start(config: &Config) -> Result<Dpdk, OpenError> {
         let ports: Vec<DpdkPortConfig> =
             config.ports.iter().filter_map(|port| port_config(port, queue_pairs(config, port))).collect();
-        let Some(first) = ports.first() else { return Ok(Dpdk { eal: None, ports }) };
+        if ports.is_empty() {
+            return Ok(Dpdk { eal: None, ports });
+        }
         let dpdk = DpdkConfig { eal_args: config.dpdk.eal_args.clone() };
         let eal = start_eal(&dpdk, &ports, &control_cores(&config.reactor.cores))
-            .map_err(|error| OpenError::new(&first.name, error))?;
+            .map_err(|error| OpenError { key: "dpdk".to_owned(), text: error.to_string() })?;
         Ok(Dpdk { eal: Some(eal), ports })
     }
 
     /// Opens the device of a port.
-    pub(super) fn open(&self, port: &config::Port) -> Result<Arc<dyn Port>, OpenError> {
+    pub(super) fn open(&self, index: usize, port: &config::Port) -> Result<Arc<dyn Port>, OpenError> {
         let config = self.ports.iter().find(|config| config.name == port.name.as_str());
         let (eal, config) = self.eal.zip(config).expect("it was started for this port");
-        let opened = DpdkPort::open(eal, config.clone()).map_err(|error| OpenError::new(&port.name, error))?;
+        let opened = DpdkPort::open(eal, config.clone()).map_err(|error| OpenError::new(index, error))?;
         Ok(Arc::new(opened))
     }
 }

@@ -46,8 +46,12 @@ fn with_net() -> String {
 
 /// `ringside bench net --mode loop`, as far as the end.
 fn bench(socket: &Path, arguments: &[&str]) -> Output {
+    bench_mode("loop", socket, arguments)
+}
+
+fn bench_mode(mode: &str, socket: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringside"));
-    command.args(["bench", "net", "--mode", "loop", "--json", "--socket"]).arg(socket).args(arguments);
+    command.args(["bench", "net", "--mode", mode, "--json", "--socket"]).arg(socket).args(arguments);
     command.output().unwrap()
 }
 
@@ -157,6 +161,104 @@ fn second_front_end_of_a_net_device_is_turned_away_and_the_next_one_served() {
     drop(first);
     until("the next one is served", || bench(&place.path("n0.sock"), &["--frames", "10"]).status.success());
     end(process);
+}
+
+/// Two net devices on a switch: what one sends to an address that nobody has comes to the other.
+#[test]
+fn frames_between_two_devices_of_a_switch_are_counted_on_both_sides() {
+    let place = Place::new();
+    let process = place.serve(&on_switch(""));
+    let receiver = {
+        let socket = place.path("n1.sock");
+        std::thread::spawn(move || bench_mode("rx", &socket, &["--frames", "100", "--time", "30"]))
+    };
+    let started = [("controller", "n1"), ("queue", "0")];
+    until("the receiver is ready", || process.scrape().sum("ringside_virtqueue_size", &started) > 0.0);
+    let output = bench_mode("tx", &place.path("n0.sock"), &["--frames", "2000", "--rate", "2000"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let output = receiver.join().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+
+    let metrics = process.scrape();
+    let of = |name, labels: &[(&str, &str)]| metrics.sum(name, labels);
+    assert_eq!(of("ringside_net_frames_total", &[("device", "n0"), ("direction", "tx")]), 2000.0);
+    let received = of("ringside_net_frames_total", &[("device", "n1"), ("direction", "rx")]);
+    assert!((100.0..=2000.0).contains(&received), "{received}");
+    assert_eq!(of("ringside_port_frames_total", &[("port", "sw"), ("device", "n1"), ("direction", "rx")]), received);
+    assert_eq!(of("ringside_switch_floods_total", &[("port", "sw")]), 2000.0);
+    // The address that the sender sends from.
+    assert_eq!(of("ringside_switch_learned_total", &[("port", "sw")]), 1.0);
+    for name in ["addresses", "moved_total", "aged_total", "table_full_total"] {
+        assert!(metrics.samples(&format!("ringside_switch_{name}"), &[("port", "sw")]).count() == 1, "{name}");
+    }
+    end(process);
+}
+
+/// Two net devices, `n0` and `n1`, on the switch `sw` with these keys.
+fn on_switch(keys: &str) -> String {
+    let net = |name: &str| format!("[[net]]\nname = '{name}'\nsocket = '{{dir}}/{name}.sock'\nport = 'sw'\n");
+    let switch = format!("[[port]]\nname = 'sw'\nkind = 'switch'\n{keys}");
+    format!("{}{switch}{}{}", one_controller(0), net("n0"), net("n1"))
+}
+
+#[cfg(feature = "dpdk")]
+mod dpdk {
+    use super::*;
+
+    fn with_dpdk(device: &str) -> String {
+        with_net()
+            .replace("mtu = 9000", "mtu = 1500")
+            .replace("kind = 'loopback'", &format!("kind = 'dpdk'\ndevice = '{device}'"))
+    }
+
+    #[test]
+    fn frames_through_a_dpdk_port_are_counted_by_its_driver_too() {
+        let place = Place::new();
+        // What is sent to a ring port comes back, as long as there is one queue.
+        let process = place.serve(&with_dpdk("net_ring0").replace("queue_pairs = 2\nport", "queue_pairs = 1\nport"));
+        let output = bench(&place.path("n0.sock"), &["--frames", "1000"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let metrics = process.scrape();
+        let sent = [("port", "lo"), ("name", "tx_good_packets")];
+        let frames = metrics.sum("ringside_net_frames_total", &[("device", "n0"), ("direction", "tx")]);
+        assert!(frames >= 1000.0);
+        assert_eq!(metrics.sum("ringside_port_extended_total", &sent), frames);
+        assert_eq!(metrics.sum("ringside_port_info", &[("port", "lo"), ("kind", "dpdk")]), 1.0);
+        assert!(metrics.sum("ringside_port_speed_bits_per_second", &[("port", "lo")]) > 0.0);
+        end(process);
+    }
+
+    #[test]
+    fn frames_to_the_uplink_of_a_switch_are_counted_on_both_sides() {
+        let place = Place::new();
+        let uplink = "[[port]]\nname = 'up'\nkind = 'dpdk'\ndevice = 'net_null0,no-rx=1'\n";
+        let process = place.serve(&(on_switch("uplink = 'up'\n") + uplink));
+        let output = bench_mode("tx", &place.path("n0.sock"), &["--frames", "1000"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let of = |port, device, direction| {
+            let labels = [("port", port), ("device", device), ("direction", direction)];
+            process.scrape().sum("ringside_port_frames_total", &labels)
+        };
+        assert_eq!(of("sw", "n0", "tx"), 1000.0);
+        let lost = || process.scrape().sum("ringside_port_drops_total", &[("port", "sw")]);
+        until("all have gone up or were lost on the way", || of("sw", "up", "rx") + lost() >= 1000.0);
+        assert_eq!(of("up", "sw", "tx"), of("sw", "up", "rx"));
+        end(process);
+    }
+
+    #[test]
+    fn dpdk_port_without_its_device_ends_the_start_by_its_key() {
+        let place = Place::new();
+        let output = place.fails(&with_dpdk("net_af_packet0,iface=ringside-none"));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("port[0]: ") && stderr.contains("net_af_packet0,iface=ringside-none"), "{stderr}");
+        assert!(!place.path("n0.sock").exists() && !place.path("vm0.sock").exists(), "nothing is left behind");
+        let output = place.fails(&with_dpdk("net_pcap0,iface=lo"));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("net[0]: port lo: 2 queue pairs, must be at most 1"), "{stderr}");
+    }
 }
 
 #[test]

@@ -270,12 +270,31 @@ fn holds(list: &str, core: usize) -> bool {
 
 #[test]
 fn pollers_are_pinned_and_every_other_thread_keeps_off_their_cores() {
+    keeps_off(&one_controller(0), &[]);
+}
+
+/// DPDK narrows the affinity of who starts it, and has threads of its own.
+#[cfg(feature = "dpdk")]
+#[test]
+fn pollers_are_pinned_and_every_other_thread_keeps_off_their_cores_with_dpdk() {
+    keeps_off(&with_dpdk(), &["eal-intr-thread"]);
+}
+
+#[cfg(feature = "dpdk")]
+fn with_dpdk() -> String {
+    one_controller(0)
+        + "[[port]]\nname = 'up'\nkind = 'dpdk'\ndevice = 'net_null0'\n\
+           [[net]]\nname = 'n0'\nsocket = '{dir}/n0.sock'\nport = 'up'\n"
+}
+
+fn keeps_off(text: &str, more: &[&str]) {
     let place = Place::new();
     let allowed = reactor::affinity::allowed().unwrap();
-    let process = place.serve(&one_controller(0));
+    let process = place.serve(text);
     let mut client = connect(&place, "vm0.sock");
     client.ready(FIRST, 0);
-    let threads = threads(process.pid(), &["accept-vm0", "vhost-vm0", "ringside-http", "ringside-watch"]);
+    let names = [&["accept-vm0", "vhost-vm0", "ringside-http", "ringside-watch"], more].concat();
+    let threads = threads(process.pid(), &names);
     let pollers: Vec<_> = threads.iter().filter(|(name, _)| name.starts_with("ringside-p")).collect();
     assert_eq!(pollers.len(), 1, "{threads:?}");
     let (name, cores) = pollers[0];
@@ -298,10 +317,19 @@ fn pollers_are_pinned_and_every_other_thread_keeps_off_their_cores() {
 
 #[test]
 fn pollers_on_every_core_leave_the_other_threads_where_they_may_be() {
+    stays_anywhere(&one_controller(0));
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
+fn pollers_on_every_core_leave_the_other_threads_where_they_may_be_with_dpdk() {
+    stays_anywhere(&with_dpdk());
+}
+
+fn stays_anywhere(text: &str) {
     let place = Place::new();
     let allowed = reactor::affinity::allowed().unwrap();
     let list = format!("cores = {allowed:?}");
-    let text = one_controller(0);
     let old = text.lines().find(|line| line.starts_with("cores")).unwrap().to_owned();
     let process = place.serve(&text.replace(&old, &list));
     let threads = threads(process.pid(), &["ringside-http"]);

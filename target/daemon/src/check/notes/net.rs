@@ -13,7 +13,7 @@ pub(super) fn notes(config: &Config) -> Vec<Note> {
         Some(Note { key: format!("port[{index}].{key}"), text })
     }));
     for (index, net) in config.nets.iter().enumerate() {
-        let of_net = [idle_pollers(net), ring_size(net)];
+        let of_net = [idle_pollers(net), ring_size(net), alone(config, net)];
         notes.extend(of_net.into_iter().flatten().map(|(key, text)| Note { key: format!("net[{index}].{key}"), text }));
     }
     notes
@@ -72,4 +72,10 @@ fn ring_size(net: &Net) -> Option<(String, String)> {
         return None;
     };
     Some((format!("queue_size_max = {size}"), text))
+}
+
+fn alone(config: &Config, net: &Net) -> Option<(String, String)> {
+    let has_uplink = config.port(&net.port)?.kind.uplink().is_some();
+    let text = format!("the switch \"{}\" has no uplink, so this device exchanges frames with nobody", net.port);
+    (net.isolated && !has_uplink).then(|| ("isolated = true".to_owned(), text))
 }

@@ -41,6 +41,7 @@ main() {
     stage loom model
     stage doctests cargo test --quiet --profile ci --workspace --doc
     select_guests $fast
+    select_networks
     report_skipped
     stage tests run_tests
 }
@@ -90,10 +91,10 @@ check_scripts() {
     shellcheck -s dash scripts/guest/init
 }
 
-# model: every interleaving of a poller's sleep with its wakers, and of a task management function's fence with its
-# shards. Compiled differently, hence its own directory.
+# model: every interleaving of a poller's sleep with its wakers, of a task management function's fence with its shards, and of
+# a switch's senders with receivers that close. Compiled differently, hence its own directory.
 model() {
-    env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=.build/loom cargo test --quiet --profile ci -p reactor -p virtio-scsi --lib model
+    env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=.build/loom cargo test --quiet --profile ci -p reactor -p virtio-scsi -p port --lib model
 }
 
 # select_guests FAST: whether tests boot guests; their absence is never silent.
@@ -120,6 +121,12 @@ name_missing_guests() {
     for file in /usr/share/ovmf/OVMF.fd /usr/lib/grub/i386-pc/boot.img /usr/lib/grub/x86_64-efi/linux.mod; do
         [ -e $file ] || skip "tests named *real_guest_is_booted*: no $file (scripts/setup.sh --only guest)"
     done
+}
+
+# select_networks: tests of ports over interfaces of the kernel skip themselves; here it is said.
+select_networks() {
+    unshare --net true 2>/dev/null ||
+        skip "tests in a network namespace of their own (target/port-dpdk/tests/namespace.rs): it wants root"
 }
 
 run_tests() {

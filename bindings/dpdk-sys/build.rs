@@ -42,6 +42,11 @@ mod libdpdk {
                  To build without DPDK: --no-default-features\n\n{error}\n"
             )
         });
+        // Another version in the same place: everything is made anew.
+        for file in found.include_paths.iter().map(|path| path.join("rte_build_config.h")).filter(|file| file.exists())
+        {
+            println!("cargo:rerun-if-changed={}", file.display());
+        }
         let flags = c_flags();
         compile_shim(&flags);
         link(&found);

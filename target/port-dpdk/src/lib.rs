@@ -1,8 +1,8 @@
-//! Ports of the installed DPDK: any Ethernet device that it has a driver for, as a [`port::Port`].
+//! Ports of the installed DPDK: any Ethernet device that it has a driver for, as a [`::port::Port`].
 //!
 //! [`start_eal`] starts DPDK with arguments that fit this machine and these ports; a [`DpdkPort`] is one device. Frames that a
 //! guest sends are copied into mbufs, in bursts; frames that are received are shown where they are, and freed when they are
-//! done. What a port's hardware cannot do to a frame is done by [`port::Segmenter`], and headers that hardware is to act upon
+//! done. What a port's hardware cannot do to a frame is done by [`::port::Segmenter`], and headers that hardware is to act upon
 //! are looked at in the copy, which no guest can change any more.
 //!
 //! No virtio in here, and nothing of DPDK that `dpdk` does not have. Without the feature `libdpdk` the crate is empty.

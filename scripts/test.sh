@@ -91,10 +91,10 @@ check_scripts() {
     shellcheck -s dash scripts/guest/init
 }
 
-# model: every interleaving of a poller's sleep with its wakers, and of a task management function's fence with its
-# shards. Compiled differently, hence its own directory.
+# model: every interleaving of a poller's sleep with its wakers, of a task management function's fence with its shards, and of
+# a switch's senders with receivers that close. Compiled differently, hence its own directory.
 model() {
-    env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=.build/loom cargo test --quiet --profile ci -p reactor -p virtio-scsi --lib model
+    env RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=.build/loom cargo test --quiet --profile ci -p reactor -p virtio-scsi -p port --lib model
 }
 
 # select_guests FAST: whether tests boot guests; their absence is never silent.

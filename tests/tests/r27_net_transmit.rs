@@ -60,7 +60,7 @@ fn r27_any_framing_of_header_and_frame_is_the_same_frame() {
                 device.submit_chain(tx(0), &segments);
             }
             device.run();
-            assert_eq!(wire.take(0), [bytes.clone()], "cut at {cuts:?}, indirect {indirect}");
+            assert_eq!(wire.take(0), std::slice::from_ref(&bytes), "cut at {cuts:?}, indirect {indirect}");
             device.take_one(tx(0));
         }
     }

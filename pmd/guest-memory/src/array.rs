@@ -114,6 +114,15 @@ impl<T: Scalar> GuestArray<T> {
             unsafe { GuestSlice::from_raw(self.start.add(index).cast::<u8>(), size_of::<T>()) }.prefetch_read();
         }
     }
+
+    /// As [`GuestArray::prefetch`], to be written.
+    #[inline(always)]
+    pub fn prefetch_write(&self, index: usize) {
+        if index < self.len {
+            // SAFETY: as above.
+            unsafe { GuestSlice::from_raw(self.start.add(index).cast::<u8>(), size_of::<T>()) }.prefetch_write();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,18 +8,17 @@ mod tests;
 
 use std::io::{self, Write};
 
-pub use self::host::{HostError, host_errors};
+pub use self::host::{HostError, host_errors, host_notes};
 pub use self::notes::{Note, notes};
 
 use crate::config::Config;
 
-/// Writes the resolved configuration as TOML, the notes as comments behind it, so that the whole can be read back.
+/// Writes the resolved configuration as TOML, these notes as comments behind it, so that the whole can be read back.
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn print(config: &Config, out: &mut impl Write) -> io::Result<()> {
+pub fn print(config: &Config, notes: &[Note], out: &mut impl Write) -> io::Result<()> {
     out.write_all(config.to_toml().as_bytes())?;
-    let notes = notes(config);
     if !notes.is_empty() {
         writeln!(out)?;
     }

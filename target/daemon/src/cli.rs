@@ -91,7 +91,7 @@ impl Source {
 struct CheckArgs {
     #[command(flatten)]
     source: Source,
-    /// Look at the configuration only, not at this host's cores and sockets (which a running target has taken)
+    /// Look at the configuration only, not at this host's cores, sockets (which a running target has taken) and huge pages
     #[arg(long)]
     no_host: bool,
 }
@@ -168,7 +168,11 @@ fn check_config(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(status) => return Ok(status),
     };
-    check::print(&config, &mut io::stdout().lock()).context("standard output")?;
+    let mut notes = check::notes(&config);
+    if !args.no_host {
+        notes.extend(check::host_notes(&config));
+    }
+    check::print(&config, &notes, &mut io::stdout().lock()).context("standard output")?;
     let errors = if args.no_host { Vec::new() } else { check::host_errors(&config) };
     errors.iter().for_each(|error| eprintln!("{error}"));
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(UNUSABLE) })

@@ -15,6 +15,15 @@ pub struct Frame {
     end: u32,
 }
 
+impl Frame {
+    /// Whether nothing is left to be done to it and nothing is known of it: its offload is [`Offload::NONE`].
+    #[must_use]
+    #[inline]
+    pub fn is_bare(&self) -> bool {
+        self.offload.is_none()
+    }
+}
+
 /// Reads the first bytes of a frame into memory of our own: as many as both hold. Returns that number.
 #[inline]
 pub fn peek(segments: &[GuestSlice], to: &mut [u8]) -> usize {

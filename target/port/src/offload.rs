@@ -104,6 +104,13 @@ impl Offload {
     /// Nothing is left to be done, nothing is known.
     pub const NONE: Offload = Offload { checksum: Checksum::Unchecked, segmentation: Segmentation::None };
 
+    /// Whether this is [`Offload::NONE`], in fewer instructions than comparing.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        matches!((self.checksum, self.segmentation), (Checksum::Unchecked, Segmentation::None))
+    }
+
     /// Whether the frame can be sent as it lies there.
     #[must_use]
     #[inline]

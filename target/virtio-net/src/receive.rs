@@ -44,15 +44,15 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
     let mut buffers = Buffers { rings: &mut *rings, slot, chains, next: 0, filled_from: 0, written: [0; BURST], stats };
     buffers.pop(frames.len());
     let mut tally = Tally::new(stats);
-    let plain = incoming(Offload::NONE, Offloads::empty(), 1, 0);
+    let (plain, legacy) = (incoming(Offload::NONE, Offloads::empty(), 1, 0), rules.header_len != HEADER_LEN);
     for frame in frames.frames() {
         let segments = frames.segments(frame);
         if !open && !session.filter.passes(segments) {
             continue;
         }
-        if frame.offload == Offload::NONE
+        if frame.is_bare()
             && let [segment] = segments
-            && buffers.put_plain(&plain, rules.header_len, *segment)
+            && buffers.put_plain(plain, legacy, *segment)
         {
             tally.add(frame.len);
             continue;
@@ -62,7 +62,10 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
         }
     }
     tally.settle();
-    buffers.put_back(iter::empty());
+    if buffers.next < buffers.chains.chains().len() {
+        buffers.put_back(iter::empty());
+    }
+    buffers.complete_filled();
     rings.publish(slot);
 }
 
@@ -83,27 +86,18 @@ impl Buffers<'_> {
     fn pop(&mut self, limit: usize) -> usize {
         self.complete_filled();
         (self.next, self.filled_from) = (0, 0);
-        let count = self.rings.pop(self.slot, limit.min(BURST), self.chains);
-        for chain in self.chains.chains() {
-            if let Some(first) = self.chains.writable(chain).first() {
-                first.prefetch_write();
-            }
-        }
-        count
+        self.rings.pop(self.slot, limit.min(BURST), self.chains)
     }
 
     /// Puts a frame into one buffer that is one slice, as nearly all are. False if it is not like that.
     #[inline(always)]
-    fn put_plain(&mut self, header: &[u8; HEADER_LEN], header_len: usize, frame: GuestSlice) -> bool {
-        let Some(chain) = self.chains.chains().get(self.next) else { return false };
-        let len = header_len + frame.len();
-        let Some(buffer) = self.chains.writable(chain).first() else { return false };
-        if buffer.len() < len || chain.readable_descriptors != 0 {
+    fn put_plain(&mut self, header: [u8; HEADER_LEN], legacy: bool, frame: GuestSlice) -> bool {
+        let Some(buffer) = self.chains.sole_writable(self.next) else { return false };
+        let len = HEADER_LEN + frame.len();
+        if legacy || buffer.len() < len || !buffer.write_array(header) {
             return false;
         }
-        let (start, rest) = buffer.split_at(header_len);
-        start.write(header);
-        frame.copy_to(rest);
+        frame.copy_to(buffer.split_at(HEADER_LEN).1);
         self.written[self.next] = len as u32; // one slice of guest memory, described in 32 bits
         self.next += 1;
         true

@@ -167,6 +167,7 @@ impl SplitDevice {
     #[inline(never)]
     fn fetch(&mut self, memory: &MemTable, limit: usize, batch: &mut ChainBatch) -> usize {
         let (claimed, mut fault) = self.claim(limit, &mut batch.chains);
+        self.rings.prefetch_used_elements(self.next_used, claimed);
         let (popped, stop) = self.walk_claimed(memory, claimed, batch);
         if let Some(stop) = stop {
             let head = batch.chains[popped].head;

@@ -28,7 +28,11 @@ pub(super) fn walk(
     // One copy of the code for each number of readable buffers: all that is counted is constant in each.
     let [a, b, c, d] = cell;
     if path.at.has(WRITE) {
-        return path.writable(0, [a, b, c, d]);
+        let whole = path.writable(0, [&mut *a, b, c, d]);
+        // A buffer to receive in: its first two lines, for a short frame behind its header.
+        a.prefetch_write();
+        a.prefetch_next_write();
+        return whole;
     }
     let next = path.readable(1, a)?;
     a.prefetch_read(); // the request's header, which is read as soon as the batch has been popped

@@ -225,6 +225,15 @@ impl Rings {
         self.used.store(1, index, Ordering::Release);
     }
 
+    /// Elements `index` to `index + count` are going to be written: their lines are the driver's until then.
+    #[inline(always)]
+    pub(super) fn prefetch_used_elements(&self, index: u16, count: usize) {
+        const PER_LINE: usize = 8;
+        for ahead in (0..count).step_by(PER_LINE) {
+            self.elements.prefetch_write(1 + 2 * self.slot(index.wrapping_add(ahead as u16)));
+        }
+    }
+
     /// Head and bytes written.
     #[inline(always)]
     pub(super) fn used_element(&self, index: u16) -> (u32, u32) {

@@ -1,6 +1,7 @@
 //! What of a configuration this host does not allow: cores outside the allowed set, sockets that are taken, files that
-//! are not there. Nothing is changed on the host.
+//! are not there; and what an operator should know of this host. Nothing is changed on the host.
 
+use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-use crate::config::{BdevKind, Config, File, Mode};
+use super::Note;
+use crate::config::{BdevKind, Config, File, Mode, PortKind};
 
 /// Something that the configuration asks for and the host refuses.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +86,25 @@ pub fn host_errors(config: &Config) -> Vec<HostError> {
     let servers = scsi.chain(net).filter(|(.., mode)| *mode == Mode::Server);
     errors.extend(servers.filter_map(|(section, index, socket, _)| socket_error(section, index, socket)));
     errors
+}
+
+/// Every remark on what `config` finds on this host.
+#[must_use]
+pub fn host_notes(config: &Config) -> Vec<Note> {
+    dpdk_memory(config, Path::new("/sys/kernel/mm/hugepages")).into_iter().collect()
+}
+
+/// `hugepages` is the kernel's folder with one folder for each size.
+pub(super) fn dpdk_memory(config: &Config, hugepages: &Path) -> Option<Note> {
+    let index = config.ports.iter().position(|port| matches!(port.kind, PortKind::Dpdk(_)))?;
+    let free = |size: io::Result<fs::DirEntry>| {
+        let pages = fs::read_to_string(size.ok()?.path().join("free_hugepages")).ok()?;
+        pages.trim().parse::<u64>().ok()
+    };
+    let any = fs::read_dir(hugepages).is_ok_and(|sizes| sizes.filter_map(free).any(|pages| pages > 0));
+    let text = "this host has no free huge pages, so DPDK's memory is in ordinary pages, which is slower, and hardware reaches it \
+                with an IOMMU only (scripts/setup.sh --only hugepages, or raise vm.nr_hugepages)";
+    (!any).then(|| Note { key: format!("port[{index}].kind = \"dpdk\""), text: text.to_owned() })
 }
 
 /// Looks at the file only: it may well be locked by the very target whose configuration this is.

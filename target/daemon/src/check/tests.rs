@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::net::UnixListener;
+#[cfg(feature = "dpdk")]
+use std::path::Path;
 
 use super::*;
 
@@ -171,11 +173,29 @@ fn note_on_a_dpdk_port_says_that_pollers_stay_awake() {
     assert_eq!(notes_of(&format!("[reactor]\ncores = [0, 1]\nidle = 'busy'\n{text}")), [""; 0]);
 }
 
+#[cfg(feature = "dpdk")]
+#[test]
+fn note_on_a_dpdk_port_says_that_there_are_no_huge_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        parse("[[port]]\nname = 'a'\nkind = 'loopback'\n[[port]]\nname = 'b'\nkind = 'dpdk'\ndevice = 'net_null0'\n");
+    let note = || super::host::dpdk_memory(&config, dir.path()).map(|note| note.to_string());
+    let start = "port[1].kind = \"dpdk\": this host has no free huge pages, so DPDK's memory is in ordinary pages, ";
+    assert!(note().is_some_and(|note| note.starts_with(start)), "{:?}", note());
+    for (size, free) in [("2048kB", "0\n"), ("1048576kB", "2\n")] {
+        let folder = dir.path().join(format!("hugepages-{size}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("free_hugepages"), free).unwrap();
+        assert_eq!(note().is_some(), free == "0\n", "{size}");
+    }
+    assert_eq!(super::host::dpdk_memory(&parse(""), Path::new("/no/such")), None);
+}
+
 #[test]
 fn output_with_notes_reads_back_as_the_same_configuration() {
     let config = parse(&format!("{DISK}{CONTROLLER}cmd_per_lun = 1\n{LUN}"));
     let mut out = Vec::new();
-    print(&config, &mut out).unwrap();
+    print(&config, &notes(&config), &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert!(text.contains("\n\n# note: scsi[0].cmd_per_lun = 1: below"), "{text}");
     assert_eq!(parse(&text), config);

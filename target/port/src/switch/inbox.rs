@@ -126,37 +126,48 @@ mod tests {
 
 #[cfg(loom)]
 mod model {
-    use std::collections::VecDeque;
-
     use loom::sync::Mutex;
+    use loom::sync::atomic::{AtomicBool, Ordering};
 
-    /// As crossbeam's, which loom does not know. The lock orders no more than the accesses to the queue itself, as its
-    /// atomics do.
-    pub(super) struct ArrayQueue<T> {
-        items: Mutex<VecDeque<T>>,
-        capacity: usize,
+    /// In place of crossbeam's, which loom does not know. Keeps no order, and orders nothing else either: who looks into an
+    /// empty slot touches one flag, so that whatever `settle` and `close` need beyond that is theirs.
+    pub(super) struct ArrayQueue<T>(Vec<Slot<T>>);
+
+    struct Slot<T> {
+        full: AtomicBool,
+        item: Mutex<Option<T>>,
     }
 
     impl<T> ArrayQueue<T> {
         pub(super) fn new(capacity: usize) -> ArrayQueue<T> {
-            ArrayQueue { items: Mutex::new(VecDeque::new()), capacity }
+            let slot = |_| Slot { full: AtomicBool::new(false), item: Mutex::new(None) };
+            ArrayQueue((0..capacity).map(slot).collect())
         }
 
         pub(super) fn push(&self, item: T) -> Result<(), T> {
-            let mut items = self.items.lock().unwrap();
-            if items.len() == self.capacity {
-                return Err(item);
+            for slot in &self.0 {
+                let mut place = slot.item.lock().unwrap();
+                if place.is_none() {
+                    *place = Some(item);
+                    slot.full.store(true, Ordering::Release);
+                    return Ok(());
+                }
             }
-            items.push_back(item);
-            Ok(())
+            Err(item)
         }
 
         pub(super) fn pop(&self) -> Option<T> {
-            self.items.lock().unwrap().pop_front()
+            let taken = |slot: &Slot<T>| {
+                let mut place = slot.item.lock().unwrap();
+                slot.full.store(false, Ordering::Relaxed);
+                place.take()
+            };
+            // One that somebody else empties meanwhile says nothing about the next.
+            self.0.iter().filter(|slot| slot.full.load(Ordering::Acquire)).find_map(taken)
         }
 
         pub(super) fn is_empty(&self) -> bool {
-            self.items.lock().unwrap().is_empty()
+            !self.0.iter().any(|slot| slot.full.load(Ordering::Acquire))
         }
     }
 

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use reactor::{IdlePolicy, Reactor, ReactorConfig, affinity};
+
 use super::*;
 
 /// Sends frames that are one byte over and over, each in the next of a few buffers, which it fills with something else as soon
@@ -77,7 +79,7 @@ fn r27_frames_of_a_sender_all_come_back_whatever_its_receivers_do() {
             scope.spawn(move || receiver(queue, closes, stop))
         });
         // Others come and go meanwhile, with frames in their inboxes.
-        for _ in 0..200 {
+        for _ in 0..50 {
             let mut passer_by = queue(&switch, OUTSIDE);
             let mut batch = FrameBatch::new(4, 4);
             while passer_by.rx_burst(&mut batch, 4) == 0 {
@@ -85,7 +87,7 @@ fn r27_frames_of_a_sender_all_come_back_whatever_its_receivers_do() {
             }
         }
         stop.store(true, Ordering::Relaxed);
-        assert!(sender.join().unwrap() > 200);
+        assert!(sender.join().unwrap() > 50);
         assert!(receivers.into_iter().map(|receiver| receiver.join().unwrap()).sum::<u64>() > 0);
     });
 }
@@ -126,4 +128,63 @@ fn both_ways(mut queue: Box<dyn PortQueue>, from: Mac, to: Mac, finished: &Atomi
     }
 }
 
-const ENOUGH: usize = 5000;
+const ENOUGH: usize = 200;
+
+/// A device on a poller that sleeps when it has nothing to do.
+struct Listener {
+    queue: Box<dyn PortQueue>,
+    batch: FrameBatch,
+    got: Arc<AtomicUsize>,
+}
+
+impl Source for Listener {
+    fn poll(&mut self, _now: Tsc) -> usize {
+        let count = self.queue.rx_burst(&mut self.batch, 32);
+        self.queue.rx_done(count);
+        self.got.fetch_add(count, Ordering::Relaxed);
+        count
+    }
+
+    fn arm(&mut self) -> Armed {
+        self.queue.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.queue.disarm();
+    }
+}
+
+/// A wakeup that is lost hangs this test.
+#[test]
+fn poller_that_sleeps_is_woken_for_every_frame() {
+    let reactor = Reactor::start(&ReactorConfig {
+        cores: vec![affinity::allowed().expect("cores")[0]],
+        idle: IdlePolicy::Adaptive,
+    })
+    .expect("a poller");
+    let poller = &reactor.pollers()[0];
+    let switch = switch();
+    let mut a = Device::on(&switch, A);
+    let device = Attachment { pollers: vec![poller.clone()], ..attachment("sleeper", B, 1, false) };
+    let mut queue = switch.attach(&device).expect("attached").remove(0);
+    queue.set_open(true);
+    let got = Arc::new(AtomicUsize::new(0));
+    poller.add(Listener { queue, batch: FrameBatch::new(32, 64), got: Arc::clone(&got) });
+    for round in 1..=60 {
+        assert!(a.send(B, "wake up"));
+        while got.load(Ordering::Relaxed) < round {
+            std::thread::yield_now();
+        }
+        while a.queue.tx_done() == 0 {
+            std::thread::yield_now();
+        }
+        a.sent.clear();
+        // A pause of any length: the poller sleeps after 50 microseconds without work, and the source is cold after 10 milliseconds.
+        let pause = Tsc::now();
+        while Tsc::now() - pause < Tsc::ticks(if round % 20 == 0 { 25_000_000 } else { round as u64 * 3_000 }) {
+            std::thread::yield_now();
+        }
+    }
+    assert!(poller.stats().sleeps.value() > 5, "{} sleeps", poller.stats().sleeps.value());
+    drop(reactor.shutdown());
+}

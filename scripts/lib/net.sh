@@ -78,7 +78,7 @@ net_start_dpdk() {
     # Its standard input stays open: at its end testpmd would end, too.
     dpdk-testpmd --lcores "0@$TARGET_CORE,1@$TARGET_CORE" --no-pci --in-memory --single-file-segments -m 128 \
         --vdev "net_vhost0,iface=$1,queues=1" --vdev "$(net_null "$2" "$3")" \
-        -- --forward-mode=io --auto-start --txd=256 --rxd=256 --total-num-mbufs=8192 --tx-first=0 \
+        -- --forward-mode=io --txd=256 --rxd=256 --total-num-mbufs=8192 \
         <> <(:) >"$WORK/net.log" 2>&1 &
     PIDS+=($!)
     await_socket "$1" $! "$WORK/net.log"

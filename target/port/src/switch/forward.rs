@@ -313,7 +313,7 @@ fn is_link_local(mac: Mac) -> bool {
 pub(super) const UPLINK: PortId = PortId(0);
 /// How long a receiver may leave a frame in its inbox before the sender takes it back. Pollers come round within microseconds;
 /// this is for one that its core was taken away from.
-const HOLD_NANOS: u64 = 50_000_000;
+const HOLD_NANOS: u64 = 100_000_000;
 /// The same for a sender that has no room left for frames to other receivers.
 const HOLD_PRESSED_NANOS: u64 = 5_000_000;
 const TAKE_BACK_NANOS: u64 = 1_000_000_000;

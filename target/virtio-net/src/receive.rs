@@ -57,6 +57,7 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
     for frame in frames.frames() {
         let segments = frames.segments(frame);
         if !open && !session.filter.passes(segments) {
+            stats.filtered.add(1);
             continue;
         }
         if frame.is_bare()

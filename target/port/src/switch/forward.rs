@@ -87,7 +87,8 @@ impl Forwarder {
             floods += u64::from(route == Route::Unknown);
             taken += 1;
         }
-        self.touched.settle(&self.snapshot);
+        let lost = self.touched.settle(&self.snapshot);
+        self.stats.dropped(DropCause::NoDestination, lost);
         self.stats.tx_frames.add(sent);
         self.stats.tx_bytes.add(bytes);
         self.shared.stats.flooded(floods);
@@ -280,16 +281,19 @@ impl Touched {
         *queues |= 1 << queue;
     }
 
+    /// Frames that are lost, because their receivers have closed meanwhile.
     #[inline]
-    fn settle(&mut self, snapshot: &Snapshot) {
+    fn settle(&mut self, snapshot: &Snapshot) -> usize {
+        let mut lost = 0;
         for port in self.ports.drain(..) {
             let mut queues = std::mem::take(&mut self.queues[usize::from(port.0)]);
             let Some(member) = snapshot.member(port) else { continue };
             while queues != 0 {
-                member.lanes[queues.trailing_zeros() as usize].settle();
+                lost += member.lanes[queues.trailing_zeros() as usize].settle();
                 queues &= queues - 1;
             }
         }
+        lost
     }
 }
 

@@ -154,12 +154,16 @@ start_spdk() {
     await_socket "$THEIRS" "${PIDS[-1]}" "$WORK/spdk.log"
 }
 
-await_socket() {
-    local tries=0
-    until [ -S "$1" ]; do
-        kill -0 "$2" 2>/dev/null || die "the target did not start:" "$(tail -n 5 "$3")"
+await_socket() { await "$2" "$3" "socket $1" test -S "$1"; }
+
+# await PID LOG WHAT COMMAND…: until the command succeeds; an error with the log's end if the process ends, or after 30 s.
+await() {
+    local pid=$1 log=$2 what=$3 tries=0
+    shift 3
+    until "$@"; do
+        kill -0 "$pid" 2>/dev/null || die "the process ended before there was a $what:" "$(tail -n 5 "$log")"
         tries=$((tries + 1))
-        [ $tries -le 300 ] || die "no socket $1 after 30 s:" "$(tail -n 5 "$3")"
+        [ $tries -le 300 ] || die "no $what after 30 s:" "$(tail -n 5 "$log")"
         sleep 0.1
     done
 }

@@ -37,11 +37,13 @@ main() {
     stage scripts check_scripts
     stage format cargo fmt --all --check
     stage clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
+    stage 'without DPDK' cargo check --quiet --workspace --no-default-features --all-targets
     stage documentation env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps
     stage loom model
     stage doctests cargo test --quiet --profile ci --workspace --doc
     select_guests $fast
     select_networks
+    select_testpmd
     report_skipped
     stage tests run_tests
 }
@@ -127,6 +129,12 @@ name_missing_guests() {
 select_networks() {
     unshare --net true 2>/dev/null ||
         skip "tests in a network namespace of their own (target/port-dpdk/tests/{tap,veth}.rs): it wants root"
+}
+
+# select_testpmd: tests with DPDK's driver skip themselves without it; here it is said.
+select_testpmd() {
+    command -v dpdk-testpmd >/dev/null ||
+        skip "tests with testpmd (target/daemon/tests/testpmd.rs): no dpdk-testpmd (scripts/setup.sh --only dpdk)"
 }
 
 run_tests() {

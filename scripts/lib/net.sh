@@ -110,16 +110,10 @@ net_rate() {
     sed -n "s/.*$key: *\([0-9]*\).*/\1/p" "$log" | tail -n 1
 }
 
-# net_await PID LOG WORDS COUNT: until so many lines of the log have the words.
-net_await() {
-    local tries=0
-    until [ "$(grep -c "$3" "$2")" -ge "$4" ]; do
-        kill -0 "$1" 2>/dev/null || die "the client ended:" "$(tail -n 5 "$2")"
-        tries=$((tries + 1))
-        [ $tries -le 300 ] || die "no '$3' from the client after 30 s:" "$(tail -n 5 "$2")"
-        sleep 0.1
-    done
-}
+# net_await PID LOG WORDS COUNT: until so many lines of the client's log have the words.
+net_await() { await "$1" "$2" "'$3' of the client" net_said "$2" "$3" "$4"; }
+
+net_said() { [ "$(grep -c "$2" "$1")" -ge "$3" ]; }
 
 net_summary() {
     say ''

@@ -7,7 +7,6 @@ mod process;
 mod qmp;
 mod ringside;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +15,7 @@ use tempfile::TempDir;
 
 pub use machine::{Firmware, Guest, ScriptGuest, qemu_version};
 pub use metrics::Metrics;
-pub use process::until;
+pub use process::{skip, until};
 pub use ringside::Ringside;
 
 /// What one test works with. Of the tests in one process, one at a time has it: guests on emulated CPUs fight for the
@@ -90,12 +89,6 @@ impl Lab {
     pub fn boot(&self, arguments: &str, script: &str) -> Guest {
         Guest::boot(self.dir.path(), &self.image, arguments, &guest_script(script))
     }
-}
-
-/// Says that a test is not run, and why. Not by `eprintln!`: the test harness would keep the line to itself. In one
-/// write, because other threads write too.
-pub fn skip(test: &str, reason: &str) {
-    let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());
 }
 
 /// Cores that pollers of these tests may use: at most two of those that this process may run on.

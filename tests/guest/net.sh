@@ -55,7 +55,7 @@ listening() { netstat -lnt | grep -q ":$1 "; }
 
 # received: the checksum of what that connection brought.
 received() {
-    wait $receiver || fail "nc: $?"
+    wait "$receiver" || fail "nc: $?"
     md5sum </tmp/received
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::machine::{BOUND, Guest, MARGIN, QEMU};
 use super::process::Process;
+use super::root;
 
 /// A machine that is about to be started.
 pub struct DirectGuest {
@@ -69,16 +70,17 @@ impl DirectGuest {
         self.make_initrd(&files, &initrd);
         let no_reboot = if self.boots > 1 { "" } else { "-no-reboot" };
         let line = format!(
-            "exec {QEMU} {} -accel tcg,thread=multi -cpu max,la57=off -smp {} -machine q35,usb=off,sata=off,smbus=off \
+            ". \"$LIB\"; exec {QEMU} {} -accel tcg,thread=multi -cpu max,la57=off -smp {} -machine q35,usb=off,sata=off,smbus=off \
              -nodefaults -no-user-config -nographic {no_reboot} -serial stdio -pidfile \"$PID_FILE\" \
              -qmp \"unix:$QMP,server=on,wait=off\" {} -initrd \"$INITRD\" \
-             -append 'console=ttyS0 panic=-1 quiet nokaslr mitigations=off cryptomgr.notests no_timer_check'",
+             -append \"$KERNEL_ARGS quiet\"",
             self.arguments,
             self.cpus,
             self.boot_arguments(),
         );
-        let mut command = Command::new("sh");
+        let mut command = Command::new("bash");
         command.args(["-c", &line]).current_dir(&self.dir).env("INITRD", &initrd);
+        command.env("LIB", root().join("scripts/lib/guest.sh"));
         command.env("PID_FILE", &pid_file).env("QMP", &qmp).env("KERNEL", self.image.join(self.kernel));
         let process = Process::start("guest", &mut command);
         Guest::started(process, pid_file, qmp)

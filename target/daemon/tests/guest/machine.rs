@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
@@ -164,9 +164,10 @@ impl Guest {
     /// # Panics
     /// If the command fails.
     pub fn ask(&mut self, command: &str) -> Vec<String> {
-        let before = self.process.seen().len();
+        let (before, started) = (self.process.seen().len(), Instant::now());
         self.type_line(command);
         let status = self.line("DONE ");
+        eprintln!("{:?} for: {command}", started.elapsed());
         assert_eq!(status, "0", "{command}");
         self.process.seen()[before..].to_vec()
     }

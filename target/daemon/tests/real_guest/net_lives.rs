@@ -1,7 +1,9 @@
 //! Network cards whose driver, machine, QEMU or target ends and begins anew: traffic goes on. What goes over a card that stays
 //! is tested in `net`.
 
-use super::net::{GUEST, assert_well, end, enter, iperf, iperf_server, machine, on_packet_socket, there_and_back, up};
+use super::net::{
+    ABSENT, GUEST, assert_well, end, enter, iperf, iperf_server, machine, on_packet_socket, there_and_back, up,
+};
 use crate::SOON;
 use crate::guest::{Data, Guest, HOST, Network, until};
 
@@ -50,7 +52,7 @@ fn real_guest_net_survives_its_link_its_driver_a_reset_and_a_kill() {
     works(&mut guest, &network);
     end(guest);
     let metrics = ringside.metrics();
-    assert_well(&metrics);
+    assert_well(None, &metrics, &ABSENT);
     assert_eq!(metrics.sum("ringside_sessions_total", &[]), 2.0);
     ringside.stop();
 }
@@ -79,6 +81,6 @@ fn real_guest_net_goes_on_after_the_target_was_killed_and_restarted() {
     works(&mut guest, &network);
     iperf(&mut guest, &mut server, "-n 8M");
     end(guest);
-    assert_well(&ringside.metrics());
+    assert_well(None, &ringside.metrics(), &ABSENT);
     ringside.stop();
 }

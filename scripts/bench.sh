@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures ringside with its own load generator: one poller and one client, each on a core of its own.
 #
-#   scripts/bench.sh [--time 3] [--repeats 5] [--cores TARGET,CLIENT] [--spdk PREFIX] [--quick] [--files] [--swap]
+#   scripts/bench.sh [--time 3] [--repeats 5] [--cores TARGET,CLIENT] [--spdk PREFIX] [--quick] [--files] [--swap] [--net]
 #
 #   --time 3         seconds of each window
 #   --repeats 5      windows of each case; the cases of one round follow each other, so that all see the same machine
@@ -11,6 +11,7 @@
 #   --quick          two repeats of one second, to see that it works
 #   --files          only the files
 #   --swap           only what a neighbour notices of memory tables that change
+#   --net            only net devices, against DPDK's vhost PMD (scripts/lib/net.sh says how)
 #
 # A file on tmpfs and one on the disk are measured against fio's io_uring engine on the same files, in turns, where there
 # is a fio (scripts/lib/files.sh says how, and why that way).
@@ -26,9 +27,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/files.sh
 # shellcheck source=scripts/lib/swap.sh
 . scripts/lib/swap.sh
+# shellcheck source=scripts/lib/net.sh
+. scripts/lib/net.sh
 
 readonly RINGSIDE=.build/release/ringside OUT=.build/bench NEAR_NS=230
-SECONDS_EACH=3 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SPDK='' FILES_ONLY='' SWAP_ONLY='' WORK='' PIDS=() OURS='' THEIRS=''
+SECONDS_EACH=3 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SPDK='' ONLY='' WORK='' PIDS=() OURS='' THEIRS=''
 # name, arguments of `ringside bench scsi` beside socket and LUN, bdev
 readonly CASES=(
     'null randread 4k qd1|--rw randread --bs 4k --qd 1|null'
@@ -47,8 +50,7 @@ main() {
         --cores) IFS=, read -r TARGET_CORE CLIENT_CORE <<<"${2:?--cores needs two cores}" && shift 2 ;;
         --spdk) SPDK=${2:?--spdk needs a directory} && shift 2 ;;
         --quick) SECONDS_EACH=1 REPEATS=2 && shift ;;
-        --files) FILES_ONLY=1 && shift ;;
-        --swap) SWAP_ONLY=1 && shift ;;
+        --files | --swap | --net) ONLY=${1#--} && shift ;;
         -h | --help) usage "$0" && exit 0 ;;
         *) die "unknown argument '$1'" "see scripts/bench.sh --help" ;;
         esac
@@ -56,14 +58,15 @@ main() {
     [ "$(nproc)" -ge 2 ] || die "two cores are needed: one for the poller, one for the client"
     CARGO_TARGET_DIR=.build cargo build --quiet --release -p ringside
     mkdir -p $OUT
-    rm -f $OUT/*.json $OUT/windows $OUT/file-windows
+    rm -f $OUT/*.json $OUT/windows $OUT/file-windows $OUT/net-windows
     WORK=$(mktemp -d)
     trap end EXIT
     trap 'exit 130' INT TERM
     machine
-    [ -n "$FILES_ONLY$SWAP_ONLY" ] || memory_section
-    [ -n "$FILES_ONLY" ] || swap_section
-    [ -n "$SWAP_ONLY" ] || files_section
+    local section
+    for section in memory swap files net; do
+        [ "${ONLY:-$section}" != $section ] || ${section}_section
+    done
 }
 
 memory_section() {
@@ -151,12 +154,16 @@ start_spdk() {
     await_socket "$THEIRS" "${PIDS[-1]}" "$WORK/spdk.log"
 }
 
-await_socket() {
-    local tries=0
-    until [ -S "$1" ]; do
-        kill -0 "$2" 2>/dev/null || die "the target did not start:" "$(tail -n 5 "$3")"
+await_socket() { await "$2" "$3" "socket $1" test -S "$1"; }
+
+# await PID LOG WHAT COMMAND…: until the command succeeds; an error with the log's end if the process ends, or after 30 s.
+await() {
+    local pid=$1 log=$2 what=$3 tries=0
+    shift 3
+    until "$@"; do
+        kill -0 "$pid" 2>/dev/null || die "the process ended before there was a $what:" "$(tail -n 5 "$log")"
         tries=$((tries + 1))
-        [ $tries -le 300 ] || die "no socket $1 after 30 s:" "$(tail -n 5 "$3")"
+        [ $tries -le 300 ] || die "no $what after 30 s:" "$(tail -n 5 "$log")"
         sleep 0.1
     done
 }
@@ -228,9 +235,9 @@ summary() {
     done
 }
 
-# median WHO CASE CLASS: "median count", or "- 0".
+# median WHO CASE CLASS [WINDOWS]: "median count", or "- 0".
 median() {
-    awk -F'|' -v who="$1" -v name="$2" -v class="$3" '$1 == who && $2 == name && $3 == class { print $4 }' $OUT/windows |
+    awk -F'|' -v who="$1" -v name="$2" -v class="$3" '$1 == who && $2 == name && $3 == class { print $4 }' "${4:-$OUT/windows}" |
         sort -n | awk '{ v[NR] = $1 } END { if (NR == 0) print "- 0"; else print (NR % 2 ? v[(NR + 1) / 2] : int((v[NR / 2] + v[NR / 2 + 1]) / 2)), NR }'
 }
 

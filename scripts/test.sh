@@ -42,6 +42,7 @@ main() {
     stage doctests cargo test --quiet --profile ci --workspace --doc
     select_guests $fast
     select_networks
+    select_testpmd
     report_skipped
     stage tests run_tests
 }
@@ -126,7 +127,13 @@ name_missing_guests() {
 # select_networks: tests of ports over interfaces of the kernel skip themselves; here it is said.
 select_networks() {
     unshare --net true 2>/dev/null ||
-        skip "tests in a network namespace of their own (*real_guest_net*, target/port-dpdk/tests/namespace.rs): it wants root"
+        skip "tests in a network namespace of their own (*real_guest_net*, target/port-dpdk/tests/{tap,veth}.rs): it wants root"
+}
+
+# select_testpmd: tests with DPDK's driver skip themselves without it; here it is said.
+select_testpmd() {
+    command -v dpdk-testpmd >/dev/null ||
+        skip "tests with testpmd (target/daemon/tests/testpmd.rs): no dpdk-testpmd (scripts/setup.sh --only dpdk)"
 }
 
 run_tests() {

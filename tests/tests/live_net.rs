@@ -133,7 +133,7 @@ fn r27_stopped_ring_keeps_its_receive_buffers_and_starts_again() {
 
 fn bench(socket: &Path, line: &str) -> Outcome {
     let socket = socket.display();
-    let line = format!("bench --socket {socket} --time 600 --frames 2000 {line}");
+    let line = format!("bench --socket {socket} --time 600 --frames 500 {line}");
     let args = Line::parse_from(line.split_whitespace()).args;
     let never: OwnedFd = eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd");
     measure(&args, never.as_fd()).expect("a run that begins")
@@ -148,7 +148,7 @@ fn load_generator_sends_frames_that_all_arrive_as_they_were_sent() {
         let outcome = bench(&rig.socket(), &format!("--mode tx --seed 5 {line}"));
         assert!(outcome.passed(), "{line}: {outcome:?}");
         let sent: Vec<Vec<u8>> = (0..2).flat_map(|pair| wire.take(pair)).collect();
-        assert_eq!((outcome.sent, sent.len()), (2000, 2000), "{line}");
+        assert_eq!((outcome.sent, sent.len()), (500, 500), "{line}");
         let size = outcome.asked.size as usize;
         assert!(sent.iter().all(|frame| frame.len() == size && frame[42..50] == 5u64.to_be_bytes()), "{line}");
     }
@@ -175,6 +175,6 @@ fn load_generator_gets_every_frame_back_through_a_loopback() {
         let rig = NetSetup::new(port, 2).start().expect("there is a core");
         let outcome = bench(&rig.socket(), &format!("--mode loop --verify {line}"));
         assert!(outcome.passed(), "{line}: {outcome:?}");
-        assert_eq!((outcome.sent, outcome.received, outcome.reordered), (2000, 2000, 0), "{line}");
+        assert_eq!((outcome.sent, outcome.received, outcome.reordered), (500, 500, 0), "{line}");
     }
 }

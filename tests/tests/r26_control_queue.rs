@@ -171,6 +171,7 @@ fn r26_driver_receives_what_it_has_asked_for() {
     assert_eq!(command(&mut device, 2, 0, 5, &[1]), 0); // no broadcast
     assert!(!passes(&mut device, [0xff; 6]));
     assert_eq!(device.all_dropped(), 0, "what the driver does not want is not lost");
+    assert_eq!(device.sum(|stats| stats.pairs[0].device.rx.filtered.value()), 5, "but counted");
 }
 
 #[test]

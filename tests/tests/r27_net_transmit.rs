@@ -4,6 +4,7 @@
 use port::{Checksum, Offload, Segmentation};
 use tests::device::Noise;
 use tests::wire::{HEADER_LEN, NetSetup, tx};
+use vhost_user::Shard as _;
 use virtio_net::NetDrop;
 use virtio_net::wire::feature;
 use virtqueue::Segment;
@@ -266,4 +267,56 @@ fn r27_ten_thousand_random_chains_all_come_back() {
         let sent = device.sum(|stats| stats.pairs[0].device.tx.frames.value());
         assert_eq!(sent + device.all_dropped(), 500, "every chain is a frame that was sent, or was counted as lost");
     }
+}
+
+#[test]
+fn r27_num_buffers_of_a_driver_means_nothing() {
+    let (mut device, wire) = NetSetup::default().start();
+    let mut header = [0; HEADER_LEN];
+    header[10..].copy_from_slice(&[0xff, 0xff]);
+    device.send(0, &header, &frame(60));
+    device.run();
+    assert_eq!((wire.take(0), device.all_dropped()), (vec![frame(60)], 0));
+}
+
+#[test]
+fn r27_frame_in_as_many_descriptors_as_the_ring_has_goes_and_one_more_breaks_the_ring() {
+    let (mut device, wire) = NetSetup { ring_size: 64, ..NetSetup::default() }.start();
+    let whole = [vec![0; HEADER_LEN], frame(1500)].concat();
+    let segments: Vec<Segment> = whole.chunks(24).map(|part| device.readable(part)).collect();
+    assert_eq!(segments.len(), 63);
+    device.submit_chain(tx(0), &segments);
+    device.run();
+    assert_eq!((wire.take(0), device.take(tx(0)).len()), (vec![frame(1500)], 1));
+    // In an indirect table there can be more than the ring has.
+    let segments: Vec<Segment> = whole.chunks(20).map(|part| device.readable(part)).collect();
+    assert!(segments.len() > 64);
+    device.submit_indirect(tx(0), &segments);
+    device.run();
+    assert!(device.broken(tx(0)) && wire.take(0).is_empty());
+}
+
+#[test]
+fn announcement_of_a_guest_goes_out_once_and_in_turn() {
+    let (mut device, wire) = NetSetup::default().start();
+    let mac = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+    wire.lane(0).hold = true;
+    device.send_plain(0, &frame(60));
+    device.run();
+    device.shards[0].send_rarp(mac);
+    device.shards[0].send_rarp(mac); // the first is still under way
+    device.send_plain(0, &frame(61));
+    device.run();
+    let sent = wire.take(0);
+    assert_eq!(sent.len(), 3);
+    assert_eq!(sent[1][..14], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 0x80, 0x35]);
+    wire.release(0, 2);
+    device.run();
+    assert_eq!(device.take(tx(0)).len(), 1, "the announcement is done, and the frame behind it is not");
+    wire.release(0, 1);
+    device.run();
+    assert_eq!(device.take(tx(0)).len(), 1);
+    wire.lane(0).hold = false;
+    device.shards[0].send_rarp(mac);
+    assert_eq!(wire.take(0).len(), 1);
 }

@@ -57,6 +57,9 @@ impl Burst {
         let count = items.len();
         assert!(count <= Burst::MAX, "{count} frames in a burst of at most {}", Burst::MAX);
         self.clear();
+        if count == 0 {
+            return Ok(()); // which a pool without a cache for this thread would call a failure
+        }
         // SAFETY: room for `count` pointers, which is what the call writes unless it fails; a pool lives for ever.
         if unsafe { dpdk_sys::shim_alloc_raw(pool.raw(), self.mbufs.as_mut_ptr().cast(), count as u32) } != 0 {
             return Err(NoMbufs);

@@ -147,6 +147,14 @@ fn pool_asked_for_more_than_it_has_gives_nothing_and_loses_nothing() {
     assert_eq!(pool.available(), 31);
     burst.allocate(&pool, 31).unwrap();
     assert_eq!(pool.available(), 0);
+    // Nothing is always there, on threads that are registered and on others.
+    std::thread::spawn(move || {
+        assert_eq!(Burst::new().allocate(&pool, 0), Ok(()));
+        register_thread(eal()).unwrap();
+        assert_eq!(Burst::new().allocate(&pool, 0), Ok(()));
+    })
+    .join()
+    .unwrap();
 }
 
 #[test]

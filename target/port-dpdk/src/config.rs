@@ -23,7 +23,7 @@ pub struct DpdkPortConfig {
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue: as above.
     pub tx_descriptors: u16,
-    /// Mbufs of each queue pair. `None`: enough for all descriptors and what is on its way.
+    /// Mbufs of each queue pair. `None`: enough for all descriptors and what is on its way (net_af_xdp takes 2048 at once).
     pub mbufs: Option<u32>,
     /// Receives frames to all addresses; else those to the device that is plugged in, and all multicast.
     pub promiscuous: bool,

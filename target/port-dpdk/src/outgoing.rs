@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use dpdk::{Burst, Mbuf};
-use port::{DropCause, ETHERNET_LEN, FrameBatch, OutFrame, Segmentation, Segmenter};
+use guest_memory::GuestSlice;
+use port::{DropCause, ETHERNET_LEN, FrameBatch, Offload, Offloads, OutFrame, Segmentation, Segmenter};
 
 use crate::memory;
 use crate::queue::Outgoing;
@@ -86,7 +87,14 @@ impl Outgoing {
         if frame.len < ETHERNET_LEN as u32 || whole && frame.len > self.frame_max {
             return Err(Stop::Drop(DropCause::Length));
         }
-        let cut = segmenter.begin(frame, batch.segments(frame), self.capable);
+        if whole && frame.len <= u32::from(self.pool.room()) {
+            let mbuf =
+                self.copy_whole(batch.segments(frame), frame.len as u16).ok_or(Stop::Drop(DropCause::NoMemory))?;
+            return self.append(index, mbuf, frame.offload, progress);
+        }
+        // A checksum alone is completed in the copy, where the bytes are near.
+        let capable = if whole { self.capable | Offloads::CHECKSUM } else { self.capable };
+        let cut = segmenter.begin(frame, batch.segments(frame), capable);
         let mut cut = cut.map_err(|_| Stop::Drop(DropCause::Offload))?;
         while let Some(out) = cut.next_frame() {
             self.add_one(index, &out, progress)?;
@@ -99,11 +107,16 @@ impl Outgoing {
         if !uncut && out.len() > self.frame_max as usize {
             return Err(Stop::Drop(DropCause::Length));
         }
+        let mbuf = self.copy(out).ok_or(Stop::Drop(DropCause::NoMemory))?;
+        self.append(index, mbuf, out.offload, progress)
+    }
+
+    /// Puts a frame into `out`, behind what is there.
+    fn append(&mut self, index: usize, mut mbuf: Mbuf, offload: Offload, progress: &mut Progress) -> Result<(), Stop> {
         if self.out.len() == Burst::MAX {
             self.flush(progress).map_err(Stop::Full)?;
         }
-        let mut mbuf = self.copy(out).ok_or(Stop::Drop(DropCause::NoMemory))?;
-        progress.asked |= request::apply(&mut mbuf, out.offload, self.frame_max).map_err(Stop::Drop)?;
+        progress.asked |= request::apply(&mut mbuf, offload, self.capable, self.frame_max).map_err(Stop::Drop)?;
         self.owners[self.out.len()] = index as u8;
         self.out.push(mbuf).map_err(|_| Stop::Drop(DropCause::Full))
     }
@@ -113,6 +126,17 @@ impl Outgoing {
         let len = self.out.len();
         let keep = self.owners[..len].iter().position(|&owner| usize::from(owner) == index).unwrap_or(len);
         self.out.truncate(keep);
+    }
+
+    /// A copy of a frame that fits one mbuf.
+    fn copy_whole(&mut self, segments: &[GuestSlice], len: u16) -> Option<Mbuf> {
+        let mut mbuf = self.mbuf()?;
+        let mut to = memory::room(&mut mbuf, len);
+        for segment in segments {
+            to = to.split_at(segment.copy_to(to)).1;
+        }
+        mbuf.set_len(len);
+        Some(mbuf)
     }
 
     /// A copy, in as many mbufs as it takes.

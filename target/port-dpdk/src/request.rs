@@ -15,14 +15,19 @@ pub(crate) fn capable(offloads: TxOffloads) -> Offloads {
     capable
 }
 
-/// Sees to it that `offload` is done to a frame, by the hardware or here. Returns whether the hardware was asked.
+/// Sees to it that `offload` is done to a frame, by the hardware, which is `capable` of some, or here. Returns whether the
+/// hardware was asked.
 ///
 /// # Errors
 /// Why the frame must be dropped.
-pub(crate) fn apply(mbuf: &mut Mbuf, offload: Offload, frame_max: u32) -> Result<bool, DropCause> {
+pub(crate) fn apply(mbuf: &mut Mbuf, offload: Offload, capable: Offloads, frame_max: u32) -> Result<bool, DropCause> {
     let Checksum::Partial { start, offset } = offload.checksum else {
         return if offload.segmentation == Segmentation::None { Ok(false) } else { Err(DropCause::Offload) };
     };
+    let plain = offload.segmentation == Segmentation::None;
+    if plain && !capable.contains(Offloads::CHECKSUM) {
+        return complete(mbuf, u32::from(start), u32::from(offset)).map(|()| false);
+    }
     let mut bytes = [0; HEADERS_MAX];
     let known = mbuf.read(0, &mut bytes);
     let headers = Headers::parse(&bytes[..known]).ok();
@@ -42,7 +47,7 @@ pub(crate) fn apply(mbuf: &mut Mbuf, offload: Offload, frame_max: u32) -> Result
             return Ok(true);
         }
     }
-    if offload.segmentation != Segmentation::None {
+    if !plain {
         return Err(DropCause::Offload);
     }
     complete(mbuf, u32::from(start), u32::from(offset)).map(|()| false)

@@ -9,6 +9,9 @@
 //!
 //! Who is left more to do than it can, by an [`Offload`] of a frame that it got, does it in software: [`Segmenter`].
 //!
+//! Native ports: [`Loopback`] gives every queue pair its own frames back, [`Switch`] connects devices with one another and with
+//! one uplink.
+//!
 //! No virtio in here, and no DPDK: that is `virtio-net`, and `port-dpdk` beside this crate.
 #![forbid(unsafe_code)]
 

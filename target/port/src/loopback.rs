@@ -221,11 +221,12 @@ impl SegmentRing {
         }
         let end = self.slices.len();
         // Skipped slices at the end belong to the frame that skips them.
-        let skipped = if segments.len() > end - self.tail { end - self.tail } else { 0 };
+        let wraps = segments.len() > end - self.tail;
+        let skipped = if wraps { end - self.tail } else { 0 };
         if self.used + skipped + segments.len() > end {
             return None;
         }
-        let start = if skipped > 0 { 0 } else { self.tail };
+        let start = if wraps { 0 } else { self.tail };
         self.slices[start..start + segments.len()].copy_from_slice(segments);
         self.tail = start + segments.len();
         self.used += skipped + segments.len();

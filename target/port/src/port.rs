@@ -136,7 +136,7 @@ pub trait PortQueue: Send {
     /// A device that has no room for frames takes them all the same and drops them: left in here they hold up who sent them.
     fn rx_burst(&mut self, batch: &mut FrameBatch, limit: usize) -> usize;
 
-    /// So many frames, the oldest of those that are out, have been copied, or are not wanted.
+    /// So many frames, the oldest of those that are out, have been copied, or are not wanted. All of them, if there are fewer.
     fn rx_done(&mut self, frames: usize);
 
     /// Whether its device can receive now. A queue starts closed, and one that is closed is given no frames that another

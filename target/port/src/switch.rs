@@ -13,7 +13,7 @@
 //! | `forward.rs` | the sending half of a queue |
 //! | `queue.rs`, `uplink.rs` | a device's queue pair, and the source that polls the uplink |
 //!
-//! A receiver that leaves frames in its inbox loses them: after 50 ms the sender takes them back, so that no guest waits for
+//! A receiver that leaves frames in its inbox loses them: after 100 ms the sender takes them back, so that no guest waits for
 //! another one's poller when it stops.
 
 mod claims;
@@ -151,7 +151,7 @@ impl Switch {
         let pollers = std::slice::from_ref(poller);
         let member = Arc::new(Member::new(false, pollers, self.shared.config.inbox_frames));
         self.shared.roster.change(|members| match &members[0] {
-            Some(_) => Err(self.taken(1, "its own source".to_owned())),
+            Some(_) => Err(self.failed("its uplink is plugged in already")),
             None => {
                 members[0] = Some(Arc::clone(&member));
                 Ok(())
@@ -199,8 +199,8 @@ impl Switch {
         queues.pop().ok_or_else(failed)
     }
 
-    fn taken(&self, max: usize, attached: String) -> AttachError {
-        AttachError::Taken { port: self.name.clone(), max, attached }
+    fn failed(&self, text: &str) -> AttachError {
+        AttachError::Failed { port: self.name.clone(), text: text.to_owned() }
     }
 }
 
@@ -244,8 +244,12 @@ impl Port for Switch {
             let free = (1..members.len()).find(|port| members[*port].is_none());
             free.inspect(|port| members[*port] = Some(Arc::clone(&member)))
         });
-        let max = self.shared.config.devices_max;
-        let port = PortId(free.ok_or_else(|| self.taken(max, format!("{max} device(s)")))? as u16);
+        let taken = || AttachError::Taken {
+            port: self.name.clone(),
+            max: self.shared.config.devices_max,
+            attached: "another device".to_owned(),
+        };
+        let port = PortId(free.ok_or_else(taken)? as u16);
         let queue = |(queue, stats)| SwitchQueue::new(&self.shared, port, &member, queue, stats);
         Ok(device.stats.iter().enumerate().map(|pair| Box::new(queue(pair)) as Box<dyn PortQueue>).collect())
     }

@@ -90,9 +90,13 @@ impl Pair {
 }
 
 impl Drop for Pair {
-    /// On a control thread. Rings are quiet by then, but a frame of our own may still be on its way.
+    /// On a control thread. Rings are quiet by then, but a frame of our own may still be on its way; to ourselves, too, who
+    /// fetch no more. A shard that panicked leaves frames in both directions.
     fn drop(&mut self) {
-        while self.held.len() > self.done {
+        self.port.rx_done(usize::MAX);
+        self.port.set_open(false);
+        let sent = self.held.iter().filter(|held| !matches!(held, Held::Dropped(_))).count();
+        while sent > self.done {
             self.done += self.port.tx_done();
             std::thread::yield_now();
         }

@@ -21,8 +21,9 @@ use crate::wire::feature;
 
 /// The queue pairs of one connection that one poller owns, and the control queue if it is here.
 pub struct Shard {
-    rings: RingSet,
+    /// Dropped before the rings, which hold the memory that their frames lie in.
     pairs: Vec<Pair>,
+    rings: RingSet,
     /// Index in `pairs` of the ring in each slot.
     pair_of: Vec<usize>,
     control: Option<ControlQueue>,

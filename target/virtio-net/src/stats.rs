@@ -56,6 +56,8 @@ pub struct DirectionStats {
     pub sizes: [Counter; SIZE_EDGES.len() + 1],
     /// Frames that were lost here, by [`NetDrop`].
     pub drops: [Counter; NetDrop::ALL.len()],
+    /// Frames that the driver does not want, as it has said on the control queue. None is sent.
+    pub filtered: Counter,
 }
 
 /// Why a frame was lost between the driver and the port.

@@ -210,7 +210,6 @@ impl<'a> Load<'a> {
             if count == 0 {
                 continue;
             }
-            pair.sender.prefetch(count);
             let now = Tsc::now();
             for _ in 0..count {
                 let number = number(index, ledger.send(now));

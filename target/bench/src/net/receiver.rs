@@ -9,7 +9,7 @@ use reactor::Tsc;
 use virtqueue::split::{PreparedChain, SplitDriver};
 use virtqueue::{Features, Segment, UsedFault};
 
-use super::args::{Args, Mode};
+use super::Args;
 use super::layout::Layout;
 use super::sender::BATCH;
 use super::wire::HEADER_LEN;
@@ -24,8 +24,6 @@ pub(super) struct Receiver {
     slots: Box<[Slot]>,
     /// A frame may lie in several buffers.
     mergeable: bool,
-    /// Frames are looked at as far as their stamps, which end in the second line.
-    stamped: bool,
     /// The buffers of a frame that has not come in whole.
     partial: Vec<(u16, GuestSlice)>,
     /// How many are missing.
@@ -105,7 +103,6 @@ impl Receiver {
             fds,
             slots,
             mergeable,
-            stamped: args.mode == Mode::Loop,
             partial: Vec::with_capacity(layout.queue_size.into()),
             missing: 0,
             header: [0; HEADER_LEN],
@@ -128,11 +125,7 @@ impl Receiver {
         while count < BATCH
             && let Some(used) = self.driver.pop_used()
         {
-            let memory = self.slots[used.token].memory;
-            memory.prefetch_read();
-            if self.stamped {
-                memory.split_at(LINE).1.prefetch_read();
-            }
+            self.slots[used.token].memory.prefetch_read();
             came[count] = (used.token as u16, used.written);
             count += 1;
         }
@@ -232,6 +225,3 @@ impl Receiver {
         self.fds.call.drain();
     }
 }
-
-/// A cache line; a receive buffer has more than one.
-pub(super) const LINE: usize = 64;

@@ -105,14 +105,14 @@ impl<'a> Delivery<'a> {
     }
 
     /// Writes header and frame `from` into as many buffers as it takes, or into one; false if there are not enough, in
-    /// which case those that were used come back empty.
+    /// which case they are kept for the next frame.
     pub(super) fn deliver(&mut self, from: &[GuestSlice], mergeable: bool) -> bool {
         let mut left: Vec<GuestSlice> = from.to_vec();
         left.reverse();
         let mut used: Vec<(u16, GuestSlice, u32)> = Vec::new();
         while left.iter().any(|part| !part.is_empty()) {
-            if self.rx.pop(self.table, 1, self.batch) == 0 || (!mergeable && !used.is_empty()) {
-                used.iter().for_each(|(head, ..)| self.rx.complete(*head, 0));
+            if (!mergeable && !used.is_empty()) || self.rx.pop(self.table, 1, self.batch) == 0 {
+                self.rx.put_back(used.iter().map(|(head, ..)| *head));
                 return false;
             }
             let chain = self.batch.chains()[0];

@@ -12,7 +12,6 @@ use virtqueue::{Features, Segment, UsedFault};
 use super::Args;
 use super::frame::Frames;
 use super::layout::{Layout, TABLE_LEN};
-use super::receiver::LINE;
 use super::wire::HEADER_LEN;
 use crate::link::RingFds;
 use crate::memory::Memory;
@@ -92,18 +91,6 @@ impl Sender {
     #[inline(always)]
     pub(super) fn free(&self) -> usize {
         self.free.len()
-    }
-
-    /// Asks for the lines of the next frames that change: those up to the end of a stamp.
-    #[inline(always)]
-    pub(super) fn prefetch(&self, count: usize) {
-        for slot in self.free.iter().take(count) {
-            let memory = self.slots[usize::from(*slot)].memory;
-            memory.prefetch_write();
-            if memory.len() > LINE {
-                memory.split_at(LINE).1.prefetch_write();
-            }
-        }
     }
 
     /// Sends what the next slot holds, after `write` has had a chance to change it. The device sees it after

@@ -57,10 +57,17 @@ fn frames(services: &[Arc<NetService>], families: &mut Families) {
     let mut bytes = Family::new("ringside_net_bytes_total", "Bytes of those frames, without FCS.", Kind::Counter);
     let mut drops =
         Family::new("ringside_net_drops_total", "Frames lost between driver and port, by cause.", Kind::Counter);
+    let mut filtered = Family::new(
+        "ringside_net_filtered_total",
+        "Frames that were not for the driver, as it has said on the control queue.",
+        Kind::Counter,
+    );
     let mut sizes = Family::new("ringside_net_frame_size_bytes", "Sizes of the frames moved.", Kind::Histogram);
     for service in services {
         for (index, pair) in pairs(service.device()).iter().enumerate() {
             let queue = index.to_string();
+            let unwanted: u64 = pair.iter().map(|counters| counters.device.rx.filtered.value()).sum();
+            filtered.sample(&[("device", &**service.device().name()), ("queue", queue.as_str())], unwanted as f64);
             for (direction, of) in DIRECTIONS {
                 let labels =
                     [("device", &**service.device().name()), ("queue", queue.as_str()), ("direction", direction)];
@@ -81,7 +88,7 @@ fn frames(services: &[Arc<NetService>], families: &mut Families) {
             }
         }
     }
-    families.extend([frames, bytes, drops, sizes]);
+    families.extend([frames, bytes, drops, filtered, sizes]);
 }
 
 fn control(services: &[Arc<NetService>], families: &mut Families) {

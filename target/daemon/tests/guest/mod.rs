@@ -11,7 +11,6 @@ mod qmp;
 mod ringside;
 mod transfer;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +21,7 @@ pub use direct::DirectGuest;
 pub use machine::{Firmware, Guest, ScriptGuest, qemu_version};
 pub use metrics::Metrics;
 pub use network::{HOST, HOST6, Network};
-pub use process::{Process, until};
+pub use process::{Process, skip, until};
 pub use ringside::Ringside;
 pub use transfer::Data;
 
@@ -102,12 +101,6 @@ impl Lab {
     pub fn boot(&self, arguments: &str, script: &str) -> Guest {
         self.direct(arguments, script).start()
     }
-}
-
-/// Says that a test is not run, and why. Not by `eprintln!`: the test harness would keep the line to itself. In one
-/// write, because other threads write too.
-pub fn skip(test: &str, reason: &str) {
-    let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());
 }
 
 /// Cores that pollers of these tests may use: at most two of those that this process may run on.

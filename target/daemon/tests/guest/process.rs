@@ -1,6 +1,7 @@
 //! A process that a test has started: its output line by line, waits that have a bound, and an end in any case. What it
 //! is for is not known here.
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -128,6 +129,12 @@ impl Drop for Process {
         eprintln!("--- all that {} said:", self.name);
         self.seen.iter().for_each(|line| eprintln!("{line}"));
     }
+}
+
+/// Says that a test is not run, and why. Not by `eprintln!`: the test harness would keep the line to itself. In one
+/// write, because other threads write too.
+pub fn skip(test: &str, reason: &str) {
+    let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());
 }
 
 /// Asks until the answer is there.

@@ -65,6 +65,14 @@ impl Ringside {
         Ringside::serve(path)
     }
 
+    /// Ends it as [`Ringside::stop`] does and starts it again with the same configuration.
+    #[must_use]
+    pub fn stop_and_restart(self) -> Ringside {
+        let config = self.config.clone();
+        self.stop();
+        Ringside::serve(config)
+    }
+
     /// Gives it another configuration while it runs, and waits until it says that it did this of it.
     pub fn reload(&mut self, config: &str, expected: &str) {
         write_config(&self.config, config);

@@ -15,13 +15,14 @@ use vhost_user::message::protocol;
 use crate::place::{Place, Process, one_controller};
 
 /// Family, kind, and the labels that its samples have.
-const FAMILIES: [(&str, &str, &[&str]); 15] = [
+const FAMILIES: [(&str, &str, &[&str]); 16] = [
     ("ringside_net_info", "gauge", &["device", "mac", "port"]),
     ("ringside_net_mtu_bytes", "gauge", &["device"]),
     ("ringside_net_mtu_told_bytes", "gauge", &["device"]),
     ("ringside_net_frames_total", "counter", &["device", "direction", "queue"]),
     ("ringside_net_bytes_total", "counter", &["device", "direction", "queue"]),
     ("ringside_net_drops_total", "counter", &["cause", "device", "direction", "queue"]),
+    ("ringside_net_filtered_total", "counter", &["device", "queue"]),
     ("ringside_net_frame_size_bytes", "histogram", &["device", "direction", "queue"]),
     ("ringside_net_control_commands_total", "counter", &["ack", "device"]),
     ("ringside_port_info", "gauge", &["kind", "mac", "port"]),

@@ -58,8 +58,9 @@ fn real_guest_net_survives_its_link_its_driver_a_reset_and_a_kill() {
 }
 
 #[test]
-fn real_guest_net_goes_on_after_the_target_was_killed_and_restarted() {
-    let Some((lab, network)) = enter("real_guest_net_goes_on_after_the_target_was_killed_and_restarted") else {
+fn real_guest_net_goes_on_after_the_target_was_killed_and_after_it_was_ended() {
+    let Some((lab, network)) = enter("real_guest_net_goes_on_after_the_target_was_killed_and_after_it_was_ended")
+    else {
         return;
     };
     let ringside = lab.serve(&on_packet_socket(&network.veth(), ""));
@@ -78,6 +79,8 @@ fn real_guest_net_goes_on_after_the_target_was_killed_and_restarted() {
     guest.line(&data.md5());
     guest.line("DONE 0");
     sender.join().expect("sending");
+    works(&mut guest, &network);
+    let ringside = ringside.stop_and_restart();
     works(&mut guest, &network);
     iperf(&mut guest, &mut server, "-n 8M");
     end(guest);

@@ -1,6 +1,9 @@
 //! What the tests of this crate share: one EAL a process, frames in shared memory, and what came out of a port.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+#[allow(unsafe_code, reason = "a network namespace for the test's thread")]
+pub mod network;
+
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 

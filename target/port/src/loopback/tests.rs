@@ -111,6 +111,18 @@ fn r27_loopback_loses_what_is_no_frame_and_goes_on() {
 }
 
 #[test]
+fn r27_segments_that_end_where_their_ring_ends_are_followed_by_others() {
+    let slices = [GuestSlice::EMPTY; 8];
+    let mut ring = SegmentRing::new(8);
+    assert_eq!((ring.keep(&slices[..6]), ring.keep(&slices[..2]), ring.keep(&slices[..1])), (Some(0), Some(6), None));
+    ring.release(0, 6);
+    assert_eq!((ring.keep(&slices[..5]), ring.keep(&slices[..2])), (Some(0), None));
+    ring.release(6, 2);
+    ring.release(0, 5);
+    assert_eq!((ring.used, ring.keep(&slices)), (0, Some(0)));
+}
+
+#[test]
 fn loopback_at_work_allocates_nothing() {
     let (mut queue, _) = queue(64);
     let memory = Memory::of(&[7; 100]);

@@ -87,7 +87,8 @@ impl Forwarder {
             floods += u64::from(route == Route::Unknown);
             taken += 1;
         }
-        self.touched.settle(&self.snapshot);
+        let lost = self.touched.settle(&self.snapshot);
+        self.stats.dropped(DropCause::NoDestination, lost);
         self.stats.tx_frames.add(sent);
         self.stats.tx_bytes.add(bytes);
         self.shared.stats.flooded(floods);
@@ -280,16 +281,19 @@ impl Touched {
         *queues |= 1 << queue;
     }
 
+    /// Frames that are lost, because their receivers have closed meanwhile.
     #[inline]
-    fn settle(&mut self, snapshot: &Snapshot) {
+    fn settle(&mut self, snapshot: &Snapshot) -> usize {
+        let mut lost = 0;
         for port in self.ports.drain(..) {
             let mut queues = std::mem::take(&mut self.queues[usize::from(port.0)]);
             let Some(member) = snapshot.member(port) else { continue };
             while queues != 0 {
-                member.lanes[queues.trailing_zeros() as usize].settle();
+                lost += member.lanes[queues.trailing_zeros() as usize].settle();
                 queues &= queues - 1;
             }
         }
+        lost
     }
 }
 
@@ -313,7 +317,7 @@ fn is_link_local(mac: Mac) -> bool {
 pub(super) const UPLINK: PortId = PortId(0);
 /// How long a receiver may leave a frame in its inbox before the sender takes it back. Pollers come round within microseconds;
 /// this is for one that its core was taken away from.
-const HOLD_NANOS: u64 = 50_000_000;
+const HOLD_NANOS: u64 = 100_000_000;
 /// The same for a sender that has no room left for frames to other receivers.
 const HOLD_PRESSED_NANOS: u64 = 5_000_000;
 const TAKE_BACK_NANOS: u64 = 1_000_000_000;

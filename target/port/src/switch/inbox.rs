@@ -31,15 +31,15 @@ impl<T> Inbox<T> {
         self.items.push(item)
     }
 
-    /// Ends a burst of pushes. Whether the inbox is open; if not, nothing is in it. A full fence: what the caller looks at
-    /// afterwards, it looks at after its items can be seen.
+    /// Ends a burst of pushes. Whether the inbox is open; if not, nothing is in it, and what was goes to `lost`. A full fence:
+    /// what the caller looks at afterwards, it looks at after its items can be seen.
     #[inline]
-    pub(super) fn settle(&self) -> bool {
+    pub(super) fn settle(&self, lost: impl FnMut(T)) -> bool {
         // Against `close`: either its last look finds the items, or this look finds it closed.
         fence(Ordering::SeqCst);
         let open = self.open.load(Ordering::Relaxed);
         if !open {
-            self.discard();
+            self.discard(lost);
         }
         open
     }
@@ -60,16 +60,16 @@ impl<T> Inbox<T> {
         self.open.store(true, Ordering::Relaxed);
     }
 
-    /// Receiver only: those that are in it are dropped, and so are those that come from now on.
-    pub(super) fn close(&self) {
+    /// Receiver only: those that are in it are `lost`, and so are, for who pushes them, those that come from now on.
+    pub(super) fn close(&self, lost: impl FnMut(T)) {
         self.open.store(false, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        self.discard();
+        self.discard(lost);
     }
 
-    fn discard(&self) {
+    fn discard(&self, mut lost: impl FnMut(T)) {
         while let Some(item) = self.items.pop() {
-            drop(item);
+            lost(item);
         }
     }
 }
@@ -85,7 +85,7 @@ mod tests {
         let inbox = Inbox::new(2);
         inbox.open();
         assert_eq!((inbox.push(1), inbox.push(2), inbox.push(3)), (Ok(()), Ok(()), Err(3)));
-        assert!(inbox.settle());
+        assert!(inbox.settle(drop));
         assert_eq!((inbox.pop(), inbox.pop(), inbox.pop()), (Some(1), Some(2), None));
     }
 
@@ -93,11 +93,11 @@ mod tests {
     fn inbox_pushed_to_when_closed_keeps_nothing() {
         let (inbox, token) = (Inbox::new(4), Arc::new(()));
         inbox.push(Arc::clone(&token)).unwrap();
-        assert!(!inbox.settle());
+        assert!(!inbox.settle(drop));
         assert_eq!((Arc::strong_count(&token), inbox.is_empty()), (1, true));
         inbox.open();
         inbox.push(Arc::clone(&token)).unwrap();
-        inbox.close();
+        inbox.close(drop);
         assert_eq!((Arc::strong_count(&token), inbox.is_empty()), (1, true));
     }
 
@@ -110,14 +110,14 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..20_000 {
                         let _ = inbox.push(Arc::clone(&token));
-                        inbox.settle();
+                        inbox.settle(drop);
                     }
                 });
             }
             for _ in 0..1_000 {
                 inbox.open();
                 inbox.pop();
-                inbox.close();
+                inbox.close(drop);
             }
         });
         assert_eq!((Arc::strong_count(&token), inbox.is_empty()), (1, true));
@@ -190,14 +190,14 @@ mod model {
                         let (inbox, token) = (Arc::clone(&inbox), Arc::clone(&token));
                         loom::thread::spawn(move || {
                             let _ = inbox.push(token);
-                            inbox.settle();
+                            inbox.settle(drop);
                         })
                     })
                     .collect();
-                inbox.close();
+                inbox.close(drop);
                 if reopens {
                     inbox.open();
-                    inbox.close();
+                    inbox.close(drop);
                 }
                 senders.into_iter().for_each(|sender| sender.join().unwrap());
                 assert!(inbox.is_empty());

@@ -26,6 +26,16 @@ impl Loan {
     pub(super) fn new() -> Loan {
         Loan { claims: Claims::new(), len: 0, offload: Offload::NONE, segments: Vec::with_capacity(SEGMENTS_USUAL) }
     }
+
+    /// For whoever takes it out of an inbox for nobody: whether it is theirs to count as lost. One that its sender has taken
+    /// back is counted there.
+    fn give_up(&self) -> bool {
+        let claimed = self.claims.claim();
+        if claimed {
+            self.claims.release();
+        }
+        claimed
+    }
 }
 
 /// The way to one queue of a device.
@@ -37,14 +47,16 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Ends a burst of pushes to its inbox.
+    /// Ends a burst of pushes to its inbox. Frames that are lost, because it has been closed meanwhile.
     #[inline]
-    pub(super) fn settle(&self) {
+    pub(super) fn settle(&self) -> usize {
+        let mut lost = 0;
         // The full fence in `settle` lies between the pushes and the look at the flag, as one lies between `arm` and the last
         // look at the inbox: one of the two sees the other.
-        if self.inbox.settle() && self.armed.load(Ordering::Relaxed) {
+        if self.inbox.settle(|loan| lost += usize::from(loan.give_up())) && self.armed.load(Ordering::Relaxed) {
             self.poller.wake();
         }
+        lost
     }
 }
 
@@ -90,15 +102,18 @@ impl Member {
         Some(open.trailing_zeros() as usize)
     }
 
-    pub(super) fn set_open(&self, queue: usize, open: bool) {
-        let bit = 1 << queue;
+    /// Frames that are lost with it.
+    #[must_use]
+    pub(super) fn set_open(&self, queue: usize, open: bool) -> usize {
+        let (bit, mut lost) = (1 << queue, 0);
         if open {
             self.lanes[queue].inbox.open();
             self.open.fetch_or(bit, Ordering::Relaxed);
         } else {
             self.open.fetch_and(!bit, Ordering::Relaxed);
-            self.lanes[queue].inbox.close();
+            self.lanes[queue].inbox.close(|loan| lost += usize::from(loan.give_up()));
         }
+        lost
     }
 }
 

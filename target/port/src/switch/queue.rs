@@ -11,7 +11,7 @@ use super::Shared;
 use super::forward::Forwarder;
 use super::member::{Lane, Loan, Member};
 use super::table::PortId;
-use crate::{FrameBatch, PortQueue, PortStats};
+use crate::{DropCause, FrameBatch, PortQueue, PortStats};
 
 /// A queue pair, which lives on one poller.
 pub(super) struct SwitchQueue {
@@ -84,7 +84,8 @@ impl PortQueue for SwitchQueue {
     }
 
     fn set_open(&mut self, open: bool) {
-        self.member.set_open(self.queue, open);
+        let lost = self.member.set_open(self.queue, open);
+        self.stats.dropped(DropCause::NoDestination, lost);
     }
 
     fn arm(&mut self) -> Armed {
@@ -102,7 +103,7 @@ impl PortQueue for SwitchQueue {
 impl Drop for SwitchQueue {
     /// On a control thread.
     fn drop(&mut self) {
-        self.member.set_open(self.queue, false);
+        self.set_open(false);
         self.rx_done(self.taken.len());
         self.forwarder.take_back();
         if self.member.queues_left.fetch_sub(1, Ordering::AcqRel) == 1 {

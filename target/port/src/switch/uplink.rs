@@ -10,7 +10,7 @@ use super::Shared;
 use super::forward::{Forwarder, UPLINK};
 use super::member::{Lane, Loan, Member};
 use super::queue::lay_out;
-use crate::{BURST, FrameBatch, PortQueue, PortStats};
+use crate::{BURST, DropCause, FrameBatch, PortQueue, PortStats};
 
 /// Polls the uplink of a switch. Made by [`Switch::uplink_source`](crate::Switch::uplink_source), and then to be given to the
 /// poller that it was made for. Dropping it, on a control thread, unplugs the uplink.
@@ -32,8 +32,8 @@ pub struct Uplink {
 impl Uplink {
     pub(super) fn new(shared: &Arc<Shared>, mut queue: Box<dyn PortQueue>, member: Arc<Member>) -> Uplink {
         queue.set_open(true);
-        member.set_open(0, true);
         let stats = Arc::clone(&shared.uplink_stats);
+        stats.dropped(DropCause::NoDestination, member.set_open(0, true));
         Uplink {
             queue,
             shared: Arc::clone(shared),
@@ -120,7 +120,7 @@ impl Source for Uplink {
 
 impl Drop for Uplink {
     fn drop(&mut self) {
-        self.member.set_open(0, false);
+        self.stats.dropped(DropCause::NoDestination, self.member.set_open(0, false));
         self.queue.set_open(false);
         self.forwarder.take_back();
         self.waiting.clear();

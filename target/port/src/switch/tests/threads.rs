@@ -128,7 +128,7 @@ fn both_ways(mut queue: Box<dyn PortQueue>, from: Mac, to: Mac, finished: &Atomi
     }
 }
 
-const ENOUGH: usize = 2000;
+const ENOUGH: usize = 200;
 
 /// A device on a poller that sleeps when it has nothing to do.
 struct Listener {

@@ -37,6 +37,7 @@ main() {
     stage scripts check_scripts
     stage format cargo fmt --all --check
     stage clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
+    stage 'without DPDK' cargo check --quiet --workspace --no-default-features --all-targets
     stage documentation env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps
     stage loom model
     stage doctests cargo test --quiet --profile ci --workspace --doc

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::process::Process;
-use super::process::skip;
+use super::process::{Process, skip};
 
 /// Its address in every network of these tests.
 pub const HOST: &str = "198.18.0.1";

@@ -25,9 +25,10 @@ readonly QEMU_WANTED='1:8.2'
 readonly BUILD_PACKAGES=(gcc libc6-dev pkg-config)
 # 22.11 or newer is needed: Debian 12, Ubuntu 24.04. The drivers come with the development files.
 readonly DPDK_PACKAGES=(clang dpdk-dev libclang-dev libdpdk-dev pkg-config)
-# Into the guest go e2fsprogs fio libiscsi-bin sg3-utils xfsprogs, onto disks that firmware boots grub (with mtools).
-readonly GUEST_PACKAGES=(cpio e2fsprogs fio grub-common grub-efi-amd64-bin grub-pc-bin kmod libiscsi-bin lz4 mtools ovmf
-    sg3-utils xfsprogs xz-utils zstd)
+# Into the guest go e2fsprogs ethtool fio iperf3 libiscsi-bin sg3-utils xfsprogs, onto disks that firmware boots grub (with
+# mtools). The host is the other end of the guest's network: ethtool iperf3 iproute2 iputils-ping.
+readonly GUEST_PACKAGES=(cpio e2fsprogs ethtool fio grub-common grub-efi-amd64-bin grub-pc-bin iperf3 iproute2 iputils-ping
+    kmod libiscsi-bin lz4 mtools ovmf sg3-utils xfsprogs xz-utils zstd)
 readonly BENCH_PACKAGES=(valgrind)
 readonly LINT_PACKAGES=(shellcheck)
 readonly PAGES_DIR=/sys/kernel/mm/hugepages/hugepages-2048kB
@@ -104,7 +105,7 @@ group_guest() {
     for kernel in linux-image-cloud-amd64 linux-image-6.12-cloud-amd64; do # they are fetched by name
         [ -e .build/guest/manifest ] || [ -n "$(apt_candidate $kernel)" ] || apt_update_once >>"$LOG" 2>&1 || true
     done
-    scripts/guest/build.sh --with-fio .build/guest || problem "guest: the image could not be built, see above"
+    scripts/guest/build.sh --with-fio --with-net .build/guest || problem "guest: the image could not be built, see above"
 }
 
 # install_qemu: the distribution's QEMU if it is new enough, else the one from backports, else the old one.

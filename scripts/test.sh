@@ -108,7 +108,7 @@ select_guests() {
         REAL_GUESTS=off
         skip "tests named *real_guest*: no qemu-system-x86_64 (scripts/setup.sh --only guest)"
     else
-        scripts/guest/build.sh --with-fio "$GUEST_DIR"
+        scripts/guest/build.sh --with-fio --with-net "$GUEST_DIR"
         name_missing_guests
     fi
 }
@@ -128,7 +128,7 @@ name_missing_guests() {
 # select_networks: tests of ports over interfaces of the kernel skip themselves; here it is said.
 select_networks() {
     unshare --net true 2>/dev/null ||
-        skip "tests in a network namespace of their own (target/port-dpdk/tests/{tap,veth}.rs): it wants root"
+        skip "tests in a network namespace of their own (*real_guest_net*, target/port-dpdk/tests/{tap,veth}.rs): it wants root"
 }
 
 # select_testpmd: tests with DPDK's driver skip themselves without it; here it is said.

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Builds the small Linux guest that the tests and qemu-guest.sh boot.
 #
-#   scripts/guest/build.sh [--with-fio] [--refresh] OUT_DIR
+#   scripts/guest/build.sh [--with-fio] [--with-net] [--refresh] OUT_DIR
 #
 # Into OUT_DIR:
 #   kernels/6.1/…  one folder for each kernel: vmlinuz (Debian's cloud kernel), vmlinux (the same, unpacked, for a
-#                  quick PVH boot), modules.cpio (what a virtio-scsi guest needs of it). Besides the distribution's
+#                  quick PVH boot), modules.cpio (what a virtio guest needs of it). Besides the distribution's
 #                  kernel, 6.12 where apt knows it
 #   kernel         a link to the folder of the distribution's kernel
 #   base.cpio      busybox, e2fsprogs, xfsprogs, sg3-utils, libiscsi's conformance tests, init and functions.sh
 #   fio.cpio       when asked for: fio with its libraries
+#   net.cpio       when asked for: iperf3 and ethtool with their libraries
 # An initramfs is base.cpio, modules.cpio and what else is wanted, one after the other. Kernels and busybox are
 # downloaded and unpacked, never installed. Archives are not compressed: an emulated CPU is slow to unpack.
 # Built once: nothing is done while `manifest` names the same inputs. --refresh looks for newer packages.
@@ -25,19 +26,25 @@ readonly KERNEL_PACKAGES=(linux-image-cloud-amd64 linux-image-6.12-cloud-amd64)
 # In order of loading: sd before virtio_scsi, so that a disk is there when insmod virtio_scsi returns.
 readonly MODULES=(virtio_pci scsi_mod sd_mod sg ext4 virtio_scsi)
 # There for a script that asks for them (`load` in functions.sh).
-readonly LATER_MODULES=(xfs)
+readonly LATER_MODULES=(xfs virtio_net)
 readonly BASE_TOOLS=(mkfs.ext4 fsck.ext4 e2fsck dumpe2fs tune2fs mkfs.xfs xfs_repair iscsi-test-cu
     sg_inq sg_vpd sg_luns sg_readcap sg_reset sg_turs sg_requests sg_opcodes sg_modes sg_dd sg_raw sg_persist
     sg_sync sg_unmap sg_write_same sg_get_lba_status sg_logs sg_verify sg_compare_and_write sg_wr_mode sg_prevent
     sginfo)
 readonly BASE_PACKAGES=(e2fsprogs xfsprogs libiscsi-bin libiscsi7 sg3-utils libsgutils2-1.46-2 libsgutils2-2 libc6)
-readonly FIO_TOOLS=(fio)
+# Archives that are built when asked for, and the programs in them (extra_tools).
+readonly EXTRAS=(fio net)
+# shellcheck disable=SC2034 # used by name
+readonly FIO_TOOLS=(fio) NET_TOOLS=(iperf3 ethtool)
+readonly EXTRA_PACKAGES=(fio iperf3 libiperf0 ethtool)
 
 main() {
-    local with_fio=no refresh=no out=''
+    local refresh=no out='' extra
+    WANTED=()
     while [ $# -gt 0 ]; do
         case $1 in
-        --with-fio) with_fio=yes ;;
+        --with-fio) WANTED+=(fio) ;;
+        --with-net) WANTED+=(net) ;;
         --refresh) refresh=yes ;;
         -h | --help) usage "$0" && exit 0 ;;
         -*) die "unknown option '$1'" "see scripts/guest/build.sh --help" ;;
@@ -50,12 +57,14 @@ main() {
     OUT=$(cd "$out" && pwd)
     exec 9>"$OUT/lock"
     flock 9 # tests start guests side by side; the first builds, the others wait
-    if [ $refresh = no ] && is_current "$with_fio"; then
+    if [ $refresh = no ] && is_current; then
         say "guest: the image in $out is up to date (kernel $(sed -n 's/^kernel //p' "$OUT/manifest" | paste -sd ' '))"
         return 0
     fi
-    [ ! -e "$OUT/fio.cpio" ] || with_fio=yes # what is there is not taken away
-    require_tools "$with_fio"
+    for extra in "${EXTRAS[@]}"; do # what is there is not taken away
+        wanted "$extra" || [ ! -e "$OUT/$extra.cpio" ] || WANTED+=("$extra")
+    done
+    require_tools
     STAGE=$OUT/stage.$$
     trap 'rm -rf "$STAGE"' EXIT
     mkdir -p "$STAGE" "$OUT/packages"
@@ -63,40 +72,54 @@ main() {
     printf 'guest: building the image in %s\n' "$out" >&2
     build_kernels
     build_base
-    [ $with_fio = no ] || build_fio
+    for extra in "${WANTED[@]}"; do build_extra "$extra"; done
     rm -f "$OUT/manifest"
     local file
-    for file in kernel kernels base.cpio fio.cpio; do
+    for file in kernel kernels base.cpio "${EXTRAS[@]/%/.cpio}"; do
         rm -rf "${OUT:?}/$file"
         [ ! -e "$STAGE/$file" ] || mv "$STAGE/$file" "$OUT/$file"
     done
     { inputs && printf 'kernel %s\n' "${KERNEL_VERSIONS[@]}"; } >"$OUT/manifest"
     say "guest: built in $out in $((SECONDS - started)) s: kernel ${KERNEL_VERSIONS[*]}, base $(size base.cpio)$(
-        [ $with_fio = no ] || printf ', fio %s' "$(size fio.cpio)"
+        for extra in "${WANTED[@]}"; do printf ', %s %s' "$extra" "$(size "$extra.cpio")"; done
     )"
+}
+
+# wanted EXTRA: whether that archive is to be there.
+wanted() { [[ " ${WANTED[*]} " == *" $1 "* ]]; }
+
+# extra_tools EXTRA: the programs of that archive, one a line.
+extra_tools() {
+    local -n tools=${1^^}_TOOLS
+    printf '%s\n' "${tools[@]}"
 }
 
 size() { printf '%s MiB' $(($(stat -c %s "$OUT/$1") / 1048576)); }
 
 # inputs: what the archives are made from, apart from the downloaded kernel and busybox.
 inputs() {
-    dpkg-query -W -f 'package ${Package} ${Version}\n' "${BASE_PACKAGES[@]}" fio 2>/dev/null | sort || true
+    dpkg-query -W -f 'package ${Package} ${Version}\n' "${BASE_PACKAGES[@]}" "${EXTRA_PACKAGES[@]}" 2>/dev/null | sort || true
     cat "$HERE/init" "$HERE/functions.sh" "$HERE/build.sh" | sha256sum | sed 's/^/scripts /'
 }
 
-# is_current WITH_FIO: whether OUT holds everything, made from today's inputs.
+# is_current: whether OUT holds everything, made from today's inputs.
 is_current() {
     [ -e "$OUT/manifest" ] && [ -e "$OUT/base.cpio" ] && [ -e "$OUT/kernel/vmlinuz" ] || return 1
-    [ "$1" = no ] || [ -e "$OUT/fio.cpio" ] || return 1
+    local extra
+    for extra in "${WANTED[@]}"; do [ -e "$OUT/$extra.cpio" ] || return 1; done
     [ "$(grep -v '^kernel ' "$OUT/manifest")" = "$(inputs)" ]
 }
 
 require_tools() {
-    local tool missing=()
+    local tool extra missing=()
     for tool in cpio depmod modinfo xz zstd lz4 mkfs.ext4 mkfs.xfs sg_inq iscsi-test-cu; do
         PATH=$PATH:/usr/sbin:/sbin command -v $tool >/dev/null || missing+=("$tool")
     done
-    [ "$1" = no ] || command -v fio >/dev/null || missing+=(fio)
+    for extra in "${WANTED[@]}"; do
+        for tool in $(extra_tools "$extra"); do
+            PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null || missing+=("$tool")
+        done
+    done
     [ ${#missing[@]} -eq 0 ] || die "not installed: ${missing[*]}" "run scripts/setup.sh --only guest"
 }
 
@@ -203,12 +226,15 @@ build_base() {
     pack "$root" "$STAGE/base.cpio"
 }
 
-build_fio() {
-    mkdir -p "$STAGE/fio"
-    add_tools "$STAGE/fio" "${FIO_TOOLS[@]}"
+# build_extra EXTRA: its programs, with what libraries base.cpio does not have.
+build_extra() {
+    local tools
+    mapfile -t tools < <(extra_tools "$1")
+    mkdir -p "$STAGE/$1"
+    add_tools "$STAGE/$1" "${tools[@]}"
     # what base.cpio already has would only be written a second time
-    (cd "$STAGE/fio" && find . -type f -exec sh -c '[ ! -e "$1/$2" ] || rm "$2"' _ "$STAGE/base" {} \;)
-    pack "$STAGE/fio" "$STAGE/fio.cpio"
+    (cd "$STAGE/$1" && find . -type f -exec sh -c '[ ! -e "$1/$2" ] || rm "$2"' _ "$STAGE/base" {} \;)
+    pack "$STAGE/$1" "$STAGE/$1.cpio"
 }
 
 # add_tools ROOT TOOL…: programs at their own places, with the libraries that ldd names.

@@ -17,6 +17,9 @@ mod real_guest {
     mod large;
     mod limits;
     mod machines;
+    mod net;
+    mod net_lives;
+    mod net_switch;
     mod second_controller;
 }
 

@@ -1,11 +1,12 @@
-//! Virtual machines: the ones that `scripts/qemu-guest.sh` starts, and one that is started by hand. What runs in a guest
-//! is in `tests/guest`; how it boots and what it says is in `scripts/guest/init`.
+//! Virtual machines: those that `scripts/qemu-guest.sh` starts, and what any running one can be asked. What runs in a guest is
+//! in `tests/guest`; how it boots and what it says is in `scripts/guest/init`; those that are started without that script are
+//! in `direct`.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
@@ -16,9 +17,9 @@ use super::root;
 /// The program.
 pub const QEMU: &str = "qemu-system-x86_64";
 /// How long a guest may take from start to end, unless a test says otherwise. The script's own deadline is earlier.
-const BOUND: Duration = Duration::from_secs(100);
+pub(super) const BOUND: Duration = Duration::from_secs(100);
 /// How long before its bound the guest or the script that runs it is to give up, and to say why.
-const MARGIN: Duration = Duration::from_secs(20);
+pub(super) const MARGIN: Duration = Duration::from_secs(20);
 
 /// A guest that is about to be started by `scripts/qemu-guest.sh`.
 pub struct ScriptGuest {
@@ -147,27 +148,28 @@ impl ScriptGuest {
 }
 
 impl Guest {
-    /// Starts QEMU by a shell, with `arguments` as they are and those that a quick boot of the image takes.
-    pub(super) fn boot(dir: &Path, image: &Path, arguments: &str, script: &Path) -> Guest {
-        let (initrd, pid_file) = (dir.join("initrd"), dir.join("qemu.pid"));
-        make_initrd(dir, image, script, &initrd);
-        let line = format!(
-            "exec {QEMU} {} -accel tcg,thread=multi -cpu max,la57=off -smp 2 -machine q35,usb=off -nodefaults \
-             -no-user-config -nographic -no-reboot -serial stdio -pidfile \"$PID_FILE\" \
-             -kernel \"$KERNEL\" -initrd \"$INITRD\" -append 'console=ttyS0 panic=-1 quiet nokaslr mitigations=off'",
-            arguments.trim_end(),
-        );
-        let mut command = Command::new("sh");
-        command.args(["-c", &line]).current_dir(dir).env("KERNEL", image.join("kernel/vmlinuz"));
-        command.env("INITRD", &initrd).env("PID_FILE", &pid_file);
-        let process = Process::start("guest", &mut command);
-        Guest { process, pid_file, qmp: PathBuf::new(), bound: BOUND }
+    /// One whose QEMU was started with these paths.
+    pub(super) fn started(process: Process, pid_file: PathBuf, qmp: PathBuf) -> Guest {
+        Guest { process, pid_file, qmp, bound: BOUND }
     }
 
     /// Waits for a line of its console that starts like this; the rest of it.
     pub fn line(&mut self, start: &str) -> String {
         let line = self.process.line(start, self.bound, |line| line.starts_with(start));
         line[start.len()..].trim().to_owned()
+    }
+
+    /// Types a command for a script that does what the console says (`net.sh`), and waits until it is done. What it said.
+    ///
+    /// # Panics
+    /// If the command fails.
+    pub fn ask(&mut self, command: &str) -> Vec<String> {
+        let (before, started) = (self.process.seen().len(), Instant::now());
+        self.type_line(command);
+        let status = self.line("DONE ");
+        eprintln!("{:?} for: {command}", started.elapsed());
+        assert_eq!(status, "0", "{command}");
+        self.process.seen()[before..].to_vec()
     }
 
     /// Types a line on its console.
@@ -207,20 +209,6 @@ impl Guest {
         assert!(status.success(), "the guest's QEMU: {status}");
         self.process.seen().to_vec()
     }
-}
-
-/// The image's files and, in an archive of its own, the script and its parameters.
-fn make_initrd(dir: &Path, image: &Path, script: &Path, initrd: &Path) {
-    let files = dir.join("initrd.files");
-    fs::create_dir_all(&files).unwrap();
-    fs::copy(script, files.join("run.sh")).unwrap();
-    fs::write(files.join("params"), format!("GUEST_TIMEOUT={}\n", (BOUND - MARGIN).as_secs())).unwrap();
-    let mut command = Command::new("sh");
-    let archives =
-        "(cat base.cpio kernel/modules.cpio; cd \"$FILES\"; ls run.sh params | cpio --quiet -o -H newc -R 0:0)";
-    command.args(["-c", &format!("{archives} >\"$INITRD\"")]).current_dir(image).env("FILES", &files);
-    let status = command.env("INITRD", initrd).status().unwrap();
-    assert!(status.success(), "cpio: {status}");
 }
 
 /// The version of QEMU, such as 10.0.2.

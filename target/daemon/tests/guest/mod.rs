@@ -1,11 +1,15 @@
 //! What tests with real guests share: whether guests can be run here, and the place that one test works in. Processes
-//! are `process`'s, the target `ringside`'s, virtual machines `machine`'s and `qmp`'s, counters `metrics`'s.
+//! are `process`'s, the target `ringside`'s, virtual machines `machine`'s, `direct`'s and `qmp`'s, counters `metrics`'s, and what
+//! is at the other end of a guest's network card `network`'s and `transfer`'s.
 
+mod direct;
 mod machine;
 mod metrics;
+mod network;
 mod process;
 mod qmp;
 mod ringside;
+mod transfer;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,10 +17,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
+pub use direct::DirectGuest;
 pub use machine::{Firmware, Guest, ScriptGuest, qemu_version};
 pub use metrics::Metrics;
-pub use process::{skip, until};
+pub use network::{HOST, HOST6, Network};
+pub use process::{Process, skip, until};
 pub use ringside::Ringside;
+pub use transfer::Data;
 
 /// What one test works with. Of the tests in one process, one at a time has it: guests on emulated CPUs fight for the
 /// cores otherwise. (`scripts/nextest.toml` does the same for tests that are processes.)
@@ -85,9 +92,14 @@ impl Lab {
         self.image.join(name)
     }
 
-    /// Boots a guest whose QEMU is started with `arguments` as a shell reads them, and not by our script.
+    /// A guest whose QEMU is started with `arguments` as a shell reads them, and not by our script.
+    pub fn direct(&self, arguments: &str, script: &str) -> DirectGuest {
+        DirectGuest::new(self.dir.path(), &self.image, arguments, &guest_script(script))
+    }
+
+    /// Boots such a guest.
     pub fn boot(&self, arguments: &str, script: &str) -> Guest {
-        Guest::boot(self.dir.path(), &self.image, arguments, &guest_script(script))
+        self.direct(arguments, script).start()
     }
 }
 

@@ -57,6 +57,14 @@ impl Ringside {
         Ringside::serve(self.config.clone())
     }
 
+    /// Ends it as an operator does, and starts it with another configuration.
+    #[must_use]
+    pub fn restart_with(self, config: &str) -> Ringside {
+        let path = self.stop();
+        write_config(&path, config);
+        Ringside::serve(path)
+    }
+
     /// Gives it another configuration while it runs, and waits until it says that it did this of it.
     pub fn reload(&mut self, config: &str, expected: &str) {
         write_config(&self.config, config);
@@ -95,13 +103,20 @@ impl Ringside {
 
     /// Ends it as an operator does, and checks how: drained, status 0, and no error in the log. Returns what it was started
     /// with, for [`Ringside::serve`].
-    pub fn stop(mut self) -> PathBuf {
+    pub fn stop(self) -> PathBuf {
+        self.stop_despite(&[])
+    }
+
+    /// The same, but errors with one of these texts are known ones.
+    pub fn stop_despite(mut self, known: &[&str]) -> PathBuf {
         self.process.signal(Signal::TERM);
         let status = self.process.wait(BOUND);
         assert_eq!(status.code(), Some(0), "exit status of ringside");
         let log = self.process.seen();
         assert!(log.last().is_some_and(|line| line.ends_with("drained")), "the last line is another one");
-        let error = log.iter().find(|line| line.contains("ERROR") || line.contains("panicked"));
+        let is_known = |line: &&String| known.iter().any(|text| line.contains(text));
+        let mut errors = log.iter().filter(|line| line.contains("ERROR") || line.contains("panicked"));
+        let error = errors.find(|line| !is_known(line));
         assert_eq!(error, None, "the target reports an error");
         self.config.clone()
     }

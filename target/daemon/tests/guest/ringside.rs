@@ -30,7 +30,8 @@ impl Ringside {
         Ringside::serve(path)
     }
 
-    fn serve(config: PathBuf) -> Ringside {
+    /// Starts it with a configuration that an earlier one had, and waits until it is ready.
+    pub fn serve(config: PathBuf) -> Ringside {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringside"));
         command.args(["serve", "--config"]).arg(&config).env("RINGSIDE_LOG", "info");
         let mut process = Process::start("ringside", command.current_dir(config.parent().unwrap()));
@@ -54,14 +55,6 @@ impl Ringside {
         let _ = self.process.wait(BOUND);
         meanwhile();
         Ringside::serve(self.config.clone())
-    }
-
-    /// Ends it as [`Ringside::stop`] does and starts it again with the same configuration.
-    #[must_use]
-    pub fn stop_and_restart(self) -> Ringside {
-        let config = self.config.clone();
-        self.stop();
-        Ringside::serve(config)
     }
 
     /// Gives it another configuration while it runs, and waits until it says that it did this of it.
@@ -100,8 +93,9 @@ impl Ringside {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Ends it as an operator does, and checks how: drained, status 0, and no error in the log.
-    pub fn stop(mut self) {
+    /// Ends it as an operator does, and checks how: drained, status 0, and no error in the log. Returns what it was started
+    /// with, for [`Ringside::serve`].
+    pub fn stop(mut self) -> PathBuf {
         self.process.signal(Signal::TERM);
         let status = self.process.wait(BOUND);
         assert_eq!(status.code(), Some(0), "exit status of ringside");
@@ -109,6 +103,7 @@ impl Ringside {
         assert!(log.last().is_some_and(|line| line.ends_with("drained")), "the last line is another one");
         let error = log.iter().find(|line| line.contains("ERROR") || line.contains("panicked"));
         assert_eq!(error, None, "the target reports an error");
+        self.config.clone()
     }
 }
 

@@ -7,7 +7,7 @@
 //! soon as it has come back; and what was answered as quiet is quiet. Stops and tables are answered once the far side has let
 //! go. In the end every frame is counted, once.
 //!
-//! `HOSTILE_SEED=n` runs one sequence alone.
+//! `HOSTILE_SEED=n` runs one sequence alone; `HOSTILE_SEQUENCES=n` changes how many each of the four tests runs.
 
 mod hostile_net;
 
@@ -48,7 +48,8 @@ macro_rules! parts {
     ($($name:ident = $one:path, $count:literal, $part:literal);*) => {
         $(#[test]
         fn $name() {
-            tried(&run($part, $count, $one), $count);
+            let count = std::env::var("HOSTILE_SEQUENCES").map_or($count, |count| count.parse().expect("a number"));
+            tried(&run($part, count, $one), count);
         })*
     };
 }

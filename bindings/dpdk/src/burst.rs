@@ -95,10 +95,7 @@ impl Burst {
             if self.start == 0 {
                 return Err(mbuf);
             }
-            let count = self.len();
-            // SAFETY: pointers move within the array; those left behind are not looked at any more.
-            unsafe { std::ptr::copy(self.mbufs.as_ptr().add(self.start), self.mbufs.as_mut_ptr(), count) };
-            (self.start, self.end) = (0, count);
+            self.move_to_start();
         }
         self.mbufs[self.end].write(mbuf);
         self.end += 1;
@@ -133,10 +130,19 @@ impl Burst {
         (self.start, self.end) = (0, 0);
     }
 
-    /// Where pointers to more frames may be written; from the array's start if it is empty.
+    fn move_to_start(&mut self) {
+        let count = self.len();
+        // SAFETY: pointers move within the array; those left behind are not looked at any more.
+        unsafe { std::ptr::copy(self.mbufs.as_ptr().add(self.start), self.mbufs.as_mut_ptr(), count) };
+        (self.start, self.end) = (0, count);
+    }
+
+    /// Where pointers to more frames may be written. Room for half a burst, or all that there is.
     pub(crate) fn free_space(&mut self) -> *mut *mut rte_mbuf {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
+        } else if self.end > Burst::MAX / 2 && self.start > 0 {
+            self.move_to_start();
         }
         self.mbufs[self.end..].as_mut_ptr().cast::<*mut rte_mbuf>()
     }

@@ -71,6 +71,21 @@ fn null_port_takes_what_is_sent_and_gives_frames_without_end() {
 }
 
 #[test]
+fn burst_of_which_some_are_always_out_receives_on() {
+    let pool = pool(1023);
+    let port = Port::open(eal(), "net_null7").unwrap();
+    let mut pair = one(&port, &pool);
+    let mut burst = Burst::new();
+    assert_eq!(pair.rx.receive(&mut burst, 8), 8);
+    for turn in 0..100 {
+        assert_eq!(pair.rx.receive(&mut burst, 32), 32, "turn {turn}");
+        assert_eq!(pool.available(), 1023 - 40);
+        burst.free_first(32);
+        assert_eq!((burst.len(), pool.available()), (8, 1023 - 8));
+    }
+}
+
+#[test]
 fn ring_port_returns_frames_byte_for_byte_in_order_and_segments() {
     let pool = pool(1023);
     let port = Port::open(eal(), "net_ring0").unwrap();

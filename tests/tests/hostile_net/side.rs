@@ -363,7 +363,7 @@ impl Side {
 
     /// Polls once, and looks at what came of it.
     pub fn poll(&mut self, noise: &mut Noise) {
-        if noise.once_in(200) {
+        if noise.once_in(1000) {
             let snapshot = self.device.guest.snapshot();
             self.device.poll();
             let written = (0..self.rings()).map(|ring| self.device.used_ring(ring));

@@ -86,6 +86,12 @@ impl Wire {
         self.lane(queue).incoming.len()
     }
 
+    /// Frames that were taken and are kept.
+    #[must_use]
+    pub fn held(&self, queue: usize) -> usize {
+        self.lane(queue).held
+    }
+
     /// The oldest frames that are kept are done.
     ///
     /// # Panics

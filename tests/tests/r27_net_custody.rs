@@ -84,3 +84,31 @@ fn r27_full_burst_of_the_longest_frames_fits_the_bound() {
     assert_eq!(device.received(0).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), vec![frame(45_000); 6]);
     assert_eq!(device.all_dropped(), 0);
 }
+
+#[test]
+fn r26_driver_that_comes_without_a_reset_finds_nothing_of_the_one_before() {
+    let features = V1 | feature::CTRL_VQ | feature::CTRL_RX;
+    let (mut device, wire) = NetSetup { features, ..NetSetup::default() }.start();
+    let passes = |device: &mut Device<NetDevice>| {
+        device.refill(0, 1, 200);
+        wire.deliver(0, &frame(64));
+        device.run();
+        device.received(0).len() == 1
+    };
+    let command = [device.readable(&[0, 0, 0]), device.writable(1)];
+    assert_eq!(device.answer_chain(2, &command).byte(), 0); // no longer promiscuous
+    assert!(!passes(&mut device));
+    // Said again while the driver is there, which means nothing.
+    device.shards[0].set_features(features);
+    assert!(!passes(&mut device));
+    // The next driver, of a front-end that knows neither RESET_DEVICE nor SET_STATUS.
+    let stops: Vec<_> = (0..3).map(|ring| device.stop(ring)).collect();
+    stops.into_iter().for_each(|stop| assert!(stop.try_recv().is_ok()));
+    device.shards[0].set_features(features);
+    (0..3).for_each(|ring| {
+        device.renew(ring, 64);
+        device.start(ring, 0);
+    });
+    device.run();
+    assert!(passes(&mut device));
+}

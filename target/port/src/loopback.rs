@@ -95,6 +95,16 @@ struct Held {
     lost: bool,
 }
 
+/// What became of a frame that was sent.
+enum Taken {
+    /// It comes back.
+    Kept,
+    /// It does not, and that is counted.
+    Lost,
+    /// There is no room for it.
+    No,
+}
+
 impl Echo {
     fn new(config: LoopbackConfig, stats: Arc<PortStats>) -> Echo {
         Echo {
@@ -108,10 +118,9 @@ impl Echo {
         }
     }
 
-    /// Whether it was taken: it comes back, or it is lost.
-    fn take(&mut self, frame: &Frame, segments: &[GuestSlice]) -> bool {
+    fn take(&mut self, frame: &Frame, segments: &[GuestSlice]) -> Taken {
         if self.held.len() == self.frames_max {
-            return false;
+            return Taken::No;
         }
         let cause = match () {
             () if !self.open => Some(DropCause::NoDestination),
@@ -119,13 +128,16 @@ impl Echo {
             () => None,
         };
         let kept = if cause.is_some() { &[] } else { segments };
-        let Some(start) = self.segments.keep(kept) else { return false };
+        let Some(start) = self.segments.keep(kept) else { return Taken::No };
         self.held.push_back(Held { start, count: kept.len(), offload: frame.offload, lost: cause.is_some() });
-        if let Some(cause) = cause {
-            self.stats.dropped(cause, 1);
-            self.release_lost();
+        match cause {
+            None => Taken::Kept,
+            Some(cause) => {
+                self.stats.dropped(cause, 1);
+                self.release_lost();
+                Taken::Lost
+            }
         }
-        true
     }
 
     /// Lets go of the oldest frame.
@@ -147,10 +159,17 @@ impl Echo {
 
 impl PortQueue for Echo {
     fn tx_burst(&mut self, batch: &FrameBatch) -> usize {
-        let frames = batch.frames();
-        let taken = frames.iter().take_while(|frame| self.take(frame, batch.segments(frame))).count();
-        self.stats.tx_frames.add(taken as u64);
-        self.stats.tx_bytes.add(frames[..taken].iter().map(|frame| u64::from(frame.len)).sum());
+        let (mut taken, mut sent, mut bytes) = (0, 0, 0);
+        for frame in batch.frames() {
+            match self.take(frame, batch.segments(frame)) {
+                Taken::Kept => (sent, bytes) = (sent + 1, bytes + u64::from(frame.len)),
+                Taken::Lost => {}
+                Taken::No => break,
+            }
+            taken += 1;
+        }
+        self.stats.tx_frames.add(sent);
+        self.stats.tx_bytes.add(bytes);
         taken
     }
 

@@ -242,7 +242,8 @@ impl VhostShard for Shard {
     }
 
     fn set_features(&mut self, features: u64) {
-        if features == self.features {
+        let started = (0..self.rings.len()).any(|slot| self.rings.ring_size(slot) > 0);
+        if features == self.features && started {
             return; // front-ends say it more than once, and the driver may have begun
         }
         self.features = features;

@@ -30,7 +30,8 @@ impl Ringside {
         Ringside::serve(path)
     }
 
-    fn serve(config: PathBuf) -> Ringside {
+    /// Starts it with a configuration that an earlier one had, and waits until it is ready.
+    pub fn serve(config: PathBuf) -> Ringside {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringside"));
         command.args(["serve", "--config"]).arg(&config).env("RINGSIDE_LOG", "info");
         let mut process = Process::start("ringside", command.current_dir(config.parent().unwrap()));
@@ -59,18 +60,9 @@ impl Ringside {
     /// Ends it as an operator does, and starts it with another configuration.
     #[must_use]
     pub fn restart_with(self, config: &str) -> Ringside {
-        let path = self.config.clone();
-        self.stop();
+        let path = self.stop();
         write_config(&path, config);
         Ringside::serve(path)
-    }
-
-    /// Ends it as [`Ringside::stop`] does and starts it again with the same configuration.
-    #[must_use]
-    pub fn stop_and_restart(self) -> Ringside {
-        let config = self.config.clone();
-        self.stop();
-        Ringside::serve(config)
     }
 
     /// Gives it another configuration while it runs, and waits until it says that it did this of it.
@@ -109,13 +101,14 @@ impl Ringside {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Ends it as an operator does, and checks how: drained, status 0, and no error in the log.
-    pub fn stop(self) {
-        self.stop_despite(&[]);
+    /// Ends it as an operator does, and checks how: drained, status 0, and no error in the log. Returns what it was started
+    /// with, for [`Ringside::serve`].
+    pub fn stop(self) -> PathBuf {
+        self.stop_despite(&[])
     }
 
     /// The same, but errors with one of these texts are known ones.
-    pub fn stop_despite(mut self, known: &[&str]) {
+    pub fn stop_despite(mut self, known: &[&str]) -> PathBuf {
         self.process.signal(Signal::TERM);
         let status = self.process.wait(BOUND);
         assert_eq!(status.code(), Some(0), "exit status of ringside");
@@ -125,6 +118,7 @@ impl Ringside {
         let mut errors = log.iter().filter(|line| line.contains("ERROR") || line.contains("panicked"));
         let error = errors.find(|line| !is_known(line));
         assert_eq!(error, None, "the target reports an error");
+        self.config.clone()
     }
 }
 

@@ -5,7 +5,7 @@ use super::net::{
     ABSENT, GUEST, assert_well, end, enter, iperf, iperf_server, machine, on_packet_socket, there_and_back, up,
 };
 use crate::SOON;
-use crate::guest::{Data, Guest, HOST, Network, until};
+use crate::guest::{Data, Guest, HOST, Network, Ringside, until};
 
 /// Data goes there and back, and ping is answered.
 fn works(guest: &mut Guest, network: &Network) {
@@ -80,7 +80,7 @@ fn real_guest_net_goes_on_after_the_target_was_killed_and_after_it_was_ended() {
     guest.line("DONE 0");
     sender.join().expect("sending");
     works(&mut guest, &network);
-    let ringside = ringside.stop_and_restart();
+    let ringside = Ringside::serve(ringside.stop());
     works(&mut guest, &network);
     iperf(&mut guest, &mut server, "-n 8M");
     end(guest);

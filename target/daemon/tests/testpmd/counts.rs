@@ -59,10 +59,9 @@ impl Counts {
 
 /// Waits until the target has seen all that testpmd, which has stopped, has sent since `before`, and says what it made of it.
 pub fn all_sent(ringside: &Ringside, device: &str, sent: u64) -> Counts {
-    let counts = Counts::until(ringside, device, &format!("all {sent} frames are seen"), |counts| {
+    Counts::until(ringside, device, &format!("all {sent} frames are seen"), |counts| {
         counts.tx + counts.tx_drops == sent
-    });
-    counts
+    })
 }
 
 /// Of a net device whose port gives everything back: waits until all that testpmd, which has stopped, has sent went out and
@@ -70,7 +69,7 @@ pub fn all_sent(ringside: &Ringside, device: &str, sent: u64) -> Counts {
 pub fn all_back(ringside: &Ringside, testpmd: &mut Testpmd, device: &str) -> Counts {
     let before = all_sent(ringside, device, testpmd.xstats(0).sent());
     let counts = Counts::until(ringside, device, "everything comes back or is counted as lost", |counts| {
-        counts.port_rx + counts.port_drops == before.port_tx && counts.rx + counts.rx_drops == counts.port_rx
+        counts.port_rx + counts.port_drops == before.tx && counts.rx + counts.rx_drops == counts.port_rx
     });
     all_received(testpmd, counts.rx);
     counts

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use super::counts::{Counts, all_sent, disconnected};
 use super::driver::{PLAIN, Setup};
-use super::lab::{Lab, dpdk, one_net};
+use super::lab::{LOOPBACK, Lab, dpdk, one_net};
 
 /// Bytes of headers: Ethernet, IPv4, TCP, without options.
 const HEADERS: usize = 14 + 20 + 20;
-const FRAMES: u32 = 200;
+/// Each in three parts, they fit into a ring.
+const FRAMES: u32 = 80;
 const PAYLOAD: usize = 1400;
 
 /// A file in the format of libpcap with these frames.
@@ -96,6 +97,27 @@ fn through(lab: &Lab, commands: &str, arrive: u64) -> Vec<Vec<u8>> {
     read_pcap(&to)
 }
 
+/// Sends the same through a loopback and back into a file, and returns what is in it: as many frames as `back`.
+fn around(lab: &Lab, commands: &str, back: u64) -> Vec<Vec<u8>> {
+    let (from, to) = (lab.path("from.pcap"), lab.path("to.pcap"));
+    write_pcap(&from, &(0..FRAMES).map(segment).collect::<Vec<_>>());
+    let ringside = lab.serve(&one_net(LOOPBACK, ""));
+    let device = format!("net_pcap0,rx_pcap={},tx_pcap={}", from.display(), to.display());
+    let setup = Setup { other_device: Some(&device), arguments: "--no-flush-rx", ..PLAIN };
+    let mut testpmd = lab.testpmd("n0", &setup);
+    testpmd.run(&format!("port stop all\n{commands}\nport start all"));
+    testpmd.forward("csum", "start", "all is back", |testpmd| testpmd.xstats(0).sent() >= back);
+    let counted = testpmd.xstats(1);
+    assert_eq!((counted.sent(), counted.received()), (FRAMES.into(), back));
+    let counts = all_sent(&ringside, "n0", FRAMES.into());
+    assert_eq!((counts.port_rx, counts.rx), (FRAMES.into(), back));
+    testpmd.quit();
+    disconnected(&ringside, "n0");
+    ringside.metrics().assert_no_trouble_of_net();
+    ringside.stop();
+    read_pcap(&to)
+}
+
 /// That the payload of these segments is what was sent, each byte once and in order.
 fn assert_whole(frames: &[Vec<u8>]) {
     let mut expected = 0;
@@ -124,5 +146,26 @@ fn segments_that_testpmd_leaves_uncut_are_cut() {
     let frames = through(&lab, "csum set ip sw 1\ncsum set tcp hw 1\ntso set 500 1", 3 * u64::from(FRAMES));
     assert_eq!(frames.len(), 3 * FRAMES as usize);
     assert!(frames.iter().all(|frame| [HEADERS + 500, HEADERS + 400].contains(&frame.len())));
+    assert_whole(&frames);
+}
+
+/// The driver takes no such frames back as it sends: they are cut on their way to it.
+#[test]
+fn segments_that_come_back_uncut_to_a_driver_that_takes_none_are_cut() {
+    const TEST: &str = "segments_that_come_back_uncut_to_a_driver_that_takes_none_are_cut";
+    let Some(lab) = Lab::enter(TEST) else { return };
+    let frames = around(&lab, "csum set tcp hw 1\ntso set 500 1", 3 * u64::from(FRAMES));
+    assert!(frames.iter().all(|frame| [HEADERS + 500, HEADERS + 400].contains(&frame.len())));
+    assert_whole(&frames);
+}
+
+#[test]
+fn segments_that_come_back_uncut_to_a_driver_that_takes_them_are_left_whole() {
+    const TEST: &str = "segments_that_come_back_uncut_to_a_driver_that_takes_them_are_left_whole";
+    let Some(lab) = Lab::enter(TEST) else { return };
+    let receives = "port config 1 rx_offload tcp_cksum on\nport config 1 rx_offload tcp_lro on";
+    let commands = format!("csum set tcp hw 1\ntso set 500 1\n{receives}");
+    let frames = around(&lab, &commands, FRAMES.into());
+    assert_eq!(frames.len(), FRAMES as usize);
     assert_whole(&frames);
 }

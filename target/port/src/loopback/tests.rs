@@ -86,6 +86,7 @@ fn r27_loopback_that_is_closed_holds_nothing_and_says_so() {
     assert_eq!(queue.tx_done(), 2);
     assert_eq!((queue.tx_burst(&batch), queue.tx_done()), (1, 1));
     assert_eq!(stats.drops[DropCause::NoDestination as usize].value(), 3);
+    assert_eq!(stats.tx_frames.value(), 2, "the last one found it closed");
     queue.set_open(true);
     assert!(received(&mut *queue, 32).is_empty());
 }
@@ -108,6 +109,7 @@ fn r27_loopback_loses_what_is_no_frame_and_goes_on() {
     queue.rx_done(1);
     assert_eq!(queue.tx_done(), 1);
     assert_eq!(stats.drops[DropCause::Length as usize].value(), 2);
+    assert_eq!(stats.tx_frames.value(), 2, "only what was kept was sent on");
 }
 
 #[test]

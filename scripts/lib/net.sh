@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The packet rate of a net device on a DPDK port, in turns with DPDK's own vhost PMD: the same client, the same core, the
 # same port. Sourced by bench.sh.
 #

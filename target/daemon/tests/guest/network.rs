@@ -34,6 +34,15 @@ pub struct Network {
     holder: Process,
 }
 
+impl Drop for Network {
+    /// The kernel removes interfaces with their namespace, which connections without an owner keep for minutes.
+    fn drop(&mut self) {
+        let mut command = Command::new("ip");
+        command.args(["link", "delete", &self.interface("v")]).stderr(Stdio::null());
+        let _ = command.status();
+    }
+}
+
 impl Network {
     /// A namespace for the test of that name; `None` where there cannot be one, which is said on standard error.
     #[must_use]

@@ -3,8 +3,8 @@
 
 use tests::device::{Device, Noise};
 use tests::wire::{MAC, NetSetup, rx};
-use virtio_net::NetDevice;
 use virtio_net::wire::feature;
+use virtio_net::{NetDevice, NetDrop};
 
 const ALL: u64 = feature::VERSION_1
     | feature::MRG_RXBUF
@@ -205,6 +205,12 @@ fn r26_pairs_receive_when_the_driver_has_set_their_number() {
         assert_eq!(command(&mut device, 4, 4, 0, &[1, 0]), 0);
         device.run();
         assert!(!wire.lane(1).open);
+        // What still comes on the second pair: to the first one, if that is on the same poller.
+        device.refill(0, 4, 200);
+        wire.deliver(1, &frame_to(MAC.0, None));
+        device.run();
+        let (came, lost) = (device.take(rx(0)).len(), device.rx_dropped(NetDrop::QueueDisabled));
+        assert_eq!((wire.waiting(1), came, lost), if shards == 1 { (0, 1, 0) } else { (0, 0, 1) });
     }
 }
 

@@ -209,7 +209,7 @@ impl Device for NetDevice {
         let routes: Vec<usize> =
             (0..self.queues()).map(|ring| if ring == 2 * pairs { 0 } else { usize::from(ring / 2) % count }).collect();
         let mut ring_stats: Vec<Arc<RingStats>> = vec![Arc::default(); routes.len()];
-        let session = Arc::new(NetSession::new(pairs, self.config.mac));
+        let session = Arc::new(NetSession::new(pairs, self.config.mac, pollers));
         let shards = (0..count)
             .map(|position| {
                 let mine: Vec<u16> = (0..self.queues()).filter(|ring| routes[usize::from(*ring)] == position).collect();

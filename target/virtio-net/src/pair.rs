@@ -60,7 +60,15 @@ impl Pair {
     pub(crate) fn set_open(&mut self, open: bool, scratch: &mut Scratch) {
         self.open = open;
         self.port.set_open(open);
-        for _ in 0..STALE_BURSTS_MAX * usize::from(open) {
+        if open {
+            self.discard(scratch, STALE_BURSTS_MAX);
+        }
+    }
+
+    /// Takes what the port has, up to so many bursts, and loses it.
+    #[cold]
+    pub(crate) fn discard(&mut self, scratch: &mut Scratch, bursts: usize) {
+        for _ in 0..bursts {
             let count = self.port.rx_burst(&mut scratch.frames, BURST);
             self.port.rx_done(count);
             self.stats.rx.dropped(NetDrop::QueueDisabled, count);

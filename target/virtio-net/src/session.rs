@@ -4,27 +4,33 @@
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use port::{Mac, Offloads};
+use reactor::PollerHandle;
 
 use crate::filter::Filter;
 
 /// State of the driver's control commands.
-#[derive(Debug)]
 pub(crate) struct NetSession {
     queue_pairs: u16,
     /// Pairs that receive, from the first one on.
     active_pairs: AtomicU16,
+    /// Pairs that do receive.
+    open_pairs: AtomicU16,
     /// What of the negotiated receive offloads the driver wants now.
     rx_offloads: AtomicU32,
     /// What the driver receives.
     pub(crate) filter: Filter,
     mac: Mac,
+    /// Where its shards are: one that sleeps has to look when this changes.
+    pollers: Vec<PollerHandle>,
 }
 
 impl NetSession {
-    pub(crate) fn new(queue_pairs: u16, mac: Mac) -> NetSession {
+    pub(crate) fn new(queue_pairs: u16, mac: Mac, pollers: &[PollerHandle]) -> NetSession {
         NetSession {
+            pollers: pollers.to_vec(),
             queue_pairs,
             active_pairs: AtomicU16::new(queue_pairs),
+            open_pairs: AtomicU16::new(0),
             rx_offloads: AtomicU32::new(0),
             filter: Filter::open(mac),
             mac,
@@ -46,6 +52,27 @@ impl NetSession {
 
     pub(crate) fn set_active_pairs(&self, pairs: u16) {
         self.active_pairs.store(pairs, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Whether the driver receives on any pair, of whichever shard.
+    #[inline]
+    pub(crate) fn receives(&self) -> bool {
+        self.open_pairs.load(Ordering::Relaxed) > 0
+    }
+
+    /// A pair begins or ends to receive.
+    pub(crate) fn count_open(&self, open: bool) {
+        if open {
+            self.open_pairs.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.open_pairs.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.pollers.iter().for_each(PollerHandle::wake);
     }
 
     /// All queue pairs of the device.

@@ -106,7 +106,8 @@ impl Shard {
         work
     }
 
-    /// What the ports have. Frames for a pair that does not receive go to the first one here that does.
+    /// What the ports have. Frames for a pair that does not receive go to the first one here that does; if only pairs of other
+    /// shards do, they are lost, and counted.
     #[inline]
     fn poll_ports(&mut self) -> usize {
         let active = self.session.active_pairs();
@@ -116,7 +117,12 @@ impl Shard {
                 first_open = Some(at);
             }
         }
-        let Some(first_open) = first_open else { return 0 };
+        let Some(first_open) = first_open else {
+            if self.session.receives() {
+                self.pairs.iter_mut().for_each(|pair| pair.discard(&mut self.scratch, 1));
+            }
+            return 0;
+        };
         let mut work = 0;
         for from in 0..self.pairs.len() {
             let to = if self.pairs[from].open { from } else { first_open };
@@ -134,6 +140,7 @@ impl Shard {
             && self.control.as_ref().is_none_or(|control| control.slot() != pair.rx_slot);
         if open != pair.open {
             pair.set_open(open, &mut self.scratch);
+            self.session.count_open(open);
         }
         open
     }
@@ -206,7 +213,9 @@ impl Source for Shard {
         if waits || !self.rings.can_sleep() {
             return Armed::MustPoll { deadline: None };
         }
-        let open = self.pairs.iter_mut().filter(|pair| pair.open);
+        // While the driver receives somewhere, frames for all of its pairs come.
+        let receives = self.session.receives();
+        let open = self.pairs.iter_mut().filter(|pair| pair.open || receives);
         open.map(|pair| pair.port.arm()).fold(Armed::Sleep, sooner)
     }
 

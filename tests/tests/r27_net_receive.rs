@@ -300,7 +300,7 @@ fn r27_random_buffers_and_frames_lose_nothing_uncounted() {
         let mut noise = Noise::new(seed);
         let features = if seed % 2 == 0 { V1 | feature::MRG_RXBUF } else { V1 };
         let (mut device, wire) = NetSetup { features, ring_size: 128, ..NetSetup::default() }.start();
-        let (mut delivered, mut came): (Vec<Vec<u8>>, usize) = (Vec::new(), 0);
+        let (mut delivered, mut came, mut total): (Vec<Vec<u8>>, u64, u64) = (Vec::new(), 0, 0);
         for _ in 0..200 {
             refill_at_random(&mut device, &mut noise);
             for _ in 0..noise.below(6) {
@@ -308,6 +308,7 @@ fn r27_random_buffers_and_frames_lose_nothing_uncounted() {
                 let bytes: Vec<u8> = (0..14 + noise.below(most)).map(|_| noise.bits() as u8).collect();
                 deliver_in_pieces(&wire, &mut noise, &bytes);
                 delivered.push(bytes);
+                total += 1;
             }
             device.run();
             for reply in drain(&mut device, features) {
@@ -318,7 +319,10 @@ fn r27_random_buffers_and_frames_lose_nothing_uncounted() {
             }
         }
         let counted = device.sum(|stats| stats.pairs[0].device.rx.frames.value());
-        assert_eq!(counted as usize, came, "seed {seed}");
+        assert_eq!(counted, came, "seed {seed}");
+        // A buffer that is none costs no frame.
+        let lost = device.all_dropped() - device.rx_dropped(NetDrop::BadDescriptor);
+        assert_eq!(came + lost, total, "seed {seed}: every frame came, or was counted as lost");
         assert!(!device.broken(rx(0)));
     }
 }

@@ -28,9 +28,23 @@ mod stage;
 mod testing;
 mod watch;
 
+use std::fmt;
+use std::io::{self, Write};
 use std::time::SystemTime;
 
 use vhost_user::connection::Stop;
+
+/// Prints what came of a run on standard output, in its JSON form if it is given, and why it failed on standard error.
+pub(crate) fn print(outcome: &impl fmt::Display, failure: Option<&str>, json: Option<String>) -> io::Result<()> {
+    if let Some(failure) = failure {
+        eprintln!("bench: {failure}");
+    }
+    let mut out = io::stdout().lock();
+    match json {
+        Some(line) => writeln!(out, "{line}"),
+        None => write!(out, "{outcome}"),
+    }
+}
 
 /// Says that a thread is finished, however it came to that.
 pub(crate) struct Finished<'a>(pub &'a Stop);

@@ -29,9 +29,8 @@ mod wire;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::thread;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use virtqueue::Features;
 
 pub use args::{Args, Mode, Offload, Switch};
@@ -40,13 +39,13 @@ pub use outcome::{Asked, Outcome};
 pub use crate::meter::Latency;
 pub use crate::ring::Ring;
 
-use crate::board::{Board, Order};
+use crate::board::Board;
 use crate::link::{Link, RingFds};
 use crate::memory::Memory;
 use crate::responder::Responder;
 use crate::signals::Signals;
-use crate::watch::{self, Ended, Watched, watch};
-use crate::{Finished, cores, some_seed};
+use crate::some_seed;
+use crate::watch::{self, Ended, Watched};
 use frame::Frames;
 use layout::Layout;
 use load::{Halt, Load, Pair, Report};
@@ -134,24 +133,9 @@ fn drive(
 ) -> anyhow::Result<(Report, Ended)> {
     let board = Board::new().context("eventfd")?;
     let load = Load::new(args, &board, pairs, frames, fds);
-    let body = || {
-        let _finished = Finished(&board.finished);
-        if let Some(core) = args.core {
-            cores::pin(core).context("--core")?;
-        }
-        anyhow::Ok(load.run())
-    };
-    thread::scope(|scope| {
-        let driving = thread::Builder::new().name("bench".to_owned()).spawn_scoped(scope, body)?;
-        let rates = |rate: f64| format!("{:.3} Mpps  {:.3} Gbit/s", rate / 1e6, rate * 8e-9 * f64::from(args.size));
-        let watched = Watched { stall_timeout: args.stall_timeout, terse: args.json, rates: &rates };
-        let ended = watch(watched, &board, link, interrupt);
-        if ended.is_err() {
-            board.give(Order::Abandon);
-        }
-        let Ok(report) = driving.join() else { bail!("the driving thread panicked") };
-        Ok((report?, ended?))
-    })
+    let rates = |rate: f64| format!("{:.3} Mpps  {:.3} Gbit/s", rate / 1e6, rate * 8e-9 * f64::from(args.size));
+    let watched = Watched { stall_timeout: args.stall_timeout, terse: args.json, rates: &rates };
+    watch::drive(args.core, || load.run(), watched, &board, link, interrupt)
 }
 
 /// Why the run could not go on, if it could not.

@@ -30,10 +30,9 @@ mod work;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use rustix::event::{PollFd, PollFlags};
 use virtio_scsi::wire::SECTOR_LEN;
 use virtqueue::Features;
@@ -44,13 +43,13 @@ pub use outcome::{Asked, ErrorKind, Outcome};
 pub use crate::meter::Latency;
 pub use crate::ring::Ring;
 
-use crate::board::{self, Board};
+use crate::board::Board;
 use crate::link::{self, Link, RingFds};
 use crate::memory::Memory;
 use crate::responder::Responder;
 use crate::signals::Signals;
-use crate::watch::{self, Ended, Watched, watch};
-use crate::{Finished, cores, some_seed};
+use crate::some_seed;
+use crate::watch::{self, Ended, Watched};
 use controller::Limits;
 use disk::{Disk, Range};
 use layout::Layout;
@@ -161,24 +160,9 @@ fn drive(
 ) -> anyhow::Result<(Report, Ended)> {
     let board = Board::new().context("eventfd")?;
     let load = Load::new(args, range, seed, &board, queues, fds);
-    let body = || {
-        let _finished = Finished(&board.finished);
-        if let Some(core) = args.core {
-            cores::pin(core).context("--core")?;
-        }
-        anyhow::Ok(load.run())
-    };
-    thread::scope(|scope| {
-        let driving = thread::Builder::new().name("bench".to_owned()).spawn_scoped(scope, body)?;
-        let rates = |rate: f64| format!("{rate:.0} IOPS  {:.1} MiB/s", rate * args.bs as f64 / f64::from(1 << 20));
-        let watched = Watched { stall_timeout: args.stall_timeout, terse: args.json, rates: &rates };
-        let ended = watch(watched, &board, link, interrupt);
-        if ended.is_err() {
-            board.give(board::Order::Abandon);
-        }
-        let Ok(report) = driving.join() else { bail!("the driving thread panicked") };
-        Ok((report?, ended?))
-    })
+    let rates = |rate: f64| format!("{rate:.0} IOPS  {:.1} MiB/s", rate * args.bs as f64 / f64::from(1 << 20));
+    let watched = Watched { stall_timeout: args.stall_timeout, terse: args.json, rates: &rates };
+    watch::drive(args.core, || load.run(), watched, &board, link, interrupt)
 }
 
 /// Why the run could not go on, if it could not.

@@ -4,12 +4,15 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::board::{Board, Order, Phase};
 use crate::link::{self, Link, Trouble};
+use crate::{Finished, cores};
 
 /// What a load is watched for, and how its progress is told.
 #[derive(Clone, Copy)]
@@ -35,16 +38,42 @@ pub(crate) enum Ended {
     Stalled(Duration),
 }
 
-/// Watches until the load is finished. `interrupt` is readable as soon as the user wants an end.
+/// Runs a load on a thread of its own, pinned to `core`, and watches it from this one. What the load has to say, and how it came
+/// to its end.
 ///
 /// # Errors
-/// Those of `poll`.
-pub(crate) fn watch(
+/// There is no thread, no such core, or nothing to be watched with.
+pub(crate) fn drive<R: Send>(
+    core: Option<usize>,
+    load: impl FnOnce() -> R + Send,
     watched: Watched<'_>,
     board: &Board,
     link: Option<&Link>,
     interrupt: BorrowedFd<'_>,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<(R, Ended)> {
+    let body = || {
+        let _finished = Finished(&board.finished);
+        if let Some(core) = core {
+            cores::pin(core).context("--core")?;
+        }
+        anyhow::Ok(load())
+    };
+    thread::scope(|scope| {
+        let driving = thread::Builder::new().name("bench".to_owned()).spawn_scoped(scope, body)?;
+        let ended = watch(watched, board, link, interrupt);
+        if ended.is_err() {
+            board.give(Order::Abandon);
+        }
+        let Ok(report) = driving.join() else { bail!("the driving thread panicked") };
+        Ok((report?, ended?))
+    })
+}
+
+/// Watches until the load is finished. `interrupt` is readable as soon as the user wants an end.
+///
+/// # Errors
+/// Those of `poll`.
+fn watch(watched: Watched<'_>, board: &Board, link: Option<&Link>, interrupt: BorrowedFd<'_>) -> anyhow::Result<Ended> {
     let mut ended = Ended::ByItself;
     let mut stall = StallClock::new(watched.stall_timeout);
     let mut progress = Progress::new(watched);

@@ -1,7 +1,7 @@
 //! What a run comes to, for people and as JSON. Nothing is measured here.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -171,11 +171,7 @@ impl Outcome {
     /// # Errors
     /// Those of standard output.
     pub(super) fn print(&self, json: bool) -> io::Result<()> {
-        if let Some(failure) = &self.failure {
-            eprintln!("bench: {failure}");
-        }
-        let mut out = io::stdout().lock();
-        if json { writeln!(out, "{}", self.json()) } else { write!(out, "{self}") }
+        crate::print(self, self.failure.as_deref(), json.then(|| self.json()))
     }
 }
 

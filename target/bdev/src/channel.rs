@@ -76,7 +76,7 @@ impl Channel {
         let data = || io.buffers;
         let done = match &mut self.kind {
             Kind::Null(channel) => channel.read_or_write(write, io.lba, io.blocks, data),
-            Kind::Malloc(channel) => channel.read_or_write(write, io.lba, io.blocks, data),
+            Kind::Malloc(channel) => channel.begin_run().read_or_write(write, io.lba, io.blocks, data),
             Kind::Other(_) => None,
         };
         let Some(status) = done else { return self.submit_in_full(io, now) };
@@ -90,7 +90,7 @@ impl Channel {
     pub fn at_once<W: Work>(&mut self, work: W) -> Option<W::Outcome> {
         match &mut self.kind {
             Kind::Null(channel) => Some(work.on(channel)),
-            Kind::Malloc(channel) => Some(work.on(channel)),
+            Kind::Malloc(channel) => Some(work.on(&mut channel.begin_run())),
             Kind::Other(_) => None,
         }
     }

@@ -65,6 +65,12 @@ pub(crate) struct MallocChannel {
     parked: Parked,
 }
 
+/// Reads and writes in a row, whose writes announce themselves once to those that want the device alone.
+pub(crate) struct Run<'a> {
+    channel: &'a mut MallocChannel,
+    entered: bool,
+}
+
 impl Malloc {
     /// A device of `size_bytes`, a multiple of `block_size` (512 or 4096). Takes as long as the kernel needs to clear
     /// that much memory.
@@ -124,7 +130,7 @@ impl Bdev for Malloc {
     }
 }
 
-impl AtOnce for MallocChannel {
+impl AtOnce for Run<'_> {
     /// Ends a read, or a write that finds the device free.
     #[inline]
     fn read_or_write<'a>(
@@ -137,29 +143,45 @@ impl AtOnce for MallocChannel {
         let op = if write { Op::Write { fua: false } } else { Op::Read };
         let io = Io::new(op, lba, blocks, data(), Token(0)); // what is ended at once needs no name
         if !write {
-            return Some(self.each_buffer(&io, |blocks, buffer| blocks.copy_to(buffer)));
+            return Some(self.channel.each_buffer(&io, |blocks, buffer| blocks.copy_to(buffer)));
         }
-        if !self.turn.enter() {
-            return None;
+        self.entered = self.entered || self.channel.turn.enter();
+        self.entered.then(|| self.channel.write(&io))
+    }
+
+    #[inline]
+    fn prefetch(&self, write: bool, lba: u64) {
+        self.channel.prefetch(write, lba);
+    }
+}
+
+impl Drop for Run<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.entered {
+            self.channel.turn.leave();
         }
-        let status = self.write(&io);
-        self.turn.leave();
-        Some(status)
+    }
+}
+
+impl MallocChannel {
+    /// Reads and writes in a row.
+    #[inline]
+    pub(crate) fn begin_run(&mut self) -> Run<'_> {
+        Run { channel: self, entered: false }
     }
 
     /// Brings the first cache line of the block near. One is enough: from there on the processor sees the pattern. It is a
     /// fifth (writes) to a third (reads) of a random 4 KiB transfer.
     #[inline]
-    fn prefetch(&self, write: bool, lba: u64) {
+    pub(crate) fn prefetch(&self, write: bool, lba: u64) {
         let offset = lba.saturating_mul(u64::from(self.geometry.block_size())) as usize;
         let Some(block) = self.medium.subslice(offset, 1) else {
             return; // beyond the end, which it will be told
         };
         if write { block.prefetch_write() } else { block.prefetch_read() }
     }
-}
 
-impl MallocChannel {
     pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
         match self.attempt(io) {
             Some(status) => Submitted::Done(status),

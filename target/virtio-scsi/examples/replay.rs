@@ -122,10 +122,10 @@ impl Case {
         let bdev = Arc::new(Counted::new(bdev)); // as the target does
         let mut case = Case { bdev, write, batches: 10_000, pollers: 1, idle: 0 };
         for pair in args {
-            match pair.split_once('=').map(|(key, value)| (key, value.parse::<u16>().expect("a number"))) {
-                Some(("batches", value)) => case.batches = value.into(),
-                Some(("pollers", value)) => case.pollers = value,
-                Some(("idle", value)) => case.idle = value,
+            match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>().expect("a number"))) {
+                Some(("batches", value)) => case.batches = value,
+                Some(("pollers", value)) => case.pollers = value as u16,
+                Some(("idle", value)) => case.idle = value as u16,
                 _ => panic!("'{pair}': batches=, pollers= or idle="),
             }
         }

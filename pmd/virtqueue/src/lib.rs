@@ -23,7 +23,7 @@ mod setup;
 pub mod split;
 mod transfer;
 
-pub use chain::{Chain, ChainBatch};
+pub use chain::{Chain, ChainBatch, ShortChain};
 pub use fault::{Fault, FaultReason};
 pub use setup::{Area, Features, RingAddresses, SetupError};
 pub use split::SplitLayout;

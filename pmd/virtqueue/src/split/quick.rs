@@ -40,13 +40,17 @@ pub(super) fn walk(
         return path.end(1);
     }
     if path.at.has(WRITE) {
-        return path.writable(1, [b, c, d]);
+        let whole = path.writable(1, [&mut *b, c, d]);
+        b.prefetch_write(); // the response, whose line the driver wrote last
+        return whole;
     }
     if path.readable(2, b)? == Next::End {
         return path.end(2);
     }
     if path.at.has(WRITE) {
-        return path.writable(2, [c, d]);
+        let whole = path.writable(2, [&mut *c, d]);
+        c.prefetch_write();
+        return whole;
     }
     if path.readable(3, c)? == Next::End {
         return path.end(3);

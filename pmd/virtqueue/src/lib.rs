@@ -19,6 +19,7 @@
 mod chain;
 mod event;
 mod fault;
+mod follow;
 mod setup;
 pub mod split;
 mod transfer;

@@ -59,6 +59,12 @@ pub enum SetupError {
         /// The size asked for.
         size: u16,
     },
+    /// The base of a split ring is an index.
+    #[error("base {base}: a split ring has 16 bits")]
+    SplitBase {
+        /// The base given.
+        base: u32,
+    },
     /// A position in a base is not in the ring.
     #[error("base {base:#x}: a packed ring of size {size} has slots 0 to {last}", last = size - 1)]
     Base {

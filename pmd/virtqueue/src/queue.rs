@@ -24,6 +24,15 @@ impl RingFormat {
     /// Both.
     pub const ALL: [RingFormat; 2] = [RingFormat::Split, RingFormat::Packed];
 
+    /// The base of a ring that nobody has used: slot 0, and of packed rings wrap counter 1 (virtio 1.3 §2.8.1).
+    #[must_use]
+    pub const fn first_base(self) -> u32 {
+        match self {
+            RingFormat::Split => 0,
+            RingFormat::Packed => 0x8000,
+        }
+    }
+
     /// Lengths in bytes of the descriptor, the driver and the device area of a ring of `size` descriptors.
     #[must_use]
     pub const fn area_lens(self, size: u16) -> [usize; 3] {

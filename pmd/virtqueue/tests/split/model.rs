@@ -84,9 +84,8 @@ impl World {
     fn new(format: RingFormat, event_idx: bool, turns: usize) -> World {
         let guest = Guest::with(SIZE, Features { event_idx });
         let rings = guest.rings_of(format);
-        let base = if format == RingFormat::Packed { 0x8000 } else { 0 };
         let driver = DriverQueue::new(format, SIZE, rings, guest.features).unwrap();
-        let device = DeviceQueue::new(format, SIZE, rings, base, guest.features).unwrap();
+        let device = DeviceQueue::new(format, SIZE, rings, format.first_base(), guest.features).unwrap();
         let batch = ChainBatch::new(4, 8);
         let mut world = World {
             guest,

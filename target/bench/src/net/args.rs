@@ -60,7 +60,7 @@ pub struct Args {
     /// Ring format
     #[arg(long, value_enum, default_value_t = Ring::Split)]
     pub ring: Ring,
-    /// Descriptors of each ring, a power of two
+    /// Descriptors of each ring, a power of two with split rings
     #[arg(long, value_name = "SIZE", default_value_t = 256, value_parser = clap::value_parser!(u16).range(4..=32768))]
     pub queue_size: u16,
     /// Whether a frame may come in several receive buffers [default: if the device can do it]
@@ -311,7 +311,7 @@ pub(super) mod tests {
     #[test]
     fn args_out_of_bounds_name_option_value_and_bound() {
         for (line, wanted) in [
-            ("--ring packed", "--ring packed: packed rings are not built into this version, only split"),
+            ("--ring packed --queue-size 0", "--queue-size 0: must be 1 to 32768 with --ring packed"),
             ("--queue-size 100", "--queue-size 100: must be a power of two"),
             ("--size 13", "--size 13: must be 14 to 9018 with --mode tx and --offload none"),
             ("--size 9019", "--size 9019: must be 14 to 9018 with --mode tx and --offload none"),

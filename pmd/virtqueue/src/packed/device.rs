@@ -222,6 +222,11 @@ impl PackedDevice {
                     }
                 },
             };
+            if count > self.size() - self.taken {
+                // Into descriptors that are in flight.
+                self.mark_broken(Fault { reason: FaultReason::ChainTooLong, head: Some(tail.id()) });
+                break;
+            }
             let id = self.id(found, count);
             if let Err(reason) = self.claim(id, count) {
                 self.mark_broken(Fault { reason, head: Some(id) });
@@ -307,12 +312,9 @@ impl PackedDevice {
         }
     }
 
-    /// Takes a chain of `count` slots out of the ring.
+    /// Takes a chain of `count` slots out of the ring, which has as many.
     #[inline(always)]
     fn claim(&mut self, id: u16, count: u16) -> Result<(), FaultReason> {
-        if count > self.size() - self.taken {
-            return Err(FaultReason::ChainTooLong); // into descriptors that are in flight
-        }
         match self.in_flight.get_mut(usize::from(id)) {
             Some(slots) if *slots == 0 => *slots = count,
             Some(_) => return Err(FaultReason::HeadInFlight),

@@ -200,6 +200,7 @@ impl Shard {
 
 impl Source for Shard {
     fn poll(&mut self, now: Tsc) -> usize {
+        self.rings.begin_poll(now);
         if self.sweeping.is_none() && self.nexus.fence.raised_since(self.fence_seen) {
             self.begin_sweep(now);
         }
@@ -233,6 +234,7 @@ impl Source for Shard {
     }
 
     fn arm(&mut self) -> Armed {
+        self.rings.send_calls();
         if self.rings.enable_notifications() {
             return Armed::Ready;
         }

@@ -100,6 +100,16 @@ pub(super) fn virtqueues(devices: &[Served], families: &mut Families) {
             "Publishes after which the driver wanted no call.",
             Kind::Counter,
         ),
+        Family::new(
+            "ringside_virtqueue_calls_delayed_total",
+            "Calls that were held back, where calls are coalesced.",
+            Kind::Counter,
+        ),
+        Family::new(
+            "ringside_virtqueue_calls_coalesced_total",
+            "Publishes that needed no call of their own, since one was held back already.",
+            Kind::Counter,
+        ),
     ];
     let mut size = Family::new(
         "ringside_virtqueue_size",
@@ -125,6 +135,8 @@ pub(super) fn virtqueues(devices: &[Served], families: &mut Families) {
                 rings.iter().map(|ring| ring.kicks.value()).sum(),
                 rings.iter().map(|ring| ring.calls.value()).sum(),
                 rings.iter().map(|ring| ring.calls_suppressed.value()).sum(),
+                rings.iter().map(|ring| ring.calls_delayed.value()).sum(),
+                rings.iter().map(|ring| ring.calls_coalesced.value()).sum(),
             ];
             for (family, value) in counters.iter_mut().zip(values) {
                 family.sample(&labels, value as f64);

@@ -42,6 +42,8 @@ const FAMILIES: [(&str, &str, &[&str]); 44] = [
     ("ringside_virtqueue_kicks_total", "counter", &["controller", "queue"]),
     ("ringside_virtqueue_calls_total", "counter", &["controller", "queue"]),
     ("ringside_virtqueue_calls_suppressed_total", "counter", &["controller", "queue"]),
+    ("ringside_virtqueue_calls_delayed_total", "counter", &["controller", "queue"]),
+    ("ringside_virtqueue_calls_coalesced_total", "counter", &["controller", "queue"]),
     ("ringside_virtqueue_size", "gauge", &["controller", "queue"]),
     ("ringside_virtqueue_cold", "gauge", &["controller", "queue"]),
     ("ringside_virtqueue_broken", "gauge", &["controller", "queue"]),

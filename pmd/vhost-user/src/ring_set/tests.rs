@@ -283,7 +283,7 @@ struct Busy {
 
 impl Busy {
     fn new(terms: Option<Coalescing>) -> Busy {
-        let mut rig = Rig::new();
+        let mut rig = mapped();
         let driver = rig.driver();
         rig.start(0);
         let call = rig.call();

@@ -9,7 +9,7 @@
 # Cheap checks first, the tests last, so that the output ends with the test runner's own summary. The first stage
 # that fails ends the run. Runs cargo nextest where it is installed, else cargo test.
 # For the tests: GUEST_DIR is where the guest image is built, REAL_GUESTS is `on` or `off`.
-# Not here: measurements (bench.sh) and what a single test does.
+# Not here: measurements of time (bench.sh) and what a single test does.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/output.sh
@@ -41,6 +41,7 @@ main() {
     stage documentation env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps
     stage loom model
     stage doctests cargo test --quiet --profile ci --workspace --doc
+    stage cost check_cost
     select_guests $fast
     select_networks
     select_testpmd
@@ -79,7 +80,7 @@ report_skipped() {
 }
 
 setup_machine() {
-    local groups=build,dpdk,hugepages,lint
+    local groups=build,dpdk,hugepages,bench,lint
     [ "$1" = yes ] || groups+=,guest
     scripts/setup.sh --only "$groups"
 }
@@ -91,6 +92,15 @@ check_scripts() {
     fi
     shellcheck -x scripts/*.sh scripts/lib/*.sh scripts/guest/*.sh tests/guest/*.sh
     shellcheck -s dash scripts/guest/init
+}
+
+# check_cost: instructions a request against the committed baseline, in the release profile.
+check_cost() {
+    if ! command -v valgrind >/dev/null; then
+        skip "instructions a request: no valgrind (scripts/setup.sh --only bench)"
+        return 0
+    fi
+    scripts/cost.sh --check
 }
 
 # model: every interleaving of a poller's sleep with its wakers, of a task management function's fence with its shards, and of

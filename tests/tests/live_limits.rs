@@ -138,6 +138,7 @@ fn r07_abort_task_waits_for_its_command_on_the_other_poller_and_for_no_other() {
     assert_eq!(client.queue(0).wait_for(nobody).byte(), 0);
 
     let abort = client.send_tmf(ABORT_TASK, 1, 7);
+    await_functions(&rig, 2);
     for lba in 0..50 {
         good(client.run(LEFT, read(0, lba, 1)));
         good(client.run(RIGHT, read(0, lba, 1)));
@@ -163,13 +164,14 @@ fn r07_lun_reset_drains_both_pollers_and_comes_last() {
     let mut client = Client::connect(&rig.socket("dut"), &Plan::queues(2));
     client.ready(LEFT, 0);
     client.ready(LEFT, 1);
-    for _ in 0..15 {
+    for round in 0..15 {
         for queue in BOTH {
             (0..6).for_each(|lba| _ = client.send(queue, read(1, lba, 1)));
         }
         assert!(gate.wait_for_held(12, PATIENCE));
         let reset = client.send_tmf(LOGICAL_UNIT_RESET, 1, 0);
-        // When the second of these is answered, the function has been fetched; when the last is, both pollers know it.
+        await_functions(&rig, round + 1);
+        // When the last of these is answered, both pollers know it.
         for queue in [LEFT, LEFT, RIGHT, RIGHT] {
             good(client.run(queue, read(0, 3, 1)));
         }
@@ -212,7 +214,8 @@ fn waits_five_seconds(subtype: u32, code: u8) {
     let query = client.send_tmf(QUERY_TASK, 1, 7);
     assert_eq!(client.queue(0).wait_for(query).byte(), 10, "at the backend");
     let function = client.send_tmf(subtype, 1, 7);
-    // Fetched by both pollers, and they go on; an I_T nexus reset would end these commands.
+    await_functions(&rig, 2);
+    // Known to both pollers, and they go on; an I_T nexus reset would end these commands.
     for lba in (0..50).filter(|_| subtype != I_T_NEXUS_RESET) {
         good(client.run(LEFT, read(0, lba, 1)));
         good(client.run(RIGHT, read(0, lba, 1)));
@@ -302,6 +305,7 @@ fn r14_device_reset_while_a_function_waits_replies_after_the_function() {
         BOTH.iter().for_each(|queue| _ = client.send(*queue, read(1, 0, 1)));
         assert!(gate.wait_for_held(2, PATIENCE));
         let function = client.send_tmf(LOGICAL_UNIT_RESET, 1, 0);
+        await_functions(&rig, round + 1);
         for queue in [LEFT, LEFT, RIGHT, RIGHT] {
             client.run(queue, test_unit_ready(0));
         }
@@ -361,6 +365,8 @@ fn r10_ordered_command_that_waits_its_turn_is_answered_before_the_stop_is() {
             let stop = vring_state_body(u32::from(LEFT), 0);
             client.send_message(RequestCode::GET_VRING_BASE, &stop, &[]);
             until("the stop waits", || rig.service().stats().quiesce_wait_s() > 0.0);
+        } else {
+            await_functions(&rig, 1);
         }
         load.progress(100);
         assert!(!client.has_reply() && client.queue(0).take().is_none(), "one command is at the backend");
@@ -383,6 +389,15 @@ fn r10_ordered_command_that_waits_its_turn_is_answered_before_the_stop_is() {
         }
     }
     rig.undisturbed(load);
+}
+
+/// Waits until the device has fetched so many functions since it was connected to: the control queue is cold, so that takes
+/// its time.
+fn await_functions(rig: &Rig, count: u32) {
+    let control = [("controller", "dut"), ("queue", "0")];
+    until("the function is fetched", || {
+        rig.metrics().sum("ringside_virtqueue_chains_total", &control) >= f64::from(count)
+    });
 }
 
 fn tmfs(rig: &Rig, function: &str) -> f64 {

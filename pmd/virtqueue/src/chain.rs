@@ -35,6 +35,41 @@ pub struct ChainBatch {
     pub(crate) continued: Vec<u32>,
 }
 
+/// A chain of a few slices, which nearly all are, with these at hand: nothing has to be checked to find them.
+#[derive(Clone, Copy, Debug)]
+pub struct ShortChain<'a> {
+    /// The chain.
+    pub chain: &'a Chain,
+    cell: &'a [GuestSlice; CELL],
+}
+
+impl<'a> ShortChain<'a> {
+    /// How many slices of it are readable. The writable ones follow.
+    #[must_use]
+    #[inline(always)]
+    pub fn readable_slices(&self) -> usize {
+        (self.chain.writable_start - self.chain.start) as usize
+    }
+
+    /// Slice number `index`, the readable ones first. What is behind the last one, up to the fourth, is some other chain's, and of no
+    /// use; whoever asks has seen by the chain's bytes that it is there.
+    ///
+    /// # Panics
+    /// If `index` is greater than 3.
+    #[must_use]
+    #[inline(always)]
+    pub fn slice(&self, index: usize) -> &'a GuestSlice {
+        &self.cell[index]
+    }
+
+    /// Slices `from` to `to`; none if the chain has not got them.
+    #[must_use]
+    #[inline(always)]
+    pub fn slices(&self, from: usize, to: usize) -> &'a [GuestSlice] {
+        self.cell[..self.chain.slices().min(CELL)].get(from..to).unwrap_or_default()
+    }
+}
+
 /// How many slices a usual chain has at most: the header, the response and two buffers. One cache line of slices.
 pub(crate) const CELL: usize = 4;
 
@@ -77,15 +112,17 @@ impl ChainBatch {
         &self.slices[chain.writable_start as usize..chain.end as usize]
     }
 
-    /// The only slice of the chain at `index` of this batch, if it is one that the device writes and there is no other.
-    #[must_use]
-    #[inline]
-    pub fn sole_writable(&self, index: usize) -> Option<GuestSlice> {
-        let chain = self.chains().get(index)?;
-        if chain.readable_descriptors != 0 || chain.end - chain.start != 1 {
-            return None;
-        }
-        self.slices.get(chain.start as usize).copied()
+    /// The chains from the `from`th on; `None` for those that have more than four slices.
+    #[inline(always)]
+    pub fn short(&self, from: usize) -> impl Iterator<Item = Option<ShortChain<'_>>> {
+        let (cells, _) = self.slices.as_chunks::<CELL>();
+        let chains = self.chains().get(from..).unwrap_or_default();
+        let mut place = (CELL * from) as u32;
+        chains.iter().zip(cells.get(from..).unwrap_or_default()).map(move |(chain, cell)| {
+            let start = place;
+            place += CELL as u32;
+            (chain.start == start).then_some(ShortChain { chain, cell })
+        })
     }
 
     /// Where in the arena the slices are that go on with the descriptor of the slice before them, because it lies across
@@ -130,7 +167,10 @@ impl Chain {
         whole
     }
 
-    pub(crate) fn slices(&self) -> usize {
+    /// Number of slices, in both directions.
+    #[must_use]
+    #[inline(always)]
+    pub fn slices(&self) -> usize {
         (self.end - self.start) as usize
     }
 

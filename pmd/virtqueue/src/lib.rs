@@ -19,11 +19,12 @@
 mod chain;
 mod event;
 mod fault;
+mod follow;
 mod setup;
 pub mod split;
 mod transfer;
 
-pub use chain::{Chain, ChainBatch};
+pub use chain::{Chain, ChainBatch, ShortChain};
 pub use fault::{Fault, FaultReason};
 pub use setup::{Area, Features, RingAddresses, SetupError};
 pub use split::SplitLayout;

@@ -4,12 +4,13 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 
+use guest_memory::GuestSlice;
 use reactor::clock::Tsc;
 
 use crate::counted::Counting;
 use crate::malloc::MallocChannel;
 use crate::null::NullChannel;
-use crate::{Completion, Io, IoChannel, Op, Submitted};
+use crate::{Completion, Io, IoChannel, Op, Status, Submitted};
 
 /// One poller's way into a device of any kind; see [`IoChannel`], whose methods these are.
 ///
@@ -20,6 +21,34 @@ pub struct Channel {
     counting: Option<Box<Counting>>,
 }
 
+/// A device at memory speed: one that ends reads and writes within the call, and that has no volatile cache, so that writes
+/// need no FUA.
+pub trait AtOnce {
+    /// Ends a read or write that has its whole data in what `data` gives, or does nothing: then `None`, and it is for
+    /// [`Channel::submit`].
+    fn read_or_write<'a>(
+        &mut self,
+        write: bool,
+        lba: u64,
+        blocks: u32,
+        data: impl FnOnce() -> &'a [GuestSlice],
+    ) -> Option<Status>;
+
+    /// A hint that a read or write from `lba` on will come next but one or so: hides its first cache miss.
+    fn prefetch(&self, write: bool, lba: u64);
+}
+
+/// What is to be done on a device of either kind that is [`AtOnce`]: compiled for each, so that nothing is asked per request.
+pub trait Work {
+    /// What comes of it.
+    type Outcome;
+
+    /// Does it.
+    fn on<D: AtOnce>(self, device: &mut D) -> Self::Outcome;
+}
+
+/// The tag is a byte of its own: which device it is, is asked of every request.
+#[repr(u8)]
 enum Kind {
     Null(NullChannel),
     Malloc(MallocChannel),
@@ -27,29 +56,58 @@ enum Kind {
 }
 
 impl Channel {
-    /// A hint that a request of this kind, from `lba` on, will be submitted next but one or so. Optional, and nothing
-    /// may depend on it: on the memory device it hides the first cache miss behind the copy of the request before,
-    /// which is a fifth (writes) to a third (reads) of a random 4 KiB transfer; on others it does nothing.
+    /// A hint that a request of this kind, from `lba` on, will be submitted next but one or so. Optional, and nothing may
+    /// depend on it: see [`AtOnce::prefetch`]; on devices of other kinds it does nothing.
     #[inline]
     pub fn prefetch(&self, op: Op, lba: u64) {
-        if let Kind::Malloc(channel) = &self.kind {
-            channel.prefetch(op, lba);
+        if let (Kind::Malloc(channel), Op::Read | Op::Write { .. }) = (&self.kind, op) {
+            channel.prefetch(op.writes(), lba);
         }
     }
 
     /// See [`IoChannel::submit`].
     #[inline(always)]
     pub fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
+        let write = match io.op {
+            Op::Read => false,
+            Op::Write { .. } => true,
+            _ => return self.submit_in_full(io, now),
+        };
+        let data = || io.buffers;
         let done = match &mut self.kind {
-            Kind::Null(channel) => channel.at_once(io),
-            Kind::Malloc(channel) => channel.at_once(io),
+            Kind::Null(channel) => channel.read_or_write(write, io.lba, io.blocks, data),
+            Kind::Malloc(channel) => channel.begin_run().read_or_write(write, io.lba, io.blocks, data),
             Kind::Other(_) => None,
         };
         let Some(status) = done else { return self.submit_in_full(io, now) };
-        if let Some(counting) = &self.counting {
-            counting.done(io, status);
-        }
+        self.count(io.op, 1, u64::from(io.blocks), status);
         Submitted::Done(status)
+    }
+
+    /// Hands `work` the device, if it is one that ends reads and writes at once; else `None`. `work` [counts](Channel::count)
+    /// afterwards what it did, and submits what was not ended.
+    #[inline(always)]
+    pub fn at_once<W: Work>(&mut self, work: W) -> Option<W::Outcome> {
+        match &mut self.kind {
+            Kind::Null(channel) => Some(work.on(channel)),
+            Kind::Malloc(channel) => Some(work.on(&mut channel.begin_run())),
+            Kind::Other(_) => None,
+        }
+    }
+
+    /// Whether there is something for [`Channel::at_once`].
+    #[must_use]
+    #[inline]
+    pub fn ends_at_once(&self) -> bool {
+        matches!(self.kind, Kind::Null(_) | Kind::Malloc(_))
+    }
+
+    /// Counts requests that were ended [at once](Channel::at_once), of so many blocks together.
+    #[inline]
+    pub fn count(&self, op: Op, requests: u64, blocks: u64, status: Status) {
+        if let Some(counting) = &self.counting {
+            counting.done(op, requests, blocks, status);
+        }
     }
 
     /// What may be pending afterwards, and what is rare.

@@ -185,15 +185,15 @@ impl Counting {
         let kind = OpKind::of(io.op);
         let bytes = u64::from(io.blocks) * u64::from(self.block_size);
         match outcome {
-            Submitted::Done(status) => self.ended(kind, bytes, status),
+            Submitted::Done(status) => self.ended(kind, 1, bytes, status),
             Submitted::Pending => self.keep(Place { token: io.token, kind, bytes, since: now }),
         }
     }
 
-    /// The request, a read or write, was ended at once.
+    /// Requests, reads or writes of so many blocks together, were ended at once.
     #[inline(always)]
-    pub(crate) fn done(&self, io: &Io<'_>, status: Status) {
-        self.ended(OpKind::of(io.op), u64::from(io.blocks) * u64::from(self.block_size), status);
+    pub(crate) fn done(&self, op: Op, requests: u64, blocks: u64, status: Status) {
+        self.ended(OpKind::of(op), requests, blocks * u64::from(self.block_size), status);
     }
 
     /// A request has completed: gives it its own token back.
@@ -209,7 +209,7 @@ impl Counting {
         if let OpKind::Read | OpKind::Write = kind {
             self.stats.pending_ticks[kind as usize].record(now.0.saturating_sub(since.0));
         }
-        self.ended(kind, bytes, completion.status);
+        self.ended(kind, 1, bytes, completion.status);
     }
 
     fn keep(&mut self, place: Place) {
@@ -223,13 +223,13 @@ impl Counting {
     }
 
     #[inline]
-    fn ended(&self, kind: OpKind, bytes: u64, status: Status) {
-        self.stats.ended[kind as usize].add(1);
+    fn ended(&self, kind: OpKind, requests: u64, bytes: u64, status: Status) {
+        self.stats.ended[kind as usize].add(requests);
         match (status, kind) {
             (Status::Good, OpKind::Read) => self.stats.read_bytes.add(bytes),
             (Status::Good, OpKind::Write) => self.stats.written_bytes.add(bytes),
             (Status::Good, _) => {}
-            _ => self.stats.errors[kind as usize].add(1),
+            _ => self.stats.errors[kind as usize].add(requests),
         }
     }
 }

@@ -100,7 +100,7 @@ impl Geometry {
     }
 
     #[inline]
-    fn holds_blocks(self, lba: u64, blocks: u32) -> bool {
+    pub(crate) fn holds_blocks(self, lba: u64, blocks: u32) -> bool {
         lba.checked_add(u64::from(blocks)).is_some_and(|end| end <= self.block_count)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! From the bottom up: [`Io`] is one request and [`Status`] what can become of it, [`Geometry`] is the size of a device
 //! and the last check before it is touched, [`Bdev`] is a device and [`IoChannel`] one poller's way into it,
-//! [`Channel`] spares the memory-speed devices the virtual call. [`Null`] and [`Malloc`] are devices; [`Delay`] makes
+//! [`Channel`] spares the memory-speed devices, which are [`AtOnce`], the virtual call. [`Null`] and [`Malloc`] are devices; [`Delay`] makes
 //! one slow, [`Faulty`] makes one fail, [`Ordered`] keeps completions in order, [`Counted`] counts what one does. [`Exclusion`] is what makes a compare-and-write
 //! atomic. [`testing`] has a device that records requests and fails on demand.
 //!
@@ -38,7 +38,7 @@ pub mod scatter;
 pub mod testing;
 
 pub use blocks::CounterBlocks;
-pub use channel::Channel;
+pub use channel::{AtOnce, Channel, Work};
 pub use counted::{BdevTotals, Counted, OpKind};
 pub use delay::{Delay, DelayConfig, DelayError, Gate};
 pub use device::{Abilities, Bdev, BdevInfo, IoChannel, Provisioning};

@@ -1,7 +1,9 @@
 //! The device that does nothing: it ends every request at once and moves no byte. What is left of a measurement when
 //! the medium costs nothing.
 
-use crate::channel::Channel;
+use guest_memory::GuestSlice;
+
+use crate::channel::{AtOnce, Channel};
 use crate::{Abilities, Bdev, BdevInfo, BlockRun, Geometry, GeometryError, Io, Op, Provisioning, Status, Submitted};
 
 /// A device of any size without a medium.
@@ -56,18 +58,23 @@ impl Bdev for Null {
     }
 }
 
-impl NullChannel {
-    /// Ends a read or write; nothing else.
+impl AtOnce for NullChannel {
     #[inline(always)]
-    pub(crate) fn at_once(&mut self, io: &Io<'_>) -> Option<Status> {
-        match io.op {
-            Op::Read | Op::Write { .. } => {
-                Some(if self.geometry.holds(io) { Status::Good } else { Status::OutOfRange })
-            }
-            _ => None,
-        }
+    fn read_or_write<'a>(
+        &mut self,
+        _write: bool,
+        lba: u64,
+        blocks: u32,
+        _data: impl FnOnce() -> &'a [GuestSlice],
+    ) -> Option<Status> {
+        Some(if self.geometry.holds_blocks(lba, blocks) { Status::Good } else { Status::OutOfRange })
     }
 
+    #[inline(always)]
+    fn prefetch(&self, _write: bool, _lba: u64) {}
+}
+
+impl NullChannel {
     pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
         Submitted::Done(match io.op {
             Op::Flush => Status::Good,

@@ -70,6 +70,15 @@ impl FrameBatch {
         self.frames.push(Frame { len: first.len() as u32, offload, start, end: start + 1 });
     }
 
+    /// Adds a frame that lies in one segment, which is not empty, and to which nothing is left to be done: nearly all are like
+    /// that.
+    #[inline(always)]
+    pub fn push_bare(&mut self, segment: GuestSlice) {
+        let start = self.segments.len() as u32;
+        self.segments.push(segment);
+        self.frames.push(Frame { len: segment.len() as u32, offload: Offload::NONE, start, end: start + 1 });
+    }
+
     #[inline(never)]
     fn push_pieces(&mut self, first: GuestSlice, rest: &[GuestSlice], offload: Offload) {
         let start = self.segments.len() as u32;
@@ -94,6 +103,16 @@ impl FrameBatch {
     #[inline]
     pub fn segments(&self, frame: &Frame) -> &[GuestSlice] {
         &self.segments[frame.start as usize..frame.end as usize]
+    }
+
+    /// The only segment of a frame to which nothing is left to be done; `None` of all others.
+    #[must_use]
+    #[inline(always)]
+    pub fn sole_bare(&self, frame: &Frame) -> Option<GuestSlice> {
+        if frame.end - frame.start != 1 || !frame.is_bare() {
+            return None;
+        }
+        self.segments.get(frame.start as usize).copied()
     }
 
     /// Number of frames.

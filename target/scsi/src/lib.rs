@@ -79,7 +79,7 @@ pub use log::LogData;
 pub use opcode::{Direction, Feature, Opcode, opcodes, reports_unit_attention};
 pub use report_luns::{LUN_MAX, encode_lun};
 pub use sense::{FieldPointer, Sense, SenseBytes};
-pub use unit::{LogicalUnit, LogicalUnitConfig, Provisioning, Unmap};
+pub use unit::{Admission, LogicalUnit, LogicalUnitConfig, Provisioning, Unmap};
 pub use unit_attention::{UnitAttention, UnitAttentions};
 pub use unmap::Extent;
 

@@ -197,6 +197,18 @@ impl LogicalUnit {
         Ok(())
     }
 
+    /// What [`LogicalUnit::check_transfer`] lets through as things are now.
+    #[inline]
+    pub fn admission(&self) -> Admission {
+        let (block_count, modes) = (self.block_count(), self.modes());
+        let all = u32::try_from(block_count).unwrap_or(u32::MAX);
+        let blocks_max = match self.max_transfer_blocks() {
+            0 => all,
+            max => max.min(all),
+        };
+        Admission { block_count, blocks_max, plain_writes: !modes.any_of(WRITE_PROTECTING.with(Modes::WRITE_THROUGH)) }
+    }
+
     /// Whether writes are let through.
     #[inline]
     pub(crate) fn check_writable(&self) -> Result<(), Sense> {
@@ -353,6 +365,39 @@ impl LogicalUnit {
     /// Its names.
     pub fn identity(&self) -> &Identity {
         &self.config.identity
+    }
+}
+
+/// What a logical unit lets through at one moment, for many commands in a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission {
+    block_count: u64,
+    /// Not more than there are.
+    blocks_max: u32,
+    plain_writes: bool,
+}
+
+impl Admission {
+    /// The same with this bound to the blocks of a command.
+    #[must_use]
+    #[inline]
+    pub fn of_at_most(self, blocks: u32) -> Admission {
+        Admission { blocks_max: self.blocks_max.min(blocks), ..self }
+    }
+
+    /// Whether writes are let through, and as they come: no write is to go past a volatile cache that does not ask for it.
+    #[must_use]
+    #[inline]
+    pub fn plain_writes(&self) -> bool {
+        self.plain_writes
+    }
+
+    /// Whether [`LogicalUnit::check_transfer`] has nothing against a transfer of one or more blocks; never of none. Of writes
+    /// it is asked where there are [plain](Admission::plain_writes) ones.
+    #[inline(always)]
+    pub fn admits(&self, transfer: &Transfer) -> bool {
+        transfer.blocks.wrapping_sub(1) < self.blocks_max
+            && transfer.lba <= self.block_count - u64::from(transfer.blocks)
     }
 }
 

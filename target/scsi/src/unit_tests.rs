@@ -155,3 +155,43 @@ fn new_alignment_beyond_the_granularity_panics() {
 fn new_lowest_aligned_lba_beyond_14_bits_panics() {
     let _ = LogicalUnit::new(LogicalUnitConfig { lowest_aligned_lba: 0x4000, ..config(1) });
 }
+
+#[test]
+fn admission_admits_what_check_transfer_lets_through() {
+    let units = [
+        config(100),
+        LogicalUnitConfig { max_transfer_blocks: 8, ..config(100) },
+        LogicalUnitConfig { read_only: true, ..config(100) },
+        config(1 << 40),
+    ];
+    for unit in units.map(LogicalUnit::new) {
+        let admission = unit.admission();
+        for lba in [0, 92, 99, 100, 101, (1 << 40) - 9, 1 << 63, u64::MAX] {
+            for blocks in [1, 7, 8, 9, 100, 101, u32::MAX] {
+                let transfer = transfer(lba, blocks);
+                let admitted = admission.admits(&transfer);
+                assert_eq!(admitted, unit.check_transfer(&transfer, false).is_ok(), "{transfer:?}");
+                let admitted = admitted && admission.plain_writes();
+                assert_eq!(admitted, unit.check_transfer(&transfer, true).is_ok(), "{transfer:?}");
+            }
+        }
+        assert!(!admission.admits(&transfer(0, 0)), "no blocks are left to `check_transfer`");
+        let bounded = admission.of_at_most(7);
+        assert!(bounded.admits(&transfer(93, 7)) && !bounded.admits(&transfer(0, 8)));
+    }
+}
+
+#[test]
+fn admission_is_of_its_moment() {
+    let unit = LogicalUnit::new(LogicalUnitConfig { write_cache: true, ..config(100) });
+    assert!(unit.admission().plain_writes());
+    unit.set_block_count(50);
+    unit.bound_transfer(4);
+    let admission = unit.admission();
+    assert!(admission.admits(&transfer(46, 4)) && admission.plain_writes());
+    assert!(!admission.admits(&transfer(47, 4)) && !admission.admits(&transfer(0, 5)));
+    unit.change_modes(Modes::WRITE_CACHE, Modes::NONE);
+    assert!(!unit.admission().plain_writes(), "each write goes past the cache");
+    unit.change_modes(Modes::NONE, Modes::WRITE_CACHE.with(Modes::SOFTWARE_WRITE_PROTECT));
+    assert!(!unit.admission().plain_writes(), "no write is let through");
+}

@@ -3,6 +3,7 @@
 
 use guest_memory::GuestSlice;
 use port::{Checksum, Offload, Offloads, Segmentation};
+use virtqueue::ShortChain;
 
 use crate::stats::NetDrop;
 use crate::wire::feature;
@@ -64,6 +65,20 @@ impl Rules {
             mergeable: has(feature::MRG_RXBUF),
             frame_max: u64::from(mtu) + ETHERNET_TAGGED,
         }
+    }
+
+    /// The frame of a chain that is one buffer with nothing to be done to it, as most are; [`Rules::outgoing`] says the same
+    /// of it. `None` if that takes a closer look.
+    #[inline(always)]
+    pub(crate) fn plain(&self, chain: &ShortChain<'_>) -> Option<GuestSlice> {
+        let buffer = *chain.slice(0);
+        let [flags, kind, ..] = buffer.read_array::<8>()?;
+        let len = (buffer.len() as u64).wrapping_sub(self.header_len as u64 + ETHERNET);
+        let whole = chain.chain.readable_bytes == buffer.len() as u64; // so it is readable, and there is no other
+        if !whole || flags & NEEDS_CSUM != 0 || kind != GSO_NONE || len > self.frame_max - ETHERNET {
+            return None;
+        }
+        Some(buffer.split_at(self.header_len).1)
     }
 
     /// Takes the header off a chain of `bytes` readable bytes.

@@ -18,7 +18,12 @@ impl Pair {
         let stats = &self.stats.tx;
         frames.clear();
         let mut dropped = 0u64;
-        for (index, chain) in chains.chains().iter().enumerate() {
+        for (index, short) in chains.short(0).enumerate() {
+            if let Some(frame) = short.and_then(|chain| rules.plain(&chain)) {
+                frames.push_bare(frame);
+                continue;
+            }
+            let chain = &chains.chains()[index];
             match rules.outgoing(chains.readable(chain), chain.readable_bytes) {
                 Ok(frame) => frames.push(frame.first, frame.rest, frame.offload),
                 Err(cause) => {

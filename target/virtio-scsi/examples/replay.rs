@@ -1,98 +1,192 @@
-//! Replays fixed batches of READ(10) through one shard, polled by hand, so that `valgrind --tool=callgrind` can count the
-//! instructions of a request: run it with two numbers of batches and divide the difference.
+//! Replays fixed batches of READ(10) or WRITE(10) through shards that are polled by hand, so that `valgrind --tool=callgrind`
+//! can count the instructions of a request: run it with two numbers of batches and divide the difference. The device's part
+//! is what happens within `device_poll`, the driver's within `driver_submit` and `driver_take`.
 //!
-//! `replay [null|malloc] [read|write] [BATCHES] [IDLE]`: batches of 32 commands of 4 KiB on a ring of 128. `IDLE` more
-//! request queues, up to 253, are started and never used.
+//! `replay [null|malloc] [read|write] [split] [WORD=NUMBER …]`: batches of 32 commands of 4 KiB on a ring of 128.
+//!
+//! * `batches=10000`: how many, of each busy queue.
+//! * `pollers=1`: shards, each with one busy queue of the same logical unit, polled in turn.
+//! * `idle=0`: more request queues, up to 253, that are started and never used.
 
 use std::sync::Arc;
 
 use bdev::{Bdev, Counted, Malloc, Null};
 use crossbeam::channel;
 use guest_memory::{Mapping, MemTable, Pages, RegionConfig, SharedMemory};
-use reactor::{Source, Tsc};
+use reactor::{IdlePolicy, Reactor, ReactorConfig, Source, Tsc};
 use rustix::event::{EventfdFlags, eventfd};
 use scsi::{Identity, LogicalUnit, LogicalUnitConfig, Naa};
-use vhost_user::{Notifier, Shard as _};
-use virtio_scsi::{Controller, ControllerConfig, Limits, Unit};
-use virtqueue::split::{SplitDevice, SplitDriver};
+use vhost_user::{Notifier, RingSet, Shard as _};
+use virtio_scsi::{Controller, ControllerConfig, Limits, Shard, Unit};
+use virtqueue::split::{PreparedChain, SplitDevice, SplitDriver};
 use virtqueue::{Features, RingAddresses, Segment, SplitLayout};
 
 const RING: u16 = 128;
 const BATCH: u64 = 32;
 const BLOCKS: u64 = 1 << 17;
-/// Guest memory: the busy ring, one slot of 8 KiB a command, the idle rings.
+const FIRST_REQUEST_QUEUE: u16 = 2;
+const FEATURES: Features = Features { event_idx: true };
+/// Guest memory: one area for each queue, its ring and one slot of 8 KiB a command.
 const RING_AREA: u64 = 16 << 10;
 const SLOT: u64 = 8 << 10;
+const QUEUE_AREA: u64 = RING_AREA + SLOT * BATCH;
+
+/// What is replayed.
+struct Case {
+    bdev: Arc<dyn Bdev>,
+    write: bool,
+    batches: u64,
+    pollers: u16,
+    idle: u16,
+}
+
+/// The driver's side of a busy queue.
+struct Busy {
+    driver: SplitDriver,
+    chains: Vec<PreparedChain>,
+    done: u64,
+}
 
 fn main() {
-    let mut args = std::env::args().skip(1);
-    let kind = args.next().unwrap_or_else(|| "null".into());
-    let write = args.next().is_some_and(|word| word == "write");
-    let batches: u64 = args.next().and_then(|word| word.parse().ok()).unwrap_or(10_000);
-    let idle: u16 = args.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-    let bdev: Arc<dyn Bdev> = match kind.as_str() {
-        "malloc" => Arc::new(Malloc::new("malloc", BLOCKS * 512, 512).expect("memory")),
-        _ => Arc::new(Null::new("null", BLOCKS, 512).expect("geometry")),
-    };
-    let bdev = Arc::new(Counted::new(bdev)); // as the target does
-    let identity = Identity::new("RINGSIDE", "replay", "1", "1", Naa::local(1)).expect("valid");
-    let logical_unit = LogicalUnit::new(LogicalUnitConfig::new(identity, 512, BLOCKS));
-    let controller = Controller::new(ControllerConfig {
-        name: "replay".into(),
-        request_queues: 1 + idle,
-        queue_size_max: RING,
-        limits: Limits::default(),
-        units: vec![Arc::new(Unit { target: 0, lun: 0, logical_unit, bdev })],
-    });
-    let (reports, _) = channel::bounded(1);
-    let mut shard = controller.connect(&[], &reports).shards.remove(0);
-
-    let idle_rings = RING_AREA + SLOT * u64::from(RING);
-    let len = (idle_rings + RING_AREA * u64::from(idle)) as usize;
-    let memory = SharedMemory::create("replay", len, Pages::Small).expect("memory");
-    let size = memory.len() as u64;
-    let region = RegionConfig { guest_addr: 0, size, user_addr: 0, mmap_offset: 0 };
-    let table =
-        Arc::new(MemTable::new(vec![Arc::new(Mapping::map(memory.fd(), &region).expect("map"))]).expect("table"));
-    let (back, _table) = channel::bounded(1);
-    shard.rings().swap_table(Arc::clone(&table), &[], back);
-    for ring in 0..=idle {
-        let at = if ring == 0 { 0 } else { idle_rings + RING_AREA * u64::from(ring - 1) };
-        let device = SplitDevice::new(RING, addresses(&table, at), 0, Features { event_idx: true }).expect("ring");
-        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
-        shard.rings().start(2 + ring, device, Some(Notifier::new(kick)));
-        shard.rings().enable(2 + ring);
+    let Case { bdev, write, batches, pollers, idle } = Case::parse(std::env::args().skip(1));
+    let controller = controller(bdev, pollers + idle);
+    let mut shards = connect(&controller, pollers);
+    let memory = SharedMemory::create("replay", (QUEUE_AREA * u64::from(pollers + idle)) as usize, Pages::Small)
+        .expect("memory");
+    let (table, own) = (Arc::new(map(&memory)), map(&memory));
+    let mut returned = Vec::new();
+    for shard in &mut shards {
+        let (back, old) = channel::bounded(1);
+        shard.rings().swap_table(Arc::clone(&table), &[], back);
+        returned.push(old);
     }
-    let own = MemTable::new(vec![Arc::new(Mapping::map(memory.fd(), &region).expect("map"))]).expect("table");
-    let mut driver = SplitDriver::new(RING, addresses(&own, 0), Features { event_idx: true }).expect("ring");
-    driver.disable_calls();
-    let chains: Vec<_> =
-        (0..BATCH).map(|index| driver.prepare(&segments(&memory, index, write), 0).expect("room")).collect();
+    for queue in 0..pollers + idle {
+        start(shards[usize::from(queue % pollers)].rings(), queue, &table);
+    }
+    let mut busy: Vec<Busy> = (0..pollers).map(|queue| Busy::new(queue, &memory, &own, write)).collect();
 
-    let mut done = 0u64;
     for batch in 0..batches {
-        chains.iter().for_each(|chain| driver.submit(chain));
-        driver.publish();
-        if batch < 3 {
-            // What nobody uses goes cold, as it would within 20 ms.
-            shard.cool();
-        }
-        while driver.in_flight() > 0 {
-            shard.poll(Tsc::now());
-            while driver.pop_used().is_some() {
-                done += 1;
+        busy.iter_mut().for_each(driver_submit);
+        for (shard, busy) in shards.iter_mut().zip(&mut busy) {
+            if batch < 3 {
+                // What nobody uses goes cold, as it would within 20 ms.
+                shard.cool();
+            }
+            while busy.driver.in_flight() > 0 {
+                device_poll(shard);
+                driver_take(busy);
             }
         }
     }
-    let stats = controller.stats();
+    let (done, stats) = (busy.iter().map(|busy| busy.done).sum::<u64>(), controller.stats());
     let errors: u64 = stats.iter().map(|block| block.units[0].errors.value()).sum();
     println!("{done} commands, {errors} errors");
     // The first command of a session reports its unit attention.
-    assert!(errors <= 1 && done == batches * BATCH);
+    assert!(errors <= 1 && done == batches * BATCH * u64::from(pollers));
 }
 
-fn addresses(table: &MemTable, area: u64) -> RingAddresses {
-    let part = |at: u64, len: usize| table.translate(area + at, len as u32).expect("mapped");
+/// The device's part of the replay: `scripts/cost.sh` counts what happens in here.
+#[inline(never)]
+fn device_poll(shard: &mut Shard) {
+    shard.poll(Tsc::now());
+}
+
+#[inline(never)]
+fn driver_submit(busy: &mut Busy) {
+    busy.chains.iter().for_each(|chain| busy.driver.submit(chain));
+    busy.driver.publish();
+}
+
+#[inline(never)]
+fn driver_take(busy: &mut Busy) {
+    while busy.driver.pop_used().is_some() {
+        busy.done += 1;
+    }
+}
+
+impl Case {
+    fn parse(mut args: impl Iterator<Item = String>) -> Case {
+        let mut word = |default: &str| args.next().unwrap_or_else(|| default.into());
+        let bdev: Arc<dyn Bdev> = match word("null").as_str() {
+            "null" => Arc::new(Null::new("null", BLOCKS, 512).expect("geometry")),
+            "malloc" => Arc::new(Malloc::new("malloc", BLOCKS * 512, 512).expect("memory")),
+            other => panic!("block device '{other}': null or malloc"),
+        };
+        let write = match word("read").as_str() {
+            "read" => false,
+            "write" => true,
+            other => panic!("operation '{other}': read or write"),
+        };
+        let ring = word("split");
+        assert_eq!(ring, "split", "ring format");
+        let bdev = Arc::new(Counted::new(bdev)); // as the target does
+        let mut case = Case { bdev, write, batches: 10_000, pollers: 1, idle: 0 };
+        for pair in args {
+            match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>().expect("a number"))) {
+                Some(("batches", value)) => case.batches = value,
+                Some(("pollers", value)) => case.pollers = value as u16,
+                Some(("idle", value)) => case.idle = value as u16,
+                _ => panic!("'{pair}': batches=, pollers= or idle="),
+            }
+        }
+        case
+    }
+}
+
+impl Busy {
+    fn new(queue: u16, memory: &SharedMemory, own: &MemTable, write: bool) -> Busy {
+        let mut driver = SplitDriver::new(RING, addresses(own, queue), FEATURES).expect("ring");
+        driver.disable_calls();
+        let chains = (0..BATCH)
+            .map(|index| {
+                let slot = QUEUE_AREA * u64::from(queue) + RING_AREA + SLOT * index;
+                driver.prepare(&segments(memory, slot, index, write), 0).expect("room")
+            })
+            .collect();
+        Busy { driver, chains, done: 0 }
+    }
+}
+
+fn controller(bdev: Arc<dyn Bdev>, request_queues: u16) -> Controller {
+    let identity = Identity::new("RINGSIDE", "replay", "1", "1", Naa::local(1)).expect("valid");
+    let logical_unit = LogicalUnit::new(LogicalUnitConfig::new(identity, 512, BLOCKS));
+    Controller::new(ControllerConfig {
+        name: "replay".into(),
+        request_queues,
+        queue_size_max: RING,
+        limits: Limits::default(),
+        units: vec![Arc::new(Unit { target: 0, lun: 0, logical_unit, bdev })],
+    })
+}
+
+/// Shards for this many pollers, which are not asked to poll them.
+fn connect(controller: &Controller, pollers: u16) -> Vec<Shard> {
+    let (reports, _) = channel::bounded(1);
+    if pollers == 1 {
+        return controller.connect(&[], &reports).shards;
+    }
+    let core = reactor::affinity::allowed().expect("a core")[0];
+    let reactor = Reactor::start(&ReactorConfig { cores: vec![core], idle: IdlePolicy::Adaptive }).expect("a poller");
+    let handles = vec![reactor.pollers()[0].clone(); usize::from(pollers)];
+    reactor.shutdown();
+    controller.connect(&handles, &reports).shards
+}
+
+fn start(rings: &mut RingSet, queue: u16, table: &MemTable) {
+    let device = SplitDevice::new(RING, addresses(table, queue), 0, FEATURES).expect("ring");
+    let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
+    let index = FIRST_REQUEST_QUEUE + queue;
+    drop(rings.start(index, device, Some(Notifier::new(kick))));
+    rings.enable(index);
+}
+
+fn map(memory: &SharedMemory) -> MemTable {
+    let region = RegionConfig { guest_addr: 0, size: memory.len() as u64, user_addr: 0, mmap_offset: 0 };
+    MemTable::new(vec![Arc::new(Mapping::map(memory.fd(), &region).expect("map"))]).expect("table")
+}
+
+fn addresses(table: &MemTable, queue: u16) -> RingAddresses {
+    let part = |at: u64, len: usize| table.translate(QUEUE_AREA * u64::from(queue) + at, len as u32).expect("mapped");
     RingAddresses {
         desc: part(0, SplitLayout::desc_len(RING)),
         avail: part(4 << 10, SplitLayout::avail_len(RING)),
@@ -101,8 +195,7 @@ fn addresses(table: &MemTable, area: u64) -> RingAddresses {
 }
 
 /// Header at the start of the slot, response at 256, data in the second half; READ(10) or WRITE(10) of 8 blocks.
-fn segments(memory: &SharedMemory, index: u64, write: bool) -> Vec<Segment> {
-    let slot = RING_AREA + SLOT * index;
+fn segments(memory: &SharedMemory, slot: u64, index: u64, write: bool) -> Vec<Segment> {
     let lba = ((index * 2741) % (BLOCKS / 8) * 8) as u32;
     let mut header = [0u8; 51];
     header[..8].copy_from_slice(&[1, 0, 0x40, 0, 0, 0, 0, 0]);

@@ -66,6 +66,36 @@ impl Default for Limits {
 #[must_use = "a slot has to be given back"]
 pub struct CommandSlot(());
 
+/// Shares of several commands, taken at once. Each goes back as one: through [`Credits::retire_all`], as a
+/// [`CommandSlot`], or unused through [`Credits::put_back`].
+#[derive(Debug)]
+#[must_use = "slots have to be given back"]
+pub struct CommandSlots(u32);
+
+impl CommandSlots {
+    /// How many there are.
+    #[must_use]
+    #[inline]
+    pub fn count(&self) -> u32 {
+        self.0
+    }
+
+    /// Takes one out; `None` if there is none left.
+    #[inline]
+    pub fn take_one(&mut self) -> Option<CommandSlot> {
+        self.0 = self.0.checked_sub(1)?;
+        Some(CommandSlot(()))
+    }
+
+    /// Takes up to `count` of them out.
+    #[inline]
+    pub fn split_off(&mut self, count: u32) -> CommandSlots {
+        let count = count.min(self.0);
+        self.0 -= count;
+        CommandSlots(count)
+    }
+}
+
 /// The count of commands in flight of one LUN, as one shard sees it.
 ///
 /// While the LUN has one shard this is a plain counter. Spread over several, the shards share one atomic: a claim never
@@ -102,6 +132,22 @@ impl Credits {
         Some(CommandSlot(()))
     }
 
+    /// Takes up to `wanted` shares, as many as there are: one claim for all, where shards share the count. For commands that
+    /// are there: a share that is taken and not used would let another shard refuse one too early.
+    #[inline]
+    pub fn take_up_to(&mut self, wanted: u32) -> CommandSlots {
+        let (taken, in_flight) = match &self.shared {
+            None => {
+                let taken = wanted.min(self.limit.saturating_sub(self.held));
+                (taken, self.held + taken)
+            }
+            Some(shared) => claim_up_to(shared, self.limit, wanted),
+        };
+        self.held += taken;
+        self.peak = self.peak.max(in_flight);
+        CommandSlots(taken)
+    }
+
     /// Another limit, from now on. Commands beyond a lower one keep their shares; there are no new ones until enough have
     /// been given back.
     pub fn set_limit(&mut self, limit: u32) {
@@ -120,6 +166,23 @@ impl Credits {
     pub fn retire(&mut self, slot: CommandSlot) {
         mem::forget(slot);
         self.retiring += 1;
+    }
+
+    /// As [`Credits::retire`] for the slots of several completed commands.
+    #[inline]
+    pub fn retire_all(&mut self, slots: CommandSlots) {
+        self.retiring += slots.0;
+        mem::forget(slots);
+    }
+
+    /// Takes slots back that no command came to hold.
+    #[cold]
+    pub fn put_back(&mut self, slots: CommandSlots) {
+        self.held -= slots.0;
+        if let Some(shared) = &self.shared {
+            shared.fetch_sub(slots.0, Ordering::Release);
+        }
+        mem::forget(slots);
     }
 
     /// Gives back what was retired: to be called just before the used entries become visible.
@@ -146,6 +209,24 @@ impl Credits {
 fn claim(shared: &AtomicU32, limit: u32) -> Option<u32> {
     let claimed = shared.fetch_update(Ordering::Acquire, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
     claimed.ok().map(|before| before + 1)
+}
+
+/// Adds as much of `wanted` as does not exceed `limit`; how much that is, and the new value.
+fn claim_up_to(shared: &AtomicU32, limit: u32, wanted: u32) -> (u32, u32) {
+    let room = |in_flight: u32| wanted.min(limit.saturating_sub(in_flight));
+    let claim = |in_flight| Some(room(in_flight)).filter(|taken| *taken > 0).map(|taken| in_flight + taken);
+    match shared.fetch_update(Ordering::Acquire, Ordering::Relaxed, claim) {
+        Ok(before) => (room(before), before + room(before)),
+        Err(before) => (0, before),
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for CommandSlots {
+    fn drop(&mut self) {
+        let Self(count) = self;
+        assert!(*count == 0 || std::thread::panicking(), "{count} command slots were dropped");
+    }
 }
 
 #[cfg(debug_assertions)]
@@ -194,6 +275,44 @@ mod tests {
         b.retire(fourth);
         b.release();
         assert_eq!(shared.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn r02_slots_taken_at_once_are_as_many_as_there_are_and_count_as_each_would() {
+        for shared in [None, Some(Arc::new(CachePadded::new(AtomicU32::new(0))))] {
+            let mut credits = Credits::new(5, shared.clone());
+            let one = credits.take().unwrap();
+            let mut slots = credits.take_up_to(9);
+            assert_eq!((slots.count(), credits.held(), credits.peak()), (4, 5, 5));
+            assert!(credits.take().is_none());
+            assert_eq!(credits.take_up_to(1).count(), 0);
+            let ended = slots.split_off(2);
+            credits.retire(slots.take_one().unwrap());
+            credits.retire_all(ended);
+            assert_eq!(slots.count(), 1);
+            assert_eq!(credits.take_up_to(1).count(), 0, "in flight until just before the used entry is visible");
+            credits.put_back(slots);
+            let again = credits.take_up_to(2);
+            assert_eq!(again.count(), 1);
+            credits.retire_all(again);
+            credits.retire(one);
+            credits.release();
+            assert_eq!(credits.held(), 0);
+            assert_eq!(shared.map_or(0, |shared| shared.load(Ordering::Relaxed)), 0);
+        }
+    }
+
+    #[test]
+    fn r02_limit_below_what_is_held_leaves_nothing_to_take_at_once() {
+        let mut credits = Credits::new(5, None);
+        let slots = credits.take_up_to(4);
+        credits.set_limit(2);
+        assert_eq!(credits.take_up_to(3).count(), 0);
+        credits.retire_all(slots);
+        credits.release();
+        let slots = credits.take_up_to(3);
+        assert_eq!(slots.count(), 2);
+        credits.put_back(slots);
     }
 
     #[test]
@@ -283,6 +402,34 @@ mod model {
             };
             let mine = take(shared, backend);
             assert_eq!(mine + other.join().unwrap(), 2, "four asked, two got it");
+        });
+    }
+
+    /// R02: the same, one of them taking several at once.
+    #[test]
+    fn r02_poller_that_takes_several_at_once_gets_what_is_free() {
+        loom::model(|| {
+            let (shared, backend) = (shared(), Arc::new(AtomicU32::new(0)));
+            let enter = |backend: &AtomicU32, taken: u32| {
+                let before = backend.fetch_add(taken, Ordering::AcqRel);
+                assert!(before + taken <= 3, "{} at the backend", before + taken);
+            };
+            let other = {
+                let (shared, backend) = (Arc::clone(&shared), Arc::clone(&backend));
+                thread::spawn(move || {
+                    let slots = Credits::new(3, Some(shared)).take_up_to(2);
+                    let taken = slots.count();
+                    enter(&backend, taken);
+                    mem::forget(slots);
+                    taken
+                })
+            };
+            let mut credits = Credits::new(3, Some(shared));
+            let slots = [credits.take(), credits.take()];
+            let mine = slots.iter().flatten().count() as u32;
+            enter(&backend, mine);
+            slots.into_iter().flatten().for_each(mem::forget);
+            assert_eq!(mine + other.join().unwrap(), 3, "four asked, three got it");
         });
     }
 }

@@ -1,14 +1,16 @@
 //! Request queues: what becomes of a chain that was popped. The order of checks is the order of this file (see
 //! requirements R01-R04, R12, R24) and of `request/execute.rs` behind it: the first one that objects answers.
 //!
-//! `medium.rs` has the rarer commands that concern the medium, `reply.rs` ends requests, `backend.rs` deals with those that their backend keeps, `task_set.rs` with those that have
-//! to wait for others. Nothing in here allocates, locks or calls the kernel in a steady load. When an answer becomes
+//! `quick.rs` is a short way for what drivers send nearly always, `medium.rs` has the rarer commands that concern the medium,
+//! `reply.rs` ends requests, `backend.rs` deals with those that their backend keeps, `task_set.rs` with those that have to wait
+//! for others. Nothing in here allocates, locks or calls the kernel in a steady load. When an answer becomes
 //! visible is the shard's business.
 
 mod backend;
 mod execute;
 mod inventory;
 mod medium;
+mod quick;
 mod reply;
 mod task_set;
 
@@ -23,6 +25,7 @@ use virtqueue::Chain;
 
 pub(crate) use self::inventory::UnitPart;
 use self::inventory::{Leaving, Units};
+use self::quick::Quick;
 use self::reply::verdict_response;
 use crate::address::Address;
 use crate::controller::default_seg_max;
@@ -36,6 +39,9 @@ use crate::pending::{Kind, Next, PendingTable};
 use crate::stats::{Limit, ShardStats};
 use crate::sweep::Sweeping;
 use crate::wire::{REQUEST_LEN, RESPONSE_LEN, RequestHeader, SECTOR_LEN, response, status, task_attr};
+
+/// Chains popped from a ring at once.
+pub(crate) const BATCH: usize = 32;
 
 /// The request side of a shard.
 pub(crate) struct Requests {
@@ -67,6 +73,8 @@ pub(crate) struct Requests {
     /// Buffers cut to size, where the driver's framing does not fit.
     cut: Vec<GuestSlice>,
     ok_responses: u64,
+    /// A run of commands that `quick.rs` has decoded.
+    quick: [Quick; BATCH],
 }
 
 /// A logical unit as one shard has it.
@@ -176,6 +184,7 @@ impl Requests {
             extents: Vec::new(),
             cut: Vec::with_capacity(256),
             ok_responses: 0,
+            quick: [Quick::NONE; BATCH],
         }
     }
 
@@ -235,10 +244,26 @@ impl Requests {
             state.touched = true;
             self.touched.push(unit);
         }
-        let mut held = Held { unit, slot, kind: Kind::Other };
+        let held = Held { unit, slot, kind: Kind::Other };
         if header.task_attr() != task_attr::SIMPLE || !state.tasks.is_trivial() {
             return self.submit_in_order(rings, ticket, request, header, data, held, now);
         }
+        self.carry_out(rings, ticket, request, header, data, held, now);
+    }
+
+    /// A command that was accepted and need not wait for others.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, on the hot path")]
+    #[inline(always)]
+    fn carry_out(
+        &mut self,
+        rings: &mut RingSet,
+        ticket: Ticket,
+        request: &Request<'_>,
+        header: RequestHeader<'_>,
+        data: Data,
+        mut held: Held,
+        now: Tsc,
+    ) {
         match self.execute(request, header, data, &mut held, now) {
             Progress::Ended(reply) => self.finish(rings, ticket, request, &reply, held),
             Progress::Pending(bytes, next) => self.park(ticket, request, header, data, held, (bytes, next), now),
@@ -280,7 +305,7 @@ impl Requests {
     /// seg_max, then max_sectors (R01, R04): what the transport refuses before it looks at the CDB.
     #[inline(always)]
     fn check_transfer(&mut self, request: &Request<'_>, data: Data, unit: Option<UnitIndex>) -> Option<Reply> {
-        let seg_max = self.limits.seg_max.unwrap_or_else(|| default_seg_max(request.ring_size));
+        let seg_max = self.seg_max(request.ring_size);
         let chain = request.chain;
         let descriptors = u32::from(chain.readable_descriptors.max(chain.writable_descriptors));
         if descriptors > seg_max && data_segments(request) > seg_max {
@@ -290,6 +315,11 @@ impl Requests {
             return Some(self.refuse_transfer(unit));
         }
         None
+    }
+
+    #[inline(always)]
+    fn seg_max(&self, ring_size: u16) -> u32 {
+        self.limits.seg_max.unwrap_or_else(|| default_seg_max(ring_size))
     }
 
     #[cold]

@@ -15,12 +15,9 @@ use crate::inventory::{Announcement, Change, ShardAddition, ShardRemoval};
 use crate::limits::Limits;
 use crate::lun_map::LunMap;
 use crate::nexus::Nexus;
-use crate::request::{Request, Requests, UnitPart};
+use crate::request::{BATCH, Request, Requests, UnitPart};
 use crate::stats::ShardStats;
 use crate::sweep::{SweepTargets, Sweeping};
-
-/// Chains popped from a ring at once.
-const BATCH: usize = 32;
 
 /// The queues of one connection that one poller owns, and everything that their requests need.
 pub struct Shard {
@@ -126,17 +123,13 @@ impl Shard {
         if count == 0 {
             return 0;
         }
-        // Headers and responses are the lines that the driver wrote last: have all of them on the way at once.
-        for chain in self.batch.chains() {
-            if let (Some(header), Some(response)) =
-                (self.batch.readable(chain).first(), self.batch.writable(chain).first())
-            {
-                header.prefetch_read();
-                response.prefetch_write();
-            }
-        }
         let ring_size = self.rings.ring_size(slot);
-        for chain in self.batch.chains() {
+        let mut at = 0;
+        while at < count {
+            if sweeping.is_none() {
+                at += self.requests.submit_quick(&mut self.rings, slot, &self.batch, at, now);
+            }
+            let Some(chain) = self.batch.chains().get(at) else { break };
             let ticket = self.rings.ticket(slot, chain);
             let request = Request {
                 readable: self.batch.readable(chain),
@@ -146,6 +139,7 @@ impl Shard {
                 ring_size,
             };
             self.requests.submit(&mut self.rings, ticket, &request, sweeping.as_deref_mut(), now);
+            at += 1;
         }
         self.requests.settle(now);
         self.rings.publish(slot);

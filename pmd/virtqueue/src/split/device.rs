@@ -5,11 +5,10 @@ use std::sync::atomic::{Ordering, fence};
 
 use guest_memory::{GuestArray, GuestSlice, MemTable};
 
+use super::begin::begin;
 use super::rings::{NO_INTERRUPT, NO_NOTIFY, Rings};
-use super::view::{Hints, View};
-use super::walk::Stop;
-use super::{long, quick, walk};
 use crate::chain::CELL;
+use crate::follow::{Hints, Stop, TableFormat, View, long, quick, walk};
 use crate::{Chain, ChainBatch, Fault, FaultReason, Features, RingAddresses, SetupError, event};
 
 /// The device side of one split ring.
@@ -228,7 +227,9 @@ impl SplitDevice {
         let (cells, _) = cells.as_chunks_mut::<CELL>();
         let mut start = 0;
         for (chain, cell) in batch.chains[..claimed].iter_mut().zip(cells) {
-            if quick::walk(&view, usual, cell, start, chain).is_none() {
+            let usual = begin(&view, usual, chain.head);
+            let walked = usual.and_then(|(entries, first)| quick::walk(&view, entries, first, cell, start, chain));
+            if walked.is_none() {
                 let before = batch.continued.len();
                 let room = &mut spill[spilled..];
                 match walk_unusual(&view, memory, self.rings.desc, chain.head, room, &mut batch.continued) {
@@ -378,10 +379,12 @@ fn walk_unusual(
     slices: &mut [GuestSlice],
     continued: &mut Vec<u32>,
 ) -> Result<Chain, Stop> {
-    match long::walk(view, ring, head, slices) {
-        Some(chain) => Ok(chain),
-        None => walk::walk(memory, ring, head, slices, continued),
+    let size = (ring.len() / 2) as u16; // at most 32768 descriptors of two words
+    if let Some(chain) = begin(view, ring, head).and_then(|at| long::walk(view, at, size, head, slices)) {
+        return Ok(chain);
     }
+    let chain = walk::walk(memory, (&ring, head), size, TableFormat::Linked, slices, continued)?;
+    Ok(Chain { head, ..chain })
 }
 
 #[cold]

@@ -6,7 +6,8 @@ use std::sync::atomic::{Ordering, fence};
 use guest_memory::GuestSlice;
 
 use super::RawSplit;
-use super::rings::{DESCRIPTOR, Descriptor, INDIRECT, NEXT, NO_INTERRUPT, NO_NOTIFY, Rings, WRITE};
+use super::rings::{NO_INTERRUPT, NO_NOTIFY, Rings};
+use crate::follow::{DESCRIPTOR, Descriptor, INDIRECT, NEXT, WRITE};
 use crate::{Features, Full, RingAddresses, Segment, SetupError, Used, UsedFault, event};
 
 /// The driver side of one split ring, which it zeroes when it takes it over.

@@ -1,7 +1,8 @@
 //! A split ring with its fields laid open, so that tests can write what no driver would and see what a device wrote.
 //! Checks nothing; used by tests and by nothing else.
 
-use super::rings::{Descriptor, Rings};
+use super::rings::Rings;
+use crate::follow::Descriptor;
 use crate::{RingAddresses, SetupError};
 
 /// The fields of a split ring, to be read and written one by one. Slots and descriptors outside of the ring panic.

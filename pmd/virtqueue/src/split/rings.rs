@@ -5,20 +5,13 @@ use std::sync::atomic::Ordering;
 use guest_memory::{GuestArray, GuestSlice};
 
 use crate::chain::CELL;
+use crate::follow::{DESCRIPTOR, Descriptor};
 use crate::{Area, RingAddresses, SetupError};
 
-/// `VIRTQ_DESC_F_NEXT`: the chain goes on at the descriptor's `next`.
-pub(super) const NEXT: u16 = 1;
-/// `VIRTQ_DESC_F_WRITE`: the device writes the buffer.
-pub(super) const WRITE: u16 = 2;
-/// `VIRTQ_DESC_F_INDIRECT`: the buffer is a table of descriptors.
-pub(super) const INDIRECT: u16 = 4;
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`, the driver's flag.
 pub(super) const NO_INTERRUPT: u16 = 1;
 /// `VIRTQ_USED_F_NO_NOTIFY`, the device's flag.
 pub(super) const NO_NOTIFY: u16 = 1;
-/// Size of a descriptor in bytes.
-pub(super) const DESCRIPTOR: usize = 16;
 
 /// How long the areas of a split ring are, in bytes (virtio 1.3 §2.7).
 #[derive(Clone, Copy, Debug)]
@@ -41,71 +34,6 @@ impl SplitLayout {
     #[must_use]
     pub const fn used_len(size: u16) -> usize {
         6 + 8 * size as usize
-    }
-}
-
-/// A descriptor in our own memory: read once, in two loads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Descriptor {
-    pub(super) addr: u64,
-    pub(super) len: u32,
-    /// Flags below, next above: as they lie in memory.
-    tail: u32,
-}
-
-impl Descriptor {
-    pub(super) const fn new(addr: u64, len: u32, flags: u16, next: u16) -> Descriptor {
-        let tail = flags as u32 | (next as u32) << 16;
-        Descriptor { addr, len, tail }
-    }
-
-    #[inline(always)]
-    pub(super) const fn from_words([addr, rest]: [u64; 2]) -> Descriptor {
-        Descriptor { addr, len: rest as u32, tail: (rest >> 32) as u32 }
-    }
-
-    pub(super) const fn words(self) -> [u64; 2] {
-        [self.addr, self.len as u64 | (self.tail as u64) << 32]
-    }
-
-    /// Whether any of the flags is set.
-    #[inline(always)]
-    pub(super) const fn has(self, flags: u16) -> bool {
-        self.tail & flags as u32 != 0
-    }
-
-    /// Whether exactly `set` of these flags are set.
-    #[inline(always)]
-    pub(super) const fn has_of(self, flags: u16, set: u16) -> bool {
-        self.tail & flags as u32 == set as u32
-    }
-
-    /// Takes the flags of another over, beside its own.
-    #[inline(always)]
-    pub(super) const fn add_flags(&mut self, other: Descriptor) {
-        self.tail |= other.tail;
-    }
-
-    #[inline(always)]
-    pub(super) const fn next(self) -> u16 {
-        (self.tail >> 16) as u16
-    }
-}
-
-/// Where descriptors are read from.
-pub(super) trait Entries {
-    /// Reads entry `index`, once; `None` if there is none.
-    fn entry(&self, index: u16) -> Option<Descriptor>;
-}
-
-impl Entries for GuestArray<u64> {
-    #[inline(always)]
-    fn entry(&self, index: u16) -> Option<Descriptor> {
-        let at = 2 * usize::from(index);
-        if at + 1 >= self.len() {
-            return None;
-        }
-        Some(Descriptor::from_words([self.load(at, Ordering::Relaxed), self.load(at + 1, Ordering::Relaxed)]))
     }
 }
 

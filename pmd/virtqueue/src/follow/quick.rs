@@ -1,28 +1,30 @@
 //! Following the descriptor chains that drivers build most, in as few instructions as can be: up to four buffers of at
-//! least a byte, each within one region, directly in the ring or in one aligned indirect table.
+//! least a byte, each within one region, directly in the ring or in one aligned indirect table. The same for both ring
+//! formats, which differ in where the entries of a chain are.
 //!
 //! Gives up on everything else, faults included, without a reason: what it has done by then is forgotten, and `long.rs`
 //! or `walk.rs` follow the chain from its head anew. So nothing is ever decided from two reads of the same field. What
 //! is written here in a longer way than it could be was measured (`examples/ring_cost.rs`).
 
-use guest_memory::{GuestArray, GuestSlice};
+use guest_memory::GuestSlice;
 
-use super::rings::{Descriptor, Entries, INDIRECT, NEXT, WRITE};
+use super::descriptor::{Descriptor, Entries, INDIRECT, NEXT, WRITE};
 use super::view::View;
 use crate::Chain;
 use crate::chain::CELL;
 
-/// Walks the chain of `chain.head` in the descriptor table `ring`, which has at least four entries. Fills `cell`, which is the arena from `start` on, and
-/// the other fields of `chain`. `None` to give up, and then what it filled means nothing.
+/// Walks the chain that begins with `first` and goes on in `entries`, in a ring that has at least four descriptors. Fills
+/// `cell`, which is the arena from `start` on, and all fields of `chain` but its head. `None` to give up, and then what it
+/// filled means nothing.
 #[inline(always)]
-pub(super) fn walk(
+pub(crate) fn walk<E: Entries>(
     view: &View<'_>,
-    ring: GuestArray<u64>,
+    entries: E,
+    first: Descriptor,
     cell: &mut [GuestSlice; CELL],
     start: usize,
     chain: &mut Chain,
 ) -> Option<()> {
-    let (entries, first) = view.begin(ring, chain.head)?;
     chain.start = start as u32;
     let mut path = Path { view, entries, at: first, seen: first, bytes: 0, start, chain };
     // One copy of the code for each number of readable buffers: all that is counted is constant in each.
@@ -40,13 +42,17 @@ pub(super) fn walk(
         return path.end(1);
     }
     if path.at.has(WRITE) {
-        return path.writable(1, [b, c, d]);
+        let whole = path.writable(1, [&mut *b, c, d]);
+        b.prefetch_write(); // the response, whose line the driver wrote last
+        return whole;
     }
     if path.readable(2, b)? == Next::End {
         return path.end(2);
     }
     if path.at.has(WRITE) {
-        return path.writable(2, [c, d]);
+        let whole = path.writable(2, [&mut *c, d]);
+        c.prefetch_write();
+        return whole;
     }
     if path.readable(3, c)? == Next::End {
         return path.end(3);
@@ -61,10 +67,10 @@ pub(super) fn walk(
 }
 
 /// A walk under way.
-struct Path<'a> {
+struct Path<'a, E> {
     view: &'a View<'a>,
     /// Where the descriptors lie.
-    entries: GuestArray<u64>,
+    entries: E,
     /// The descriptor that is looked at.
     at: Descriptor,
     /// All flags seen.
@@ -81,7 +87,7 @@ enum Next {
     End,
 }
 
-impl Path<'_> {
+impl<E: Entries> Path<'_, E> {
     /// Takes a readable buffer, the `count`th.
     #[inline(always)]
     fn readable(&mut self, count: u16, slot: &mut GuestSlice) -> Option<Next> {

@@ -1,18 +1,24 @@
 //! Following ordinary descriptor chains of any length, in a loop: buffers of at least a byte, each within one region,
 //! directly in the ring or in one aligned indirect table. Gives up on everything else, as `quick.rs` does.
 
-use guest_memory::{GuestArray, GuestSlice};
+use guest_memory::GuestSlice;
 
-use super::rings::{Descriptor, Entries, INDIRECT, NEXT, WRITE};
+use super::descriptor::{Descriptor, Entries, INDIRECT, NEXT, WRITE};
 use super::view::View;
 use crate::Chain;
 
-/// Walks the chain of `head` in the descriptor table `ring` and fills `slices` from the first on; the chain's positions
-/// are positions in `slices`. `None` to give up, and then what it filled means nothing.
-pub(super) fn walk(view: &View<'_>, ring: GuestArray<u64>, head: u16, slices: &mut [GuestSlice]) -> Option<Chain> {
-    let (entries, first) = view.begin(ring, head)?;
+/// Walks the chain that begins with `first` and goes on in `entries`, in a ring of `size` descriptors, and fills `slices`
+/// from the first on; the chain's positions are positions in `slices`. `None` to give up, and then what it filled means
+/// nothing.
+pub(crate) fn walk<E: Entries>(
+    view: &View<'_>,
+    (entries, first): (E, Descriptor),
+    size: u16,
+    head: u16,
+    slices: &mut [GuestSlice],
+) -> Option<Chain> {
     // Each descriptor fills a slice, so this bounds the chain to the ring's size (virtio 1.3 §2.7.5.3.1), and the loops.
-    let longest = slices.len().min(ring.len() / 2);
+    let longest = slices.len().min(usize::from(size));
     let mut path = Path { view, entries, at: Some(first), slices: &mut slices[..longest], filled: 0 };
     let (readable, readable_bytes) = path.take_while(0)?;
     let (writable, writable_bytes) = path.take_while(WRITE)?;
@@ -32,17 +38,17 @@ pub(super) fn walk(view: &View<'_>, ring: GuestArray<u64>, head: u16, slices: &m
 }
 
 /// A walk under way.
-struct Path<'a> {
+struct Path<'a, E> {
     view: &'a View<'a>,
     /// Where the descriptors lie.
-    entries: GuestArray<u64>,
+    entries: E,
     /// The descriptor to be taken next; `None` at the end of the chain.
     at: Option<Descriptor>,
     slices: &'a mut [GuestSlice],
     filled: usize,
 }
 
-impl Path<'_> {
+impl<E: Entries> Path<'_, E> {
     /// Takes buffers for as long as they go in this direction (0 or WRITE). Returns how many, and their bytes.
     #[inline(always)]
     fn take_while(&mut self, direction: u16) -> Option<(usize, u64)> {

@@ -3,13 +3,13 @@
 
 use std::cell::Cell;
 
-use guest_memory::{GuestArray, GuestSlice, MemTable};
+use guest_memory::{GuestSlice, MemTable};
 
-use super::rings::{DESCRIPTOR, Descriptor, Entries, INDIRECT, NEXT};
+use super::descriptor::Descriptor;
 
 /// Two regions by index, kept from batch to batch. The memory table may be another one by then.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Hints {
+pub(crate) struct Hints {
     /// Where most buffers are.
     at_hand: usize,
     /// Where one was that was not there.
@@ -17,7 +17,7 @@ pub(super) struct Hints {
 }
 
 /// The memory table as one batch looks at it.
-pub(super) struct View<'a> {
+pub(crate) struct View<'a> {
     memory: &'a MemTable,
     at_hand: Window,
     hints: Cell<Hints>,
@@ -27,14 +27,14 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     #[inline(always)]
-    pub(super) fn new(memory: &'a MemTable, hints: Hints) -> View<'a> {
+    pub(crate) fn new(memory: &'a MemTable, hints: Hints) -> View<'a> {
         let at_hand = Window::of(memory, hints.at_hand);
         View { memory, at_hand, hints: Cell::new(hints), missed: Cell::new(0) }
     }
 
     /// What the next batch should begin with, after one of `chains`.
     #[inline(always)]
-    pub(super) fn hints(&self, chains: usize) -> Hints {
+    pub(crate) fn hints(&self, chains: usize) -> Hints {
         let hints = self.hints.get();
         if self.missed.get() > chains {
             return Hints { at_hand: hints.other, other: hints.at_hand };
@@ -42,25 +42,9 @@ impl<'a> View<'a> {
         hints
     }
 
-    /// Where the descriptors of a chain lie, and the first of them: in the ring, or in the indirect table that the head
-    /// names. `None` if that takes a closer look.
-    #[inline(always)]
-    pub(super) fn begin(&self, ring: GuestArray<u64>, head: u16) -> Option<(GuestArray<u64>, Descriptor)> {
-        let first = ring.entry(head)?;
-        if !first.has(INDIRECT) {
-            return Some((ring, first));
-        }
-        // A table of no entries has no entry 0, so it needs no question of its own.
-        if first.has(NEXT) || !(first.len as usize).is_multiple_of(DESCRIPTOR) {
-            return None;
-        }
-        let entries = GuestArray::new(self.slice(first)?)?;
-        Some((entries, entries.entry(0)?))
-    }
-
     /// The bytes that a descriptor names, if one region holds them all.
     #[inline(always)]
-    pub(super) fn slice(&self, named: Descriptor) -> Option<GuestSlice> {
+    pub(crate) fn slice(&self, named: Descriptor) -> Option<GuestSlice> {
         match self.at_hand.slice(named) {
             Some(slice) => Some(slice),
             None => self.slice_elsewhere(named),

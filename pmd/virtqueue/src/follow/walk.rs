@@ -4,14 +4,14 @@
 
 use std::hint::black_box;
 
-use guest_memory::{GuestArray, GuestSlice, MemTable};
+use guest_memory::{GuestSlice, MemTable};
 
-use super::rings::{DESCRIPTOR, Descriptor, Entries, INDIRECT, NEXT, WRITE};
+use super::descriptor::{DESCRIPTOR, Descriptor, Entries, INDIRECT, NEXT, TableFormat, WRITE};
 use crate::{Chain, FaultReason};
 
 /// Why a walk ended before its chain did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     Fault(FaultReason),
     /// The chain needs more slices than were given. Nothing of it counts: it is walked again from its head.
     NoRoom,
@@ -23,23 +23,25 @@ impl From<FaultReason> for Stop {
     }
 }
 
-/// Walks the chain of `head` in the descriptor table `ring` and fills `slices` from the first on; the chain's positions
-/// are positions in `slices`, and so are those that are added to `continued`: slices that go on with the descriptor of
-/// the one before.
+/// Walks the chain that begins at entry `first` of `ring`, which has `size` descriptors, and fills `slices` from the first
+/// on; the chain's positions are positions in `slices`, and so are those that are added to `continued`: slices that go on
+/// with the descriptor of the one before. `tables` is how indirect tables are written. The chain's head is the caller's to
+/// fill in.
 #[cold]
 #[inline(never)]
-pub(super) fn walk(
+pub(crate) fn walk(
     memory: &MemTable,
-    ring: GuestArray<u64>,
-    head: u16,
+    (ring, first): (&impl Entries, u16),
+    size: u16,
+    tables: TableFormat,
     slices: &mut [GuestSlice],
     continued: &mut Vec<u32>,
 ) -> Result<Chain, Stop> {
-    let longest = ring.len() / 2;
+    let longest = usize::from(size);
     let pieces_max = longest + memory.regions().len();
-    let path = Path { chain: Chain { head, ..Chain::default() }, writable: false, filled: 0 };
-    let mut walk = Walk { memory, slices, continued, longest, left: longest, pieces_max, path };
-    if let Some(table) = walk.follow(&ring, head, Place::Ring)? {
+    let path = Path { chain: Chain::default(), writable: false, filled: 0 };
+    let mut walk = Walk { memory, slices, continued, tables, longest, left: longest, pieces_max, path };
+    if let Some(table) = walk.follow(ring, first, Place::Ring)? {
         walk.follow_table(table)?;
     }
     Ok(walk.path.finish())
@@ -50,6 +52,7 @@ struct Walk<'a> {
     memory: &'a MemTable,
     slices: &'a mut [GuestSlice],
     continued: &'a mut Vec<u32>,
+    tables: TableFormat,
     /// The ring's size, which is the length of the longest chain (virtio 1.3 §2.7.5.3.1).
     longest: usize,
     /// How many descriptors the chain may still have, the next one included.
@@ -105,7 +108,7 @@ impl Walk<'_> {
         }
         check_range(table)?;
         self.memory.translate_each(table.addr, table.len, |_| ()).map_err(|_| FaultReason::IndirectUnmapped)?;
-        let entries = Table { memory: self.memory, table };
+        let entries = Table { memory: self.memory, table, format: self.tables };
         self.follow(&entries, 0, Place::Table)?;
         Ok(())
     }
@@ -208,6 +211,7 @@ fn too_long(entries: &impl Entries, here: u16, longest: usize) -> FaultReason {
 struct Table<'a> {
     memory: &'a MemTable,
     table: Descriptor,
+    format: TableFormat,
 }
 
 impl Entries for Table<'_> {
@@ -225,6 +229,7 @@ impl Entries for Table<'_> {
             .ok()?;
         // What follows works on this copy: the compiler must not see that it could read the guest's memory again.
         let bytes = black_box(u128::from_le_bytes(bytes));
-        Some(Descriptor::from_words([bytes as u64, (bytes >> 64) as u64]))
+        let words = [bytes as u64, (bytes >> 64) as u64];
+        Some(self.format.descriptor(words, index, self.table.len))
     }
 }

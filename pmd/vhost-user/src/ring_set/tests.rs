@@ -299,7 +299,7 @@ impl Busy {
         self.driver.publish();
         assert_eq!(self.rig.echo(), 1);
         while self.driver.pop_used().is_some() {}
-        self.driver.enable_calls();
+        let _ = self.driver.enable_calls();
     }
 
     /// Twice the threshold in the interval that ends at 1000: calls are 40 ticks apart from there on.

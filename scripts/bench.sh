@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Measures ringside with its own load generator: one poller and one client, each on a core of its own.
 #
-#   scripts/bench.sh [--time 3] [--repeats 5] [--cores TARGET,CLIENT] [--spdk PREFIX] [--quick] [--files] [--swap] [--net]
+#   scripts/bench.sh [--time 3] [--repeats 5] [--cores TARGET,CLIENT] [--spdk PREFIX] [--baseline REV|PROGRAM] [--quick] [--files] [--swap] [--net]
 #
 #   --time 3         seconds of each window
 #   --repeats 5      windows of each case; the cases of one round follow each other, so that all see the same machine
 #   --cores 1,0      core of the poller, core of the client
 #   --spdk PREFIX    also SPDK's vhost target (an SPDK source tree that was built there), in turns with ours under the
 #                    same client and on the same core
+#   --baseline X     also another build of ringside, a git revision (built under .build/baseline) or a program, in turns with
+#                    ours: ratios of medians with 95 % intervals (scripts/lib/baseline.sh says how); without files, swap, net
 #   --quick          two repeats of one second, to see that it works
 #   --files          only the files
 #   --swap           only what a neighbour notices of memory tables that change
@@ -23,6 +25,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/output.sh
 . scripts/lib/output.sh
+# shellcheck source=scripts/lib/baseline.sh
+. scripts/lib/baseline.sh
 # shellcheck source=scripts/lib/files.sh
 . scripts/lib/files.sh
 # shellcheck source=scripts/lib/swap.sh
@@ -31,7 +35,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/net.sh
 
 readonly RINGSIDE=.build/release/ringside OUT=.build/bench NEAR_NS=230
-SECONDS_EACH=3 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SPDK='' ONLY='' WORK='' PIDS=() OURS='' THEIRS=''
+SECONDS_EACH=3 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SPDK='' ONLY='' WORK='' PIDS=() BASELINE='' BASELINE_BINARY=''
+# The targets of the memory section, which take turns: ringside, spdk, baseline.
+declare -A SOCKETS=() TARGET_PIDS=()
 # name, arguments of `ringside bench scsi` beside socket and LUN, bdev
 readonly CASES=(
     'null randread 4k qd1|--rw randread --bs 4k --qd 1|null'
@@ -49,6 +55,7 @@ main() {
         --repeats) REPEATS=${2:?--repeats needs a number} && shift 2 ;;
         --cores) IFS=, read -r TARGET_CORE CLIENT_CORE <<<"${2:?--cores needs two cores}" && shift 2 ;;
         --spdk) SPDK=${2:?--spdk needs a directory} && shift 2 ;;
+        --baseline) BASELINE=${2:?--baseline needs a revision or a program} && shift 2 ;;
         --quick) SECONDS_EACH=1 REPEATS=2 && shift ;;
         --files | --swap | --net) ONLY=${1#--} && shift ;;
         -h | --help) usage "$0" && exit 0 ;;
@@ -56,6 +63,11 @@ main() {
         esac
     done
     [ "$(nproc)" -ge 2 ] || die "two cores are needed: one for the poller, one for the client"
+    if [ -n "$BASELINE" ]; then
+        [ -z "$ONLY" ] || die "--baseline does not go with --$ONLY"
+        ONLY=memory
+        baseline_binary "$BASELINE"
+    fi
     CARGO_TARGET_DIR=.build cargo build --quiet --release -p ringside
     mkdir -p $OUT
     rm -f $OUT/*.json $OUT/windows $OUT/file-windows $OUT/net-windows
@@ -70,17 +82,21 @@ main() {
 }
 
 memory_section() {
-    start_ringside
+    start_ringside ringside $RINGSIDE
+    [ -z "$BASELINE" ] || start_ringside baseline "$BASELINE_BINARY"
     [ -z "$SPDK" ] || start_spdk
     ceiling
-    local round case
+    local round case who order
     for ((round = 1; round <= REPEATS; round++)); do
+        order=(ringside ${BASELINE:+baseline})
+        # Who is first changes with the rounds, so that neither always follows the other.
+        [ $((round % 2)) = 1 ] || order=(${BASELINE:+baseline} ringside)
         for case in "${CASES[@]}"; do
-            window ringside "$OURS" "$round" "$case"
-            [ -z "$SPDK" ] || window spdk "$THEIRS" "$round" "$case"
+            for who in "${order[@]}" ${SPDK:+spdk}; do window "$who" "$round" "$case"; done
         done
     done
     summary
+    [ -z "$BASELINE" ] || baseline_summary
     stop_targets
 }
 
@@ -105,9 +121,11 @@ machine() {
     say "ringside: $(git describe --always --dirty 2>/dev/null || echo unknown), poller on core $TARGET_CORE, client on core $CLIENT_CORE"
 }
 
+# start_ringside WHO PROGRAM
 start_ringside() {
-    OURS=$WORK/ringside.sock
-    cat >"$WORK/bench.toml" <<EOF
+    local who=$1 binary=$2
+    SOCKETS[$who]=$WORK/$who.sock
+    cat >"$WORK/$who.toml" <<EOF
 [reactor]
 cores = [$TARGET_CORE]
 idle = "busy"
@@ -123,7 +141,7 @@ kind = "malloc"
 size = "512MiB"
 [[scsi]]
 name = "bench"
-socket = "$OURS"
+socket = "${SOCKETS[$who]}"
 [[scsi.lun]]
 target = 0
 bdev = "null0"
@@ -131,18 +149,20 @@ bdev = "null0"
 target = 1
 bdev = "malloc0"
 EOF
-    $RINGSIDE serve --config "$WORK/bench.toml" 2>"$WORK/ringside.log" &
+    "$binary" serve --config "$WORK/$who.toml" 2>"$WORK/$who.log" &
     PIDS+=($!)
-    await_socket "$OURS" $! "$WORK/ringside.log"
+    TARGET_PIDS[$who]=$!
+    await_socket "${SOCKETS[$who]}" $! "$WORK/$who.log"
 }
 
 # SPDK's target with the same two LUNs: target 0 null, target 1 malloc. Its poller runs all the time, as ours does.
 start_spdk() {
     local rpc=$WORK/spdk.rpc
     [ -x "$SPDK/build/bin/vhost" ] || die "no SPDK vhost in $SPDK" "expected $SPDK/build/bin/vhost"
-    THEIRS=$WORK/spdk.sock
+    SOCKETS[spdk]=$WORK/spdk.sock
     (cd "$WORK" && exec "$SPDK/build/bin/vhost" -m "[$TARGET_CORE]" -s 1024 -R -r "$rpc" -S "$WORK" >"$WORK/spdk.log" 2>&1) &
     PIDS+=($!)
+    TARGET_PIDS[spdk]=$!
     await_socket "$rpc" $! "$WORK/spdk.log"
     local call=("$SPDK/scripts/rpc.py" -s "$rpc")
     "${call[@]}" framework_wait_init >/dev/null
@@ -151,7 +171,7 @@ start_spdk() {
     "${call[@]}" vhost_create_scsi_controller spdk.sock >/dev/null
     "${call[@]}" vhost_scsi_controller_add_target spdk.sock 0 Null0 >/dev/null
     "${call[@]}" vhost_scsi_controller_add_target spdk.sock 1 Malloc0 >/dev/null
-    await_socket "$THEIRS" "${PIDS[-1]}" "$WORK/spdk.log"
+    await_socket "${SOCKETS[spdk]}" "${PIDS[-1]}" "$WORK/spdk.log"
 }
 
 await_socket() { await "$2" "$3" "socket $1" test -S "$1"; }
@@ -178,23 +198,21 @@ class() {
 }
 
 window() {
-    local who=$1 socket=$2 round=$3 name arguments bdev target=0 before after json iops mine=${PIDS[0]} other=''
-    IFS='|' read -r name arguments bdev <<<"$4"
+    local who=$1 round=$2 name arguments bdev target=0 before after json iops mine=${TARGET_PIDS[$1]} other others=()
+    IFS='|' read -r name arguments bdev <<<"$3"
     [ "$bdev" = null ] || target=1
-    if [ -n "$SPDK" ]; then
-        if [ "$who" = spdk ]; then mine=${PIDS[1]} other=${PIDS[0]}; else other=${PIDS[1]}; fi
-        kill -STOP "$other" # its poller would compete for the same core
-    fi
+    for other in "${!TARGET_PIDS[@]}"; do [ "$other" = "$who" ] || others+=("${TARGET_PIDS[$other]}"); done
+    [ ${#others[@]} = 0 ] || kill -STOP "${others[@]}" # their pollers would compete for the same core
     before=$(probe_beside "$mine")
     json=$OUT/$who-${name// /_}-$round.json
     # shellcheck disable=SC2086 # the arguments are words
-    $RINGSIDE bench scsi --socket "$socket" --target $target --lun 0 $arguments --time "$SECONDS_EACH" --warmup 0.3 \
+    $RINGSIDE bench scsi --socket "${SOCKETS[$who]}" --target $target --lun 0 $arguments --time "$SECONDS_EACH" --warmup 0.3 \
         --core "$CLIENT_CORE" --json >"$json" 2>"$WORK/bench.log" || die "$who, $name:" "$(tail -n 5 "$WORK/bench.log")"
     after=$(probe_beside "$mine")
-    [ -z "$other" ] || kill -CONT "$other"
+    [ ${#others[@]} = 0 ] || kill -CONT "${others[@]}"
     iops=$(number iops <"$json")
-    printf '%s|%s|%s|%.0f|%s|%s\n' "$who" "$name" "$(class "${before%.*}" "${after%.*}")" "$iops" \
-        "$(number p50 <"$json")" "$(number p99 <"$json")" >>$OUT/windows
+    printf '%s|%s|%s|%.0f|%s|%s|%s\n' "$who" "$name" "$(class "${before%.*}" "${after%.*}")" "$iops" \
+        "$(number p50 <"$json")" "$(number p99 <"$json")" "$round" >>$OUT/windows
     printf '%-9s %-24s %2d/%d  %10.0f IOPS  p50 %8s us  p99 %8s us  cores %s/%s ns\n' "$who" "$name" "$round" "$REPEATS" \
         "$iops" "$(number p50 <"$json")" "$(number p99 <"$json")" "${before%.*}" "${after%.*}"
 }

@@ -138,7 +138,7 @@ name_missing_guests() {
 # select_networks: tests of ports over interfaces of the kernel skip themselves; here it is said.
 select_networks() {
     unshare --net true 2>/dev/null ||
-        skip "tests in a network namespace of their own (*real_guest_net*, target/port-dpdk/tests/{tap,veth}.rs): it wants root"
+        skip "tests in a network namespace of their own (*real_guest_net*, target/port-dpdk/tests/{tap,veth,xdp}.rs): it wants root"
 }
 
 # select_testpmd: tests with DPDK's driver skip themselves without it; here it is said.

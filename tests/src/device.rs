@@ -25,8 +25,8 @@ use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig, Source, Tsc};
 use rustix::event::{EventfdFlags, eventfd};
 use vhost_user::{ConnectionParts, Device as Model, Notifier, RingReport, RingSet, RingStats, Shard as _, Stopped};
 use virtio_scsi::{Controller, ControllerConfig, Limit, Limits, ShardStats, Unit};
-use virtqueue::split::{SplitDevice, SplitDriver};
-use virtqueue::{Features, Segment};
+use virtqueue::split::SplitDriver;
+use virtqueue::{DeviceQueue, Features, RingFormat, Segment};
 
 use self::rings::{addresses_in, device_addresses, driver_addresses};
 
@@ -283,11 +283,12 @@ impl<D: Model> Device<D> {
     }
 
     /// Starts a ring at an available index. What the ring holds stays.
-    pub fn start(&mut self, index: u16, base: u16) {
+    pub fn start(&mut self, index: u16, base: u32) {
         let size = self.queues[usize::from(index)].driver.size();
         let table = Arc::clone(self.rings(index).table());
         let addresses = device_addresses(&table, index, size);
-        let queue = SplitDevice::new(size, addresses, base, self.features).expect("a ring that can be");
+        let queue =
+            DeviceQueue::new(RingFormat::Split, size, addresses, base, self.features).expect("a ring that can be");
         drop(self.rings(index).start(index, queue, None));
     }
 

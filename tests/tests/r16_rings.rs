@@ -126,7 +126,7 @@ fn r16_indices_wrap() {
         count += 30;
         if count % 9000 == 1 {
             let base = device.stop(FIRST).try_recv().unwrap().base.unwrap();
-            assert_eq!(u32::from(base), count % 65536);
+            assert_eq!(base, count % 65536);
             device.start(FIRST, base);
         }
     }

@@ -29,12 +29,14 @@ struct Rig {
 }
 
 /// What is run on each disk: small and large, in order and not, and pieces that lie across pages.
-const LOADS: [&str; 5] = [
+const LOADS: [&str; 7] = [
     "--rw randrw --bs 4k --number-ios 150",
     "--rw randwrite --bs 64k --qd 16 --number-ios 24",
     "--rw write --bs 1m --qd 2 --number-ios 3",
     "--rw randrw --bs 20k --qd 40 --number-ios 80",
     "--rw randread --bs 128k --qd 4 --size 512k --number-ios 20",
+    "--rw randrw --bs 4k --ring packed --number-ios 150",
+    "--rw randrw --bs 20k --qd 40 --ring packed --indirect --number-ios 80",
 ];
 /// The same, of blocks that are no whole pages.
 const SMALL_LOADS: [&str; 2] =

@@ -14,15 +14,14 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError};
 use guest_memory::{Mapping, MemTable, RegionConfig};
 use parking_lot::Mutex;
 use reactor::{Source, SourceHandle};
-use virtqueue::split::SplitDevice;
-use virtqueue::{Features, RingAddresses, SplitLayout};
+use virtqueue::{DeviceQueue, Features, RingAddresses, RingFormat};
 
 use crate::connection::log_budget::LogBudget;
 use crate::connection::{Answer, Backend, EffectError};
 use crate::notify::Notifier;
 use crate::ring_set::{RingSet, Stopped};
 use crate::ring_stats::RingStats;
-use crate::session::{Effect, RingConfig};
+use crate::session::{Effect, F_RING_PACKED, RingConfig};
 
 /// VIRTIO_F_EVENT_IDX (virtio 1.3 §6).
 pub const F_EVENT_IDX: u64 = 1 << 29;
@@ -212,7 +211,7 @@ impl<S: Shard> Endpoint<S> {
             let base = config.base;
             self.tell(
                 index,
-                format_args!("base {base} given, but the used index in memory says {resumed}: resuming there"),
+                format_args!("base {base:#x} given, but nothing from {resumed:#x} on was answered: resuming there"),
             );
         }
         let kick = kick.map(Notifier::new);
@@ -230,11 +229,15 @@ impl<S: Shard> Endpoint<S> {
         }
     }
 
-    fn queue_for(&self, config: &RingConfig) -> Result<SplitDevice, String> {
-        let addresses = ring_addresses(&self.table, config)?;
+    fn format(&self) -> RingFormat {
+        if self.features & F_RING_PACKED != 0 { RingFormat::Packed } else { RingFormat::Split }
+    }
+
+    fn queue_for(&self, config: &RingConfig) -> Result<DeviceQueue, String> {
+        let format = self.format();
+        let addresses = ring_addresses(&self.table, config, format)?;
         let features = Features { event_idx: self.features & F_EVENT_IDX != 0 };
-        let base = u16::try_from(config.base).map_err(|_| format!("base {}: a split ring has 16 bits", config.base))?;
-        SplitDevice::new(config.size, addresses, base, features).map_err(|error| error.to_string())
+        DeviceQueue::new(format, config.size, addresses, config.base, features).map_err(|error| error.to_string())
     }
 
     /// Logs a line about a ring, as often as the budget allows.
@@ -266,7 +269,7 @@ impl<S: Shard> Endpoint<S> {
         let mut moved = Vec::new();
         let mut lost = Vec::new();
         for (index, config) in &self.started {
-            match ring_addresses(&table, config) {
+            match ring_addresses(&table, config, self.format()) {
                 Ok(addresses) => moved.push((*index, addresses)),
                 Err(text) => lost.push((*index, text)),
             }
@@ -323,7 +326,7 @@ impl<S: Shard> Backend for Endpoint<S> {
             Effect::StartRing { index, config, kick } => self.start_ring(index, config, kick)?,
             Effect::StopRing { index } => {
                 let stopped = self.stop_rings(&[index])?;
-                return Ok(stopped[0].base.map_or(Answer::Done, |base| Answer::Base(u32::from(base))));
+                return Ok(stopped[0].base.map_or(Answer::Done, Answer::Base));
             }
             Effect::EnableRing { index, enabled: true } => {
                 self.retry(index)?;
@@ -361,15 +364,20 @@ impl<S: Shard> Backend for Endpoint<S> {
     }
 }
 
-fn ring_addresses(table: &MemTable, config: &RingConfig) -> Result<RingAddresses, String> {
+fn ring_addresses(table: &MemTable, config: &RingConfig, format: RingFormat) -> Result<RingAddresses, String> {
     let part = |name, addr, len| {
         table.translate_user(addr, len).ok_or_else(|| {
             format!("{name} at user address {addr:#x}, {len} bytes: not in one region of the memory table")
         })
     };
+    let [desc, avail, used] = format.area_lens(config.size);
+    let names = match format {
+        RingFormat::Split => ["descriptor table", "available ring", "used ring"],
+        RingFormat::Packed => ["descriptor ring", "driver event suppression", "device event suppression"],
+    };
     Ok(RingAddresses {
-        desc: part("descriptor table", config.desc_user, SplitLayout::desc_len(config.size))?,
-        avail: part("available ring", config.avail_user, SplitLayout::avail_len(config.size))?,
-        used: part("used ring", config.used_user, SplitLayout::used_len(config.size))?,
+        desc: part(names[0], config.desc_user, desc)?,
+        avail: part(names[1], config.avail_user, avail)?,
+        used: part(names[2], config.used_user, used)?,
     })
 }

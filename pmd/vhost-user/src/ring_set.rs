@@ -17,8 +17,7 @@ use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 use guest_memory::MemTable;
-use virtqueue::split::SplitDevice;
-use virtqueue::{Chain, ChainBatch, Fault, FaultReason};
+use virtqueue::{Chain, ChainBatch, DeviceQueue, Fault, FaultReason};
 
 pub use self::calls::Coalescing;
 use self::calls::{Coalescer, Pace};
@@ -88,9 +87,8 @@ pub struct RingReport {
 /// What a ring leaves behind when it stops. Descriptors are closed by whoever drops this: the control thread.
 #[derive(Debug)]
 pub struct Stopped {
-    /// Index of the next available entry that would have been fetched: GET_VRING_BASE's answer. `None` if the ring had
-    /// not been started.
-    pub base: Option<u16>,
+    /// Where fetching would have gone on: GET_VRING_BASE's answer. `None` if the ring had not been started.
+    pub base: Option<u32>,
     /// The fault that it had halted on, if any.
     pub fault: Option<Fault>,
     _kick: Option<Notifier>,
@@ -99,7 +97,7 @@ pub struct Stopped {
 #[derive(Debug)]
 struct Ring {
     index: u16,
-    queue: Option<SplitDevice>,
+    queue: Option<DeviceQueue>,
     enabled: bool,
     heat: Heat,
     /// See [`RingSet::set_passive`].
@@ -275,18 +273,19 @@ impl RingSet {
         ring.fetches() && ring.queue.as_ref().is_some_and(|queue| queue.fault().is_none())
     }
 
-    /// The avail index as the driver shows it now, if the ring fetches: what a task management function sweeps up to.
+    /// The count of chains that the driver has made available until now, if the ring fetches: what a task management function
+    /// sweeps up to. Free-running, from where [`RingSet::next_avail`] counts.
     #[must_use]
     pub fn avail_snapshot(&self, slot: usize) -> Option<u16> {
         let ring = &self.rings[slot];
-        ring.queue.as_ref().filter(|queue| ring.fetches() && queue.fault().is_none()).map(SplitDevice::avail_snapshot)
+        ring.queue.as_ref().filter(|queue| ring.fetches() && queue.fault().is_none()).map(DeviceQueue::avail_snapshot)
     }
 
-    /// Index of the next available entry to be fetched, if the ring fetches.
+    /// The count of chains that were popped, if the ring fetches.
     #[must_use]
     pub fn next_avail(&self, slot: usize) -> Option<u16> {
         let ring = &self.rings[slot];
-        ring.queue.as_ref().filter(|queue| ring.fetches() && queue.fault().is_none()).map(SplitDevice::next_avail)
+        ring.queue.as_ref().filter(|queue| ring.fetches() && queue.fault().is_none()).map(DeviceQueue::next_avail)
     }
 
     /// How often the ring has been started: an index that was taken before the last time means nothing now.
@@ -299,7 +298,7 @@ impl RingSet {
     #[must_use]
     #[inline]
     pub fn ring_size(&self, slot: usize) -> u16 {
-        self.rings[slot].queue.as_ref().map_or(0, SplitDevice::size)
+        self.rings[slot].queue.as_ref().map_or(0, DeviceQueue::size)
     }
 
     /// The table that chains are translated with now.
@@ -394,7 +393,7 @@ impl Ring {
 
     #[cold]
     fn tell_fault(&mut self, reporter: &Reporter) {
-        if let Some(fault) = self.queue.as_ref().and_then(SplitDevice::fault) {
+        if let Some(fault) = self.queue.as_ref().and_then(DeviceQueue::fault) {
             self.tell(fault, reporter);
         }
     }
@@ -423,8 +422,8 @@ impl Ring {
                 self.count_kicks();
                 self.fault_told = false;
                 self.stats.broken.set(0);
-                let fault = queue.as_ref().and_then(SplitDevice::fault);
-                let base = queue.as_ref().map(SplitDevice::next_avail);
+                let fault = queue.as_ref().and_then(DeviceQueue::fault);
+                let base = queue.as_ref().map(DeviceQueue::base);
                 let _ = back.send(Stopped { base, fault, _kick: self.kick.take() });
             }
             None => {}

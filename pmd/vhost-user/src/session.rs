@@ -47,8 +47,8 @@ pub const QUEUES_MAX: u16 = 256;
 const STATUS_FEATURES_OK: u8 = 0x08;
 /// virtio 1.3 §2.1: the device broke down and has to be reset. The device's bit, never the driver's.
 pub const STATUS_DEVICE_NEEDS_RESET: u8 = 0x40;
-/// virtio 1.3 §6: packed ring layout.
-const F_RING_PACKED: u64 = 1 << 34;
+/// VIRTIO_F_RING_PACKED (virtio 1.3 §6): packed ring layout.
+pub const F_RING_PACKED: u64 = 1 << 34;
 
 /// The back-end's side of one connection.
 #[derive(Debug)]
@@ -131,13 +131,13 @@ impl Session {
     /// Remembers where a stopped ring stands: the answer to [`Effect::StopRing`] of a GET_VRING_BASE.
     pub fn stopped_at(&mut self, index: u32, base: u32) {
         if let Some(ring) = self.rings.get_mut(index as usize) {
-            ring.base = base;
+            ring.base = Some(base);
         }
     }
 
     /// Where a ring starts next, 0 for a ring that does not exist.
     pub fn base(&self, index: u32) -> u32 {
-        self.rings.get(index as usize).map_or(0, |ring| ring.base)
+        self.rings.get(index as usize).and_then(|ring| ring.base).unwrap_or(0)
     }
 
     /// The status byte that the front-end set; the device's own bit comes from the back-end.

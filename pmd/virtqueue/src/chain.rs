@@ -125,6 +125,17 @@ impl ChainBatch {
         })
     }
 
+    /// The only slice of the chain at `index` of this batch, if it is one that the device writes and there is no other.
+    #[must_use]
+    #[inline]
+    pub fn sole_writable(&self, index: usize) -> Option<GuestSlice> {
+        let chain = self.chains().get(index)?;
+        if chain.readable_descriptors != 0 || chain.end - chain.start != 1 {
+            return None;
+        }
+        self.slices.get(chain.start as usize).copied()
+    }
+
     /// Where in the arena the slices are that go on with the descriptor of the slice before them, because it lies across
     /// memory regions. What [`Chain::whole_descriptors`] wants to know.
     #[must_use]

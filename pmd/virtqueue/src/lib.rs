@@ -20,12 +20,16 @@ mod chain;
 mod event;
 mod fault;
 mod follow;
+pub mod packed;
+mod queue;
 mod setup;
 pub mod split;
 mod transfer;
 
 pub use chain::{Chain, ChainBatch, ShortChain};
 pub use fault::{Fault, FaultReason};
+pub use packed::PackedLayout;
+pub use queue::{DeviceQueue, DriverQueue, Prepared, RingFormat};
 pub use setup::{Area, Features, RingAddresses, SetupError};
 pub use split::SplitLayout;
 pub use transfer::{Full, Segment, Used, UsedFault};

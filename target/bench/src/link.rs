@@ -219,7 +219,7 @@ impl Link {
             ..VringAddresses::default()
         };
         self.tell(|frontend| {
-            frontend.set_vring_base(index, 0)?;
+            frontend.set_vring_base(index, place.format.first_base())?;
             frontend.set_vring_addr(index, &addresses)?;
             frontend.set_vring_call(short, Some(fds.call.as_fd()))?;
             frontend.set_vring_err(short, Some(fds.err.as_fd()))?;

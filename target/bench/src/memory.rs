@@ -8,11 +8,12 @@ use std::os::fd::BorrowedFd;
 
 use guest_memory::{GuestSlice, Pages, RegionConfig, SharedMemory};
 use rustix::fs::FallocateFlags;
-use virtqueue::{RingAddresses, SplitLayout};
+use virtqueue::{RingAddresses, RingFormat};
 
 /// The three areas of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RingPlace {
+    pub format: RingFormat,
     pub desc: usize,
     pub avail: usize,
     pub used: usize,
@@ -40,12 +41,9 @@ impl Placer {
     }
 
     /// A ring of `size` descriptors.
-    pub(crate) fn ring(&mut self, size: u16) -> RingPlace {
-        RingPlace {
-            desc: self.place(SplitLayout::desc_len(size), PAIR),
-            avail: self.place(SplitLayout::avail_len(size), PAIR),
-            used: self.place(SplitLayout::used_len(size), PAIR),
-        }
+    pub(crate) fn ring(&mut self, format: RingFormat, size: u16) -> RingPlace {
+        let [desc, avail, used] = format.area_lens(size).map(|len| self.place(len, PAIR));
+        RingPlace { format, desc, avail, used }
     }
 
     /// Bytes up to the end of the last place.
@@ -98,10 +96,11 @@ impl Memory {
 
     /// A ring's areas.
     pub(crate) fn ring(&self, place: &RingPlace, size: u16) -> RingAddresses {
+        let [desc, avail, used] = place.format.area_lens(size);
         RingAddresses {
-            desc: self.slice(place.desc, SplitLayout::desc_len(size)),
-            avail: self.slice(place.avail, SplitLayout::avail_len(size)),
-            used: self.slice(place.used, SplitLayout::used_len(size)),
+            desc: self.slice(place.desc, desc),
+            avail: self.slice(place.avail, avail),
+            used: self.slice(place.used, used),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Ring formats and sizes, as the command lines name them. The rings themselves are `virtqueue`'s.
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use serde::Serialize;
+use virtqueue::RingFormat;
+
+use crate::link::Needed;
 
 /// Ring formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -22,9 +25,19 @@ pub(crate) const SIZE_MAX: u32 = 32768;
 /// # Errors
 /// Names the option, its value and the bound.
 pub(crate) fn check(ring: Ring, queue_size: u16) -> anyhow::Result<()> {
-    if ring == Ring::Packed {
-        bail!("--ring packed: packed rings are not built into this version, only split");
-    }
-    ensure!(queue_size.is_power_of_two(), "--queue-size {queue_size}: must be a power of two");
+    let fits = ring == Ring::Packed || queue_size.is_power_of_two();
+    ensure!(fits, "--queue-size {queue_size}: must be a power of two with --ring split");
     Ok(())
 }
+
+impl From<Ring> for RingFormat {
+    fn from(ring: Ring) -> RingFormat {
+        match ring {
+            Ring::Split => RingFormat::Split,
+            Ring::Packed => RingFormat::Packed,
+        }
+    }
+}
+
+/// What a run with packed rings needs of the device.
+pub(crate) const PACKED: Needed = Needed { option: Some("--ring packed"), name: "VIRTIO_F_RING_PACKED", bit: 34 };

@@ -11,8 +11,7 @@ use guest_memory::{Mapping, MemTable};
 use vhost_user::Notifier;
 use vhost_user::connection::{Answer, Backend, Connector, EffectError, Listener, Stop, serve};
 use vhost_user::session::{DeviceInfo, Effect, RingConfig, Session};
-use virtqueue::split::SplitDevice;
-use virtqueue::{Features, RingAddresses, SplitLayout};
+use virtqueue::{DeviceQueue, Features, RingAddresses, RingFormat};
 
 /// What a device does with its rings.
 pub(crate) trait Behaviour: Send + 'static {
@@ -36,7 +35,7 @@ pub(crate) struct Wires {
 
 #[derive(Default)]
 pub(crate) struct Ring {
-    pub queue: Option<SplitDevice>,
+    pub queue: Option<DeviceQueue>,
     pub enabled: bool,
     pub call: Option<Notifier>,
     pub err: Option<Notifier>,
@@ -170,14 +169,17 @@ impl Wires {
     }
 
     fn start(&mut self, index: u16, config: RingConfig) {
+        let packed = self.features >> 34 & 1 != 0;
+        let format = if packed { RingFormat::Packed } else { RingFormat::Split };
+        let [desc, avail, used] = format.area_lens(config.size);
         let part = |addr, len| self.table.translate_user(addr, len).unwrap();
         let areas = RingAddresses {
-            desc: part(config.desc_user, SplitLayout::desc_len(config.size)),
-            avail: part(config.avail_user, SplitLayout::avail_len(config.size)),
-            used: part(config.used_user, SplitLayout::used_len(config.size)),
+            desc: part(config.desc_user, desc),
+            avail: part(config.avail_user, avail),
+            used: part(config.used_user, used),
         };
         let features = Features { event_idx: self.features >> 29 & 1 != 0 };
-        let mut queue = SplitDevice::new(config.size, areas, config.base as u16, features).unwrap();
+        let mut queue = DeviceQueue::new(format, config.size, areas, config.base, features).unwrap();
         queue.disable_notifications();
         self.rings[usize::from(index)].queue = Some(queue);
     }
@@ -185,13 +187,13 @@ impl Wires {
 
 impl Ring {
     /// The ring, if it runs.
-    pub(crate) fn running(&mut self) -> Option<&mut SplitDevice> {
+    pub(crate) fn running(&mut self) -> Option<&mut DeviceQueue> {
         self.queue.as_mut().filter(|_| self.enabled)
     }
 
     /// Shows the driver what was completed, and calls it if it wants that.
     pub(crate) fn publish(&mut self) {
-        if self.running().is_some_and(SplitDevice::publish) {
+        if self.running().is_some_and(DeviceQueue::publish) {
             self.call.as_ref().unwrap().signal();
         }
     }

@@ -105,16 +105,6 @@ impl FrameBatch {
         &self.segments[frame.start as usize..frame.end as usize]
     }
 
-    /// The only segment of a frame to which nothing is left to be done; `None` of all others.
-    #[must_use]
-    #[inline(always)]
-    pub fn sole_bare(&self, frame: &Frame) -> Option<GuestSlice> {
-        if frame.end - frame.start != 1 || !frame.is_bare() {
-            return None;
-        }
-        self.segments.get(frame.start as usize).copied()
-    }
-
     /// Number of frames.
     #[must_use]
     #[inline]

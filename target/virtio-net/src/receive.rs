@@ -2,7 +2,6 @@
 //! counted, as on any link: frames are not kept, since they may be somebody else's memory.
 
 use std::iter;
-use std::ops::Range;
 
 use guest_memory::GuestSlice;
 use port::{Checksum, Frame, FrameBatch, Offload, Offloads, Pieces, Segmentation, Segmenter};
@@ -55,19 +54,17 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
     buffers.pop(frames.len());
     let mut tally = Tally::new(stats);
     let (plain, legacy) = (incoming(Offload::NONE, Offloads::empty(), 1, 0), rules.header_len != HEADER_LEN);
-    let mut at = 0;
-    while at < frames.len() {
-        if open && !legacy {
-            at += buffers.put_plain(plain, frames, at..frames.len(), &mut tally);
-        }
-        let Some(frame) = frames.frames().get(at) else { break };
-        at += 1;
+    for frame in frames.frames() {
         let segments = frames.segments(frame);
         if !open && !session.filter.passes(segments) {
             stats.filtered.add(1);
             continue;
         }
-        if !open && !legacy && buffers.put_plain(plain, frames, at - 1..at, &mut tally) == 1 {
+        if frame.is_bare()
+            && let [segment] = segments
+            && buffers.put_plain(plain, legacy, *segment)
+        {
+            tally.add(frame.len);
             continue;
         }
         if let Err(cause) = merge.put(&mut buffers, rules, offloads, frame, segments, &mut tally) {
@@ -104,33 +101,18 @@ impl Buffers<'_> {
         self.rings.pop(self.slot, limit.min(BURST), self.chains)
     }
 
-    /// Puts frames of one segment with nothing left to be done, each into one buffer that is one slice, as nearly all are: up
-    /// to the first that is not like that. Returns how many.
+    /// Puts a frame into one buffer that is one slice, as nearly all are. False if it is not like that.
     #[inline(always)]
-    fn put_plain(
-        &mut self,
-        header: [u8; HEADER_LEN],
-        frames: &FrameBatch,
-        range: Range<usize>,
-        tally: &mut Tally<'_>,
-    ) -> usize {
-        let mut count = 0;
-        let places = self.chains.short(self.next).zip(&mut self.written[self.next..]);
-        for (frame, (chain, written)) in frames.frames()[range].iter().zip(places) {
-            let (Some(segment), Some(chain)) = (frames.sole_bare(frame), chain) else { break };
-            let (buffer, len) = (*chain.slice(0), HEADER_LEN + segment.len());
-            // So the buffer is writable, and there is no other.
-            let whole = chain.chain.readable_bytes == 0 && chain.chain.writable_bytes == buffer.len() as u64;
-            if !whole || buffer.len() < len || !buffer.write_array(header) {
-                break;
-            }
-            segment.copy_to(buffer.split_at(HEADER_LEN).1);
-            *written = len as u32; // one slice of guest memory, described in 32 bits
-            tally.add(frame.len);
-            count += 1;
+    fn put_plain(&mut self, header: [u8; HEADER_LEN], legacy: bool, frame: GuestSlice) -> bool {
+        let Some(buffer) = self.chains.sole_writable(self.next) else { return false };
+        let len = HEADER_LEN + frame.len();
+        if legacy || buffer.len() < len || !buffer.write_array(header) {
+            return false;
         }
-        self.next += count;
-        count
+        frame.copy_to(buffer.split_at(HEADER_LEN).1);
+        self.written[self.next] = len as u32; // one slice of guest memory, described in 32 bits
+        self.next += 1;
+        true
     }
 
     /// Completes the buffers that were filled one by one.

@@ -104,6 +104,7 @@ impl Controller {
             | feature::VHOST_USER_PROTOCOL
             | feature::INDIRECT_DESC
             | feature::EVENT_IDX
+            | feature::RING_PACKED
             | feature::HOTPLUG
             | feature::CHANGE
     }

@@ -101,6 +101,8 @@ pub mod feature {
     pub const VHOST_USER_PROTOCOL: u64 = 1 << 30;
     /// Virtio 1 (§6).
     pub const VERSION_1: u64 = 1 << 32;
+    /// Packed rings (§6).
+    pub const RING_PACKED: u64 = 1 << 34;
 }
 
 /// A request header that was read, once, from guest memory.

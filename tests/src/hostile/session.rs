@@ -354,7 +354,7 @@ impl Session {
 
     fn stopped(&mut self, index: u16, answer: &Stopped) {
         let ring = &mut self.rings[usize::from(index)];
-        assert_eq!(answer.base, ring.started.then_some(ring.fetched), "the base of ring {index}");
+        assert_eq!(answer.base, ring.started.then_some(u32::from(ring.fetched)), "the base of ring {index}");
         assert_eq!(answer.fault.is_some(), ring.broken, "the fault of ring {index}");
         if let (Some(fault), Some((poison, _)), false) = (answer.fault, ring.poison, ring.doubtful || ring.lost) {
             assert_eq!(fault.reason, poison.reason(), "ring {index}");

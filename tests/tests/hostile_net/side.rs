@@ -299,7 +299,7 @@ impl Side {
 
     /// The ring has been stopped, so they say.
     pub fn stopped(&mut self, ring: u16, stopped: &Stopped) {
-        assert_eq!(stopped.base, Some(self.device.used(ring)), "ring {ring}: nothing is in flight");
+        assert_eq!(stopped.base, Some(u32::from(self.device.used(ring))), "ring {ring}: nothing is in flight");
         self.tally.stops += 1;
         self.tally.halted += u64::from(stopped.fault.is_some());
         assert!(stopped.fault.is_none() || self.rings[usize::from(ring)].poisoned, "ring {ring}: {stopped:?}");

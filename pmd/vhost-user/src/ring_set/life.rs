@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 use guest_memory::MemTable;
-use virtqueue::split::SplitDevice;
-use virtqueue::{Fault, FaultReason, RingAddresses};
+use virtqueue::{DeviceQueue, Fault, FaultReason, RingAddresses};
 
 use super::heat::Heat;
 use super::{Retired, RingSet, Stopped, Waiter};
@@ -16,11 +15,12 @@ use crate::notify::Notifier;
 impl RingSet {
     /// Starts the ring with a queue that the control half set up. A driver that has used it before is called: the
     /// back-end that it had then may have gone between the used index and the call.
-    pub fn start(&mut self, index: u16, mut queue: SplitDevice, kick: Option<Notifier>) -> Option<Notifier> {
+    pub fn start(&mut self, index: u16, queue: impl Into<DeviceQueue>, kick: Option<Notifier>) -> Option<Notifier> {
+        let mut queue = queue.into();
         let slot = self.slot(index);
         self.kicks_generation += 1;
         queue.disable_notifications();
-        let used_before = queue.next_avail() != 0;
+        let used_before = queue.was_used();
         let ring = &mut self.rings[slot];
         ring.stats.size.set(u64::from(queue.size()));
         ring.queue = Some(queue);

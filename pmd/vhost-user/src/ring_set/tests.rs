@@ -5,7 +5,7 @@ use crossbeam::channel;
 use guest_memory::{Mapping, Pages, RegionConfig, SharedMemory};
 use reactor::Tsc;
 use rustix::event::{EventfdFlags, eventfd};
-use virtqueue::split::SplitDriver;
+use virtqueue::split::{SplitDevice, SplitDriver};
 use virtqueue::{Features, RingAddresses, Segment, SplitLayout};
 
 use super::*;

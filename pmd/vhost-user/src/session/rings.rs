@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
+use virtqueue::RingFormat;
+
 use super::{Effect, F_RING_PACKED, Refusal, Reply, RingConfig, Session};
 use crate::message::{F_PROTOCOL_FEATURES, RequestCode, VringAddresses};
 
@@ -10,7 +12,8 @@ use crate::message::{F_PROTOCOL_FEATURES, RequestCode, VringAddresses};
 pub(super) struct Ring {
     size: Option<u16>,
     addresses: Option<VringAddresses>,
-    pub(super) base: u32,
+    /// What the front-end said, or was told when the ring stopped.
+    pub(super) base: Option<u32>,
     /// "Ring states": tracked while the ring is stopped, too.
     enabled: bool,
     pub(super) state: RingState,
@@ -31,11 +34,11 @@ impl Ring {
         matches!(self.state, RingState::Started)
     }
 
-    fn config(&self) -> Option<RingConfig> {
+    fn config(&self, packed: bool) -> Option<RingConfig> {
         let (size, addresses) = (self.size?, self.addresses?);
         Some(RingConfig {
             size,
-            base: self.base,
+            base: self.base.unwrap_or(if packed { RingFormat::Packed } else { RingFormat::Split }.first_base()),
             desc_user: addresses.desc_user,
             avail_user: addresses.avail_user,
             used_user: addresses.used_user,
@@ -75,12 +78,12 @@ impl Session {
 
     /// SET_VRING_BASE. Packed rings put more than an index into it.
     pub(super) fn set_ring_base(&mut self, index: u32, base: u32) -> Result<(), Refusal> {
-        let packed = self.device.features & F_RING_PACKED != 0;
+        let packed = self.features.unwrap_or(self.device.features) & F_RING_PACKED != 0;
         let (index, ring) = self.stopped_ring(RequestCode::SET_VRING_BASE, index)?;
         if base > 0xffff && !packed {
             return Err(Refusal::RingBase { index, base });
         }
-        ring.base = base;
+        ring.base = Some(base);
         Ok(())
     }
 
@@ -137,7 +140,7 @@ impl Session {
             return;
         }
         for (index, ring) in (0u16..).zip(&mut self.rings) {
-            let Some(config) = ring.config() else { continue };
+            let Some(config) = ring.config(features & F_RING_PACKED != 0) else { continue };
             let kick = match std::mem::take(&mut ring.state) {
                 RingState::Waiting(kick) => kick,
                 other => {

@@ -57,6 +57,11 @@ impl Descriptor {
         self.tail & flags as u32 == set as u32
     }
 
+    /// The same with these flags, too.
+    pub(crate) const fn with_flags(self, flags: u16) -> Descriptor {
+        Descriptor { tail: self.tail | flags as u32, ..self }
+    }
+
     /// Takes the flags of another over, beside its own.
     #[inline(always)]
     pub(crate) const fn add_flags(&mut self, other: Descriptor) {

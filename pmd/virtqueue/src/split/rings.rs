@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use guest_memory::{GuestArray, GuestSlice};
+use guest_memory::GuestArray;
 
 use crate::chain::CELL;
 use crate::follow::{DESCRIPTOR, Descriptor};
+use crate::setup::{array, check};
 use crate::{Area, RingAddresses, SetupError};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`, the driver's flag.
@@ -183,20 +184,4 @@ impl Rings {
     pub(super) fn set_avail_event(&self, index: u16) {
         self.used.store(2 + 4 * usize::from(self.size()), index, Ordering::Relaxed);
     }
-}
-
-fn check(area: Area, slice: GuestSlice, size: u16, wanted: usize, align: usize) -> Result<(), SetupError> {
-    if slice.len() != wanted {
-        let len = slice.len();
-        return Err(SetupError::Length { area, len, wanted, size });
-    }
-    let address = slice.as_ptr().addr();
-    if !address.is_multiple_of(align) {
-        return Err(SetupError::Alignment { area, address, align });
-    }
-    Ok(())
-}
-
-fn array<T: guest_memory::Scalar>(area: Area, slice: GuestSlice) -> Result<GuestArray<T>, SetupError> {
-    GuestArray::new(slice).ok_or(SetupError::Alignment { area, address: slice.as_ptr().addr(), align: size_of::<T>() })
 }

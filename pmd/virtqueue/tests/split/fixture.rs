@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use guest_memory::{GuestSlice, Mapping, MemTable, Pages, RegionConfig, SharedMemory};
 use virtqueue::split::{RawSplit, SplitDevice, SplitDriver};
-use virtqueue::{Chain, ChainBatch, Features, RingAddresses, SplitLayout};
+use virtqueue::{Chain, ChainBatch, Features, RingAddresses, RingFormat};
 
 pub const MIB: u64 = 1 << 20;
 /// First region: the ring, and some room after it.
@@ -48,12 +48,14 @@ impl Guest {
     }
 
     pub fn rings(&self) -> RingAddresses {
+        self.rings_of(RingFormat::Split)
+    }
+
+    /// The areas of a ring of either format, in the same places.
+    pub fn rings_of(&self, format: RingFormat) -> RingAddresses {
+        let [desc, avail, used] = format.area_lens(self.size);
         let part = |addr: u64, len: usize| self.table.translate(addr, len as u32).unwrap();
-        RingAddresses {
-            desc: part(LOW, SplitLayout::desc_len(self.size)),
-            avail: part(AVAIL, SplitLayout::avail_len(self.size)),
-            used: part(USED, SplitLayout::used_len(self.size)),
-        }
+        RingAddresses { desc: part(LOW, desc), avail: part(AVAIL, avail), used: part(USED, used) }
     }
 
     pub fn driver(&self) -> SplitDriver {

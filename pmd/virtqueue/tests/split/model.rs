@@ -1,11 +1,10 @@
 //! Driver and device against a model that is nothing but queues of what has to come next. Any sequence of operations,
-//! at any place of the index, over the wrap.
+//! at any place of the index, over the wrap; the same sequence on a split and on a packed ring.
 
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use virtqueue::split::{SplitDevice, SplitDriver};
-use virtqueue::{ChainBatch, Features, Segment};
+use virtqueue::{ChainBatch, DeviceQueue, DriverQueue, Features, RingFormat, Segment};
 
 use crate::fixture::{BUFFERS, Guest, HIGH, MIB, NEIGHBOUR};
 
@@ -55,8 +54,8 @@ fn op() -> impl Strategy<Value = Op> {
 
 struct World {
     guest: Guest,
-    driver: SplitDriver,
-    device: SplitDevice,
+    driver: DriverQueue,
+    device: DeviceQueue,
     batch: ChainBatch,
     tokens: usize,
     /// Chains by stage, oldest first: (token, head, segments).
@@ -82,9 +81,11 @@ struct Added {
 
 impl World {
     /// `turns` chains have gone round before.
-    fn new(event_idx: bool, turns: usize) -> World {
+    fn new(format: RingFormat, event_idx: bool, turns: usize) -> World {
         let guest = Guest::with(SIZE, Features { event_idx });
-        let (driver, device) = (guest.driver(), guest.device());
+        let rings = guest.rings_of(format);
+        let driver = DriverQueue::new(format, SIZE, rings, guest.features).unwrap();
+        let device = DeviceQueue::new(format, SIZE, rings, format.first_base(), guest.features).unwrap();
         let batch = ChainBatch::new(4, 8);
         let mut world = World {
             guest,
@@ -227,6 +228,8 @@ impl World {
         assert_eq!(usize::from(self.device.in_flight()), self.popped.len());
         assert_eq!(usize::from(self.device.unpublished()), self.completed.len());
         assert_eq!(self.device.has_available(), !self.available.is_empty());
+        let ahead = self.device.avail_snapshot().wrapping_sub(self.device.next_avail());
+        assert_eq!(usize::from(ahead), self.available.len());
         assert_eq!(self.driver.num_free(), self.free());
         let out = [self.added.len(), self.available.len(), self.popped.len(), self.completed.len(), self.used.len()];
         assert_eq!(usize::from(self.driver.in_flight()), out.iter().sum::<usize>());
@@ -254,16 +257,23 @@ proptest! {
         turns in prop::sample::select(vec![0usize, 0, 0, 32_760, 65_520]),
         ops in prop::collection::vec(op(), 1..200),
     ) {
-        let mut world = World::new(event_idx, turns);
-        for op in ops {
-            world.apply(op);
+        for format in RingFormat::ALL {
+            let mut world = World::new(format, event_idx, turns);
+            for op in ops.clone() {
+                world.apply(op);
+            }
         }
     }
 }
 
 #[test]
 fn index_that_wraps_twice_loses_nothing() {
-    let mut world = World::new(true, 65_530);
+    for format in RingFormat::ALL {
+        wraps_twice(World::new(format, true, 65_530));
+    }
+}
+
+fn wraps_twice(mut world: World) {
     for round in 0..70_000 {
         world.apply(Op::Add { readable: vec![51], writable: vec![108, 4096], indirect: round % 2 == 0 });
         world.apply(Op::DriverPublish);

@@ -41,7 +41,7 @@ impl Layout {
         let count = usize::from(args.queue_size);
         let tx_stride = frames.len().next_multiple_of(LINE);
         let rx_stride = (args.rx_buffer as usize).next_multiple_of(LINE);
-        let rings = (0..2 * args.queues).map(|_| placer.ring(args.queue_size)).collect();
+        let rings = (0..2 * args.queues).map(|_| placer.ring(args.ring.into(), args.queue_size)).collect();
         let pairs = (0..args.queues)
             .map(|_| PairPlace {
                 tx: placer.place(tx_stride * count, PAGE),

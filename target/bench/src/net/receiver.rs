@@ -6,8 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use guest_memory::GuestSlice;
 use reactor::Tsc;
-use virtqueue::split::{PreparedChain, SplitDriver};
-use virtqueue::{Features, Segment, UsedFault};
+use virtqueue::{DriverQueue, Features, Prepared, Segment, UsedFault};
 
 use super::Args;
 use super::layout::Layout;
@@ -19,7 +18,7 @@ use crate::memory::Memory;
 /// A receive ring and its buffers.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    driver: SplitDriver,
+    driver: DriverQueue,
     fds: Arc<RingFds>,
     slots: Box<[Slot]>,
     /// A frame may lie in several buffers.
@@ -34,7 +33,7 @@ pub(super) struct Receiver {
 /// A buffer.
 #[derive(Debug)]
 struct Slot {
-    chain: PreparedChain,
+    chain: Prepared,
     memory: GuestSlice,
 }
 
@@ -85,7 +84,7 @@ impl Receiver {
         let ring = layout.rings[usize::from(2 * pair)];
         let start = layout.pairs[usize::from(pair)].rx;
         let areas = memory.ring(&ring, layout.queue_size);
-        let mut driver = SplitDriver::new(layout.queue_size, areas, features).context("receive ring")?;
+        let mut driver = DriverQueue::new(ring.format, layout.queue_size, areas, features).context("receive ring")?;
         if args.in_order {
             driver.expect_in_order();
         }

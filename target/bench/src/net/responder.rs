@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use guest_memory::{GuestSlice, Mapping, MemTable};
-use virtqueue::split::SplitDevice;
-use virtqueue::{ChainBatch, Features};
+use virtqueue::{ChainBatch, DeviceQueue, Features};
 
 use super::args::{Args, Mode};
 use super::layout::Layout;
 use super::wire::HEADER_LEN;
-use crate::memory::Memory;
+use crate::memory::{Memory, RingPlace};
 
 /// The device side of all queue pairs.
 pub(super) struct Device {
@@ -26,17 +25,18 @@ pub(super) struct Device {
 }
 
 struct PairDevice {
-    rx: SplitDevice,
-    tx: SplitDevice,
+    rx: DeviceQueue,
+    tx: DeviceQueue,
 }
 
 impl Device {
     pub(super) fn new(args: &Args, memory: &Memory, layout: &Layout) -> anyhow::Result<Device> {
         let (region, fd) = memory.region();
         let table = MemTable::new(vec![Arc::new(Mapping::map(fd, &region)?)])?;
-        let queue = |ring| {
+        let queue = |ring: &RingPlace| {
             let areas = memory.ring(ring, layout.queue_size);
-            let mut queue = SplitDevice::new(layout.queue_size, areas, 0, Features::default())?;
+            let mut queue =
+                DeviceQueue::new(ring.format, layout.queue_size, areas, ring.format.first_base(), Features::default())?;
             queue.disable_notifications();
             anyhow::Ok(queue)
         };
@@ -94,13 +94,13 @@ impl Device {
 
 /// Writes frames into receive buffers.
 pub(super) struct Delivery<'a> {
-    rx: &'a mut SplitDevice,
+    rx: &'a mut DeviceQueue,
     table: &'a MemTable,
     batch: &'a mut ChainBatch,
 }
 
 impl<'a> Delivery<'a> {
-    pub(super) fn new(rx: &'a mut SplitDevice, table: &'a MemTable, batch: &'a mut ChainBatch) -> Delivery<'a> {
+    pub(super) fn new(rx: &'a mut DeviceQueue, table: &'a MemTable, batch: &'a mut ChainBatch) -> Delivery<'a> {
         Delivery { rx, table, batch }
     }
 
@@ -130,7 +130,7 @@ impl<'a> Delivery<'a> {
 }
 
 /// Writes each frame of a batch into a buffer, which holds it; those that find none are lost.
-fn echo_whole(rx: &mut SplitDevice, table: &MemTable, from: &ChainBatch, into: &mut ChainBatch) {
+fn echo_whole(rx: &mut DeviceQueue, table: &MemTable, from: &ChainBatch, into: &mut ChainBatch) {
     rx.pop(table, from.chains().len(), into);
     for (frame, buffer) in from.chains().iter().zip(into.chains()) {
         from.readable(frame)[0].prefetch_read();

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use guest_memory::GuestSlice;
-use virtqueue::split::{PreparedChain, SplitDriver};
-use virtqueue::{Features, Segment, UsedFault};
+use virtqueue::{DriverQueue, Features, Prepared, Segment, UsedFault};
 
 use super::Args;
 use super::frame::Frames;
@@ -19,7 +18,7 @@ use crate::memory::Memory;
 /// A transmit ring and its frames.
 #[derive(Debug)]
 pub(super) struct Sender {
-    driver: SplitDriver,
+    driver: DriverQueue,
     fds: Arc<RingFds>,
     slots: Box<[Slot]>,
     /// Slots not in flight. First in, first out: a device that goes in order meets descriptors in their order.
@@ -29,7 +28,7 @@ pub(super) struct Sender {
 /// A descriptor and its frame.
 #[derive(Debug)]
 struct Slot {
-    chain: PreparedChain,
+    chain: Prepared,
     /// Header and frame.
     memory: GuestSlice,
 }
@@ -48,7 +47,7 @@ impl Sender {
         let ring = layout.rings[usize::from(2 * pair + 1)];
         let place = layout.pairs[usize::from(pair)];
         let areas = memory.ring(&ring, layout.queue_size);
-        let mut driver = SplitDriver::new(layout.queue_size, areas, features).context("transmit ring")?;
+        let mut driver = DriverQueue::new(ring.format, layout.queue_size, areas, features).context("transmit ring")?;
         if args.in_order {
             driver.expect_in_order();
         }

@@ -6,8 +6,7 @@ use std::path::Path;
 use guest_memory::{MemTable, Pages, SharedMemory};
 use vhost_user::message::protocol;
 use vhost_user::session::DeviceInfo;
-use virtqueue::ChainBatch;
-use virtqueue::split::SplitDevice;
+use virtqueue::{ChainBatch, DeviceQueue};
 
 use super::responder::Delivery;
 use crate::testing::{self, Behaviour, Ring, Side, Wires};
@@ -173,7 +172,7 @@ impl Echo {
     fn twisted(
         &mut self,
         twist: Twist,
-        rx: &mut SplitDevice,
+        rx: &mut DeviceQueue,
         table: &MemTable,
         mut frame: Vec<u8>,
         mergeable: bool,
@@ -218,7 +217,7 @@ impl Echo {
         Verdict::Taken
     }
 
-    fn deliver(&mut self, rx: &mut SplitDevice, table: &MemTable, frame: &[u8], mergeable: bool) -> bool {
+    fn deliver(&mut self, rx: &mut DeviceQueue, table: &MemTable, frame: &[u8], mergeable: bool) -> bool {
         let memory = SharedMemory::create("frame", frame.len(), Pages::Small).unwrap();
         memory.slice().write(frame);
         let bytes = memory.slice().split_at(frame.len()).0;

@@ -9,6 +9,7 @@ use virtio_scsi::wire::{CONFIG_LEN, SENSE_SIZE, feature};
 use super::Args;
 use super::layout::FIRST_REQUEST_RING;
 use crate::link::{Link, Needed};
+use crate::ring::{self, Ring};
 
 /// What the config space says that the device takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +24,16 @@ pub(super) struct Limits {
 /// Nobody listens, or the device does not have what is needed; the text names it.
 pub(super) fn connect(args: &Args, path: &Path) -> anyhow::Result<(Link, Option<Limits>)> {
     let mut link = Link::connect(path, args.stall_timeout, "controller", ring_name)?;
-    let indirect = if args.indirect { feature::INDIRECT_DESC } else { 0 };
-    let wanted = feature::VERSION_1 | feature::EVENT_IDX | indirect;
     let wanted_protocol = protocol::MQ | protocol::REPLY_ACK | protocol::CONFIG | protocol::STATUS;
-    let needed = [
-        Needed { option: None, name: "VIRTIO_F_VERSION_1", bit: 32 },
-        Needed { option: Some("--indirect"), name: "VIRTIO_F_INDIRECT_DESC", bit: 28 },
-    ];
-    link.negotiate(wanted, wanted_protocol, &needed[..if args.indirect { 2 } else { 1 }])?;
+    let mut needed = vec![Needed { option: None, name: "VIRTIO_F_VERSION_1", bit: 32 }];
+    if args.indirect {
+        needed.push(Needed { option: Some("--indirect"), name: "VIRTIO_F_INDIRECT_DESC", bit: 28 });
+    }
+    if args.ring == Ring::Packed {
+        needed.push(ring::PACKED);
+    }
+    let wanted = needed.iter().fold(feature::EVENT_IDX, |bits, needed| bits | 1 << needed.bit);
+    link.negotiate(wanted, wanted_protocol, &needed)?;
     check_queues(&mut link, args)?;
     let limits = read_config(&mut link, args)?;
     link.agree_on_status()?;

@@ -38,7 +38,7 @@ impl Layout {
         let size = args.queue_size;
         let slots = usize::from(args.qd);
         let data_stride = (args.bs as usize).next_multiple_of(PAGE);
-        let rings = (0..FIRST_REQUEST_RING + args.queues).map(|_| placer.ring(size)).collect();
+        let rings = (0..FIRST_REQUEST_RING + args.queues).map(|_| placer.ring(args.ring.into(), size)).collect();
         let queues = (0..args.queues)
             .map(|_| QueuePlace {
                 lines: placer.place(SLOT_LEN * slots, PAGE),

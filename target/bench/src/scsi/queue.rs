@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use reactor::Tsc;
-use virtqueue::split::{PreparedChain, SplitDriver};
-use virtqueue::{Features, Segment, UsedFault};
+use virtqueue::{DriverQueue, Features, Prepared, Segment, UsedFault};
 
 use guest_memory::GuestSlice;
 use virtio_scsi::wire::{REQUEST_LEN, RESPONSE_LEN};
@@ -26,7 +25,7 @@ use crate::meter::Meter;
 /// A request queue and its commands.
 #[derive(Debug)]
 pub(super) struct Queue {
-    driver: SplitDriver,
+    driver: DriverQueue,
     fds: Arc<RingFds>,
     lines: Lines,
     data: GuestSlice,
@@ -50,7 +49,7 @@ struct Slot {
     started: Tsc,
     io: Io,
     /// Its descriptors, if they always are the same.
-    chain: Option<PreparedChain>,
+    chain: Option<Prepared>,
 }
 
 /// A command by itself, during start-up.
@@ -78,7 +77,7 @@ impl Queue {
         let place = layout.queues[usize::from(index)];
         let ring = layout.rings[usize::from(super::layout::FIRST_REQUEST_RING + index)];
         let areas = memory.ring(&ring, layout.queue_size);
-        let mut driver = SplitDriver::new(layout.queue_size, areas, features).context("request ring")?;
+        let mut driver = DriverQueue::new(ring.format, layout.queue_size, areas, features).context("request ring")?;
         driver.disable_calls();
         let slots = usize::from(args.qd);
         let idle = Io { piece: 0, direction: Direction::Read };
@@ -123,7 +122,7 @@ impl Queue {
         }
     }
 
-    fn prepare_chain(&mut self, slot: usize, direction: Direction) -> PreparedChain {
+    fn prepare_chain(&mut self, slot: usize, direction: Direction) -> Prepared {
         let segments = self.segments(slot, direction);
         let prepared = if self.indirect {
             let (table, table_addr) = self.lines.table(slot, direction);

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use anyhow::ensure;
 use guest_memory::{Mapping, MemTable};
 use virtio_scsi::wire::RESPONSE_HEADER_LEN;
-use virtqueue::split::SplitDevice;
-use virtqueue::{ChainBatch, Features};
+use virtqueue::{ChainBatch, DeviceQueue, Features};
 
 use super::layout::{FIRST_REQUEST_RING, Layout};
-use crate::memory::Memory;
+use crate::memory::{Memory, RingPlace};
 
 /// The device side of the request rings.
 pub(super) struct Device {
-    queues: Vec<SplitDevice>,
+    queues: Vec<DeviceQueue>,
     table: MemTable,
     batch: ChainBatch,
 }
@@ -24,9 +23,10 @@ impl Device {
         let table = MemTable::new(vec![Arc::new(Mapping::map(fd, &region)?)])?;
         let rings = &layout.rings[usize::from(FIRST_REQUEST_RING)..];
         ensure!(!rings.is_empty(), "no request ring");
-        let queue = |ring| {
+        let queue = |ring: &RingPlace| {
             let areas = memory.ring(ring, layout.queue_size);
-            let mut queue = SplitDevice::new(layout.queue_size, areas, 0, Features::default())?;
+            let mut queue =
+                DeviceQueue::new(ring.format, layout.queue_size, areas, ring.format.first_base(), Features::default())?;
             queue.disable_notifications();
             anyhow::Ok(queue)
         };

@@ -2,8 +2,8 @@
 
 use guest_memory::MemTable;
 use guest_memory::{Mapping, RegionConfig};
-use virtqueue::ChainBatch;
 use virtqueue::split::SplitDevice;
+use virtqueue::{ChainBatch, DriverQueue};
 
 use super::super::args::tests::parse;
 use super::super::pattern::Pattern;
@@ -135,7 +135,8 @@ fn queue_counts_failed_commands_by_kind_and_not_as_latencies() {
 fn queue_of_a_device_that_breaks_the_ring_says_so_and_takes_nothing() {
     let mut bench = Bench::new("--qd 3", Some(Direction::Read));
     bench.queue.prime(&mut bench.work);
-    bench.queue.driver.raw().set_used_index(4);
+    let DriverQueue::Split(driver) = &bench.queue.driver else { panic!("split is what there is by default") };
+    driver.raw().set_used_index(4);
     assert_eq!(bench.turn(true), 0);
     let fault = bench.queue.fault().expect("four of three came back").to_string();
     assert_eq!(fault, "used index 4: 4 entries ahead, 3 chains are in flight");

@@ -217,6 +217,7 @@ impl RingSet {
             head
         }));
         self.in_flight -= count;
+        self.rings[slot].count_again(count);
     }
 
     /// Puts the chain on the used ring, `written` bytes long. The driver sees it after the next publish.

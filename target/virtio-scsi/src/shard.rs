@@ -50,10 +50,12 @@ impl Shard {
         let (control, events) = (find(CONTROL_QUEUE), find(EVENT_QUEUE));
         let control = control.map(|slot| {
             rings.set_cold_start(slot);
+            rings.set_prompt(slot, true);
             ControlQueue::new(slot, Arc::clone(&nexus), Arc::clone(&stats))
         });
         let events = events.map(|slot| {
             rings.set_passive(slot, true);
+            rings.set_prompt(slot, true);
             EventQueue::new(slot, Arc::clone(&stats))
         });
         let mut requests = Requests::new(map, limits, Arc::clone(&nexus), Arc::clone(&stats));
@@ -228,7 +230,6 @@ impl Source for Shard {
     }
 
     fn arm(&mut self) -> Armed {
-        self.rings.send_calls();
         if self.rings.enable_notifications() {
             return Armed::Ready;
         }
@@ -236,7 +237,7 @@ impl Source for Shard {
         if function_under_way || !self.rings.can_sleep() {
             return Armed::MustPoll { deadline: None };
         }
-        self.requests.arm_backends()
+        self.requests.arm_backends().sooner(Armed::until(self.rings.next_call()))
     }
 
     fn disarm(&mut self) {

@@ -1,25 +1,26 @@
 //! What the control half may rely on: calls that are not lost, rings that keep nobody awake. The data path is tested
 //! with the device models that use it.
 
+use std::os::fd::AsFd;
+
 use crossbeam::channel;
 use guest_memory::{Mapping, Pages, RegionConfig, SharedMemory};
-use reactor::Tsc;
 use rustix::event::{EventfdFlags, eventfd};
 use virtqueue::split::{SplitDevice, SplitDriver};
 use virtqueue::{Features, RingAddresses, Segment, SplitLayout};
 
 use super::*;
 
-const SIZE: u16 = 8;
-const FEATURES: Features = Features { event_idx: true };
+pub(super) const SIZE: u16 = 8;
+pub(super) const FEATURES: Features = Features { event_idx: true };
 
 /// One writable buffer. What the device's table says of its address does not matter where nobody translates it.
-const BUFFER: Segment = Segment::writable(0, 16);
+pub(super) const BUFFER: Segment = Segment::writable(0, 16);
 
 /// A ring set with one ring, which is enabled, and the memory of that ring.
-struct Rig {
+pub(super) struct Rig {
     memory: SharedMemory,
-    set: RingSet,
+    pub(super) set: RingSet,
 }
 
 impl Rig {
@@ -30,7 +31,7 @@ impl Rig {
         Rig { memory: SharedMemory::create("ring", 4096, Pages::Small).unwrap(), set }
     }
 
-    fn addresses(&self) -> RingAddresses {
+    pub(super) fn addresses(&self) -> RingAddresses {
         let area = |offset, len| self.memory.slice().subslice(offset, len).unwrap();
         RingAddresses {
             desc: area(0, SplitLayout::desc_len(SIZE)),
@@ -39,17 +40,17 @@ impl Rig {
         }
     }
 
-    fn driver(&self) -> SplitDriver {
+    pub(super) fn driver(&self) -> SplitDriver {
         SplitDriver::new(SIZE, self.addresses(), FEATURES).unwrap()
     }
 
-    fn start(&mut self, base: u16) {
+    pub(super) fn start(&mut self, base: u16) {
         let queue = SplitDevice::new(SIZE, self.addresses(), base, FEATURES).unwrap();
         assert!(self.set.start(0, queue, None).is_none());
     }
 
     /// Starts the ring with a kick descriptor, from memory that the driver has laid out; the driver, and its end of the kick.
-    fn start_with_kick(&mut self) -> (SplitDriver, Notifier) {
+    pub(super) fn start_with_kick(&mut self) -> (SplitDriver, Notifier) {
         let driver = self.driver();
         let ours = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let theirs = Notifier::new(ours.try_clone().unwrap());
@@ -58,8 +59,14 @@ impl Rig {
         (driver, theirs)
     }
 
+    /// Starts it again after a stop, with a kick descriptor that it had.
+    pub(super) fn restart(&mut self, base: u32, kick: &Notifier) {
+        let queue = SplitDevice::new(SIZE, self.addresses(), base as u16, FEATURES).unwrap();
+        drop(self.set.start(0, queue, Some(Notifier::new(kick.as_fd().try_clone_to_owned().unwrap()))));
+    }
+
     /// Takes what is there and gives it back.
-    fn echo(&mut self) -> usize {
+    pub(super) fn echo(&mut self) -> usize {
         let tickets = self.pop();
         let count = tickets.len();
         tickets.into_iter().for_each(|ticket| self.set.complete(ticket, 0));
@@ -80,7 +87,7 @@ impl Rig {
     }
 
     /// Gives the ring a call descriptor and returns the front-end's end of it.
-    fn call(&mut self) -> Notifier {
+    pub(super) fn call(&mut self) -> Notifier {
         let ours = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let theirs = Notifier::new(ours.try_clone().unwrap());
         drop(self.set.set_call(0, Some(Notifier::new(ours))));
@@ -135,7 +142,7 @@ fn chains_of_a_passive_ring_are_no_reason_to_stay_awake() {
 }
 
 /// A rig whose device can translate what the driver puts on the ring.
-fn mapped() -> Rig {
+pub(super) fn mapped() -> Rig {
     let mut rig = Rig::new();
     let size = rig.memory.len() as u64;
     let region = RegionConfig { guest_addr: 0, size, user_addr: 0, mmap_offset: 0 };
@@ -268,156 +275,4 @@ fn cold_ring_is_polled_again_when_the_memory_table_changes() {
     rig.set.swap_table(table, &[], back);
     rig.set.warm();
     assert_eq!((rig.set.is_hot(0), rig.set.rings[0].stats.cold.value()), (false, 0), "its memory is gone");
-}
-
-// --- coalescing: an interval of 1000 ticks is 10 ms, and 1000 chains per second are 10 in it ---
-
-const TERMS: Coalescing = Coalescing { delay_base: 40, iops_threshold: 1000, interval: 1000 };
-
-/// A coalescing ring whose driver uses it one chain at a time, and its end of the call descriptor.
-struct Busy {
-    rig: Rig,
-    driver: SplitDriver,
-    call: Notifier,
-}
-
-impl Busy {
-    fn new(terms: Option<Coalescing>) -> Busy {
-        let mut rig = mapped();
-        let driver = rig.driver();
-        rig.start(0);
-        let call = rig.call();
-        call.drain();
-        rig.set.set_coalescing(terms, Tsc(0));
-        Busy { rig, driver, call }
-    }
-
-    /// One chain goes round in a poll at that time, and the driver asks for the next call.
-    fn round(&mut self, now: u64) {
-        self.rig.set.begin_poll(Tsc(now));
-        self.driver.add(&[BUFFER], 0).unwrap();
-        self.driver.publish();
-        assert_eq!(self.rig.echo(), 1);
-        while self.driver.pop_used().is_some() {}
-        let _ = self.driver.enable_calls();
-    }
-
-    /// Twice the threshold in the interval that ends at 1000: calls are 40 ticks apart from there on.
-    fn loaded() -> Busy {
-        let mut busy = Busy::new(Some(TERMS));
-        (1..=20).for_each(|at| busy.round(at * 10));
-        assert_eq!(busy.call.drain(), 20, "no call is delayed before the rate is known");
-        busy.poll(1000);
-        busy.round(1000);
-        assert_eq!(busy.call.drain(), 1, "the first call has none before it to keep away from");
-        busy
-    }
-
-    fn poll(&mut self, now: u64) {
-        self.rig.set.begin_poll(Tsc(now));
-    }
-
-    fn counts(&self) -> (u64, u64) {
-        let stats = &self.rig.set.rings[0].stats;
-        (stats.calls_delayed.value(), stats.calls_coalesced.value())
-    }
-}
-
-#[test]
-fn calls_of_a_busy_ring_are_as_far_apart_as_its_rate_asks_for() {
-    let mut busy = Busy::loaded();
-    busy.round(1010);
-    busy.round(1020);
-    busy.poll(1039);
-    assert_eq!((busy.call.drain(), busy.counts()), (0, (1, 1)));
-    busy.poll(1040);
-    assert_eq!(busy.call.drain(), 1, "one call for both");
-    busy.round(1041);
-    busy.poll(1079);
-    assert_eq!(busy.call.drain(), 0, "the delayed call counts as one to keep away from");
-    busy.poll(1080);
-    assert_eq!(busy.call.drain(), 1);
-    busy.poll(5000);
-    assert_eq!(busy.call.drain(), 0, "nothing is owed twice");
-}
-
-#[test]
-fn calls_at_the_threshold_are_not_delayed() {
-    let mut busy = Busy::new(Some(TERMS));
-    (1..=10).for_each(|at| busy.round(at * 10));
-    busy.poll(1000);
-    busy.round(1000);
-    busy.round(1001);
-    assert_eq!((busy.call.drain(), busy.counts()), (12, (0, 0)));
-}
-
-#[test]
-fn calls_of_a_set_that_does_not_coalesce_go_at_once() {
-    for terms in [None, Some(Coalescing { delay_base: 0, ..TERMS })] {
-        let mut busy = Busy::new(terms);
-        (1..=200).for_each(|at| busy.round(at * 10));
-        assert_eq!((busy.call.drain(), busy.counts()), (200, (0, 0)));
-    }
-}
-
-#[test]
-fn delayed_call_goes_before_the_poller_sleeps() {
-    let mut busy = Busy::loaded();
-    busy.round(1010);
-    busy.rig.set.send_calls();
-    assert_eq!(busy.call.drain(), 1);
-    busy.round(1011);
-    assert_eq!(busy.call.drain(), 1, "nobody may poll for a while: this one goes at once");
-}
-
-#[test]
-fn delayed_call_goes_when_coalescing_ends() {
-    let mut busy = Busy::loaded();
-    busy.round(1010);
-    busy.rig.set.set_coalescing(None, Tsc(1011));
-    assert_eq!(busy.call.drain(), 1);
-}
-
-#[test]
-fn r15_delayed_call_goes_before_the_stop_is_answered_and_none_after() {
-    let mut busy = Busy::loaded();
-    busy.round(1010);
-    let (back, stopped) = channel::bounded(1);
-    busy.rig.set.stop(0, back);
-    assert_eq!((stopped.recv().unwrap().base, busy.call.drain()), (Some(22), 1));
-    busy.poll(9000);
-    busy.rig.set.send_calls();
-    assert_eq!(busy.call.drain(), 0);
-}
-
-#[test]
-fn delayed_call_goes_before_disabling_is_answered() {
-    let mut busy = Busy::loaded();
-    busy.round(1010);
-    let (back, disabled) = channel::bounded(1);
-    busy.rig.set.disable(0, back);
-    disabled.recv().unwrap();
-    assert_eq!(busy.call.drain(), 1);
-}
-
-#[test]
-fn delayed_call_goes_to_the_new_descriptor_once() {
-    let mut busy = Busy::loaded();
-    busy.round(1010);
-    let new = busy.rig.call();
-    busy.poll(9000);
-    assert_eq!((busy.call.drain(), new.drain()), (0, 1));
-}
-
-#[test]
-fn delay_never_exceeds_the_interval() {
-    let mut busy = Busy::new(Some(Coalescing { delay_base: u64::MAX, ..TERMS }));
-    (1..=20).for_each(|at| busy.round(at * 10));
-    busy.poll(1000);
-    busy.round(1000);
-    busy.call.drain();
-    busy.round(1001);
-    assert_eq!(busy.call.drain(), 0);
-    busy.poll(2000);
-    assert_eq!(busy.call.drain(), 1);
 }

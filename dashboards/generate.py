@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Writes the dashboards of source/ as the JSON files that Grafana imports.
 
-    dashboards/generate.py            writes them beside this file
-    dashboards/generate.py --check    says which of them differ from what is here, and exits 1 if one does
+    .build/dashboards/bin/python dashboards/generate.py            writes them beside this file
+    .build/dashboards/bin/python dashboards/generate.py --check    says which differ from what is here; exits 1 if one does
 
-Wants the package of requirements.txt; `scripts/setup.sh --only dashboards` has it in .build/dashboards.
+`scripts/setup.sh --only dashboards` makes that Python, with the package of requirements.txt.
 """
 
 import json
@@ -52,7 +52,7 @@ def _others():
 def _annotations():
     for name, color, text in (
         ("Alerts", "red", 'ALERTS{alertname=~"Ringside.*",alertstate="firing"}'),
-        ("Restarts", "blue", 'resets(ringside_poller_loops_total{job=~"$job"}[$__rate_interval]) > 0'),
+        ("Restarts", "blue", 'resets(ringside_poller_loops_total{job=~"$job"}[5m]) > 0'),
     ):
         made = dashboard.AnnotationQuery().name(name).datasource(SOURCE).enable(True).icon_color(color)
         yield made.expr(promql(text))

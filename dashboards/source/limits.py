@@ -79,9 +79,9 @@ def _faults():
             device. One guest: its driver or its memory. Many at once: the VMM.""", {0: ("well", GREEN), 1: ("halted", RED)},
             query("max by (instance, controller, queue) (ringside_virtqueue_broken@instance)",
                   "{{controller}} ring {{queue}} · {{instance}}")),
-        series("Faults", """By reason, in the last five minutes. `unmapped` and `ring_unmapped`: memory that the VMM did not share.
+        series("Faults", """By reason, since the start. `unmapped` and `ring_unmapped`: memory that the VMM did not share.
             `memory_lost`: it truncated it. Everything else: a driver's bug, or malice.""", "short",
-            query("sum by (instance, controller, queue, reason) (increase(ringside_virtqueue_faults_total@instance[5m]))",
+            query("sum by (instance, controller, queue, reason) (ringside_virtqueue_faults_total@instance)",
                   "{{controller}} ring {{queue}} {{reason}} · {{instance}}"), limits=(GREEN, (1, RED))),
         series("Messages refused", """vhost-user messages that the target refused, a second. A few at connection are a VMM that
             asks for what we lack; a stream of them is a broken VMM.""", "reqps",
@@ -98,7 +98,7 @@ def _sessions():
     return [
         series("Connections", """Front-ends now, those included that are gone and only wait for their last requests. More than one
             for long: a block device that does not answer.""", "short",
-            query("sum by (instance, controller) (ringside_sessions@instance)", CONTROLLER), span=8),
+            query("sum by (instance, controller) (ringside_sessions_open@instance)", CONTROLLER), span=8),
         series("Accepted and turned away", """In the last five minutes. Accepted again and again: the VMM restarts. Turned away: two
             VMMs have the same socket.""", "short",
             query(increase("ringside_sessions_total"), "accepted " + CONTROLLER),
@@ -108,4 +108,12 @@ def _sessions():
             one that boots or gets memory. Neither stops a poller.""", "short",
             query(increase("ringside_device_resets_total"), "resets " + CONTROLLER),
             query(increase("ringside_memory_tables_total"), "tables " + CONTROLLER), span=8),
+        series("Change of memory, 99th percentile", """From the message to its being in force: mapping, faulting in, waiting for
+            requests. It holds up its own guest only; seconds with little memory are requests that do not end.""", "s",
+            query(quantile(0.99, "ringside_memory_table_duration_seconds_bucket@instance", "instance, controller"), CONTROLLER),
+            span=8),
+        timeline("Sockets", "Whether front-ends can connect. A lost socket wants a restart of the target; its log says why.",
+            {0: ("lost", RED), 1: ("there", GREEN)}, query("ringside_session_listening@instance", CONTROLLER), span=8),
+        table("Negotiated", "What each front-end has agreed to. Compare before and after when performance changed.", "short",
+            [("Connected", "ringside_session_info@instance", "short")], span=8),
     ]

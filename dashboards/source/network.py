@@ -74,7 +74,7 @@ def _ports():
         stat("Links down", "Ports whose link is down: cable, switch, or the peer of the port.", "short",
             query("count(ringside_port_link_up@port == 0) or vector(0)", "down"), limits=ZERO_IS_GOOD, span=4),
         stat("Slowest link", "Where the speed is known.", "bps",
-            query("min(ringside_port_speed_bits_per_second@port)", "speed"), limits=(BLUE,), span=4),
+            query("8 * min(ringside_port_speed_bytes_per_second@port)", "speed"), limits=(BLUE,), span=4),
         timeline("Links", "Whether frames go through each port.", {0: ("down", RED), 1: ("up", GREEN)},
             query("ringside_port_link_up@port", "{{port}} · {{instance}}"), span=16),
         series("Frames", "Through the queues of a port, by device.", "pps",
@@ -85,7 +85,10 @@ def _ports():
         series("Counters of the driver", """What a DPDK driver counts, by its own names, where it moves. Names with `missed`, `errors`
             or `mbuf` that move: the poller is too slow, or `mbufs` too few.""", "short",
             query("sum by (instance, port, name) (rate(ringside_port_extended_total@port[@])) > 0",
-                  "{{port}} {{name}} · {{instance}}"), span=24),
+                  "{{port}} {{name}} · {{instance}}")),
+        series("Packet buffers", "Of DPDK ports. No free ones: frames are lost (`no_memory`); raise `mbufs`.", "short",
+            query("sum by (instance, port, state) (ringside_port_mbufs@port)", "{{port}} {{state}} · {{instance}}"),
+            stacked=True),
     ]
 
 

@@ -1,6 +1,6 @@
 """One screen for whoever is on call: is it well, how much does it do, what does that cost."""
 
-from .panels import GREEN, RED, YELLOW, ZERO_IS_GOOD, bars, quantile, query, ratio, series, stat, steps, table, timeline  # noqa: F401
+from .panels import GREEN, RED, YELLOW, ZERO_IS_GOOD, bars, quantile, query, ratio, series, stat, table, timeline
 
 TITLE = "Overview"
 ABOUT = "Is every target well, how much do they do, and which poller, disk or network card is next to look at."
@@ -8,7 +8,7 @@ VARIABLES = ["job", "instance"]
 
 
 def rows():
-    return [("Is it well", _well()), ("Load", _load()), ("Where it goes", _top()), ("Who is connected", _sessions())]
+    return [("Is it well", _well()), ("Load", _load()), ("Where it goes", _top()), ("Who is connected", _sessions()), ("The process", _process())]
 
 
 def _well():
@@ -88,4 +88,29 @@ def _sessions():
             or gives up on it: read the log of both.""", "short",
             query("sum by (instance, controller) (increase(ringside_sessions_total@instance[5m]))",
                   "{{controller}} · {{instance}}"), span=6, limits=(GREEN, (5, YELLOW))),
+    ]
+
+
+def _process():
+    return [
+        series("Up since", "Seconds since the start of the process. A fall that nobody ordered: look for its end in the log.", "s",
+            query("time() - process_start_time_seconds@instance", "{{instance}}"), span=8),
+        series("Processor time", """Cores that the process takes. Pollers with `idle = "busy"` take one each, always; what is above
+            that is control threads.""", "short", query("rate(process_cpu_seconds_total@instance[@])", "{{instance}}"), span=8),
+        series("Memory", "Resident, without huge pages. It grows with what guests touch; growth without guests is a leak.", "bytes",
+            query("process_resident_memory_bytes@instance", "{{instance}}"), span=8),
+        series("File descriptors", "Share of the limit that is open. Near 1 front-ends are turned away: raise `LimitNOFILE`.",
+            "percentunit", query("process_open_fds@instance / process_max_fds@instance", "{{instance}}"), span=8, full=1,
+            limits=(GREEN, (0.8, YELLOW), (0.9, RED))),
+        series("Threads", "One for each poller, socket and connection, and a few. Growth with no connections is a leak.", "short",
+            query("process_threads@instance", "{{instance}}"), span=8),
+        series("Reloads", "SIGHUPs in the last five minutes. `refused`: the file on disk is not what runs, the log names the key.",
+            "short", query("sum by (instance, result) (increase(ringside_reloads_total@instance[5m]))", "{{result}} · {{instance}}"),
+            span=8),
+        series("HTTP requests", "By path and status. 401: somebody has no token, or an old one.", "reqps",
+            query("sum by (instance, path, code) (rate(ringside_http_requests_total@instance[@]))",
+                  "{{path}} {{code}} · {{instance}}")),
+        series("Time of a scrape", "Grows with LUNs and queues. Pollers do not wait for it.", "s",
+            query(ratio("sum by (instance) (rate(ringside_scrape_seconds_sum@instance[@]))",
+                        "sum by (instance) (rate(ringside_scrape_seconds_count@instance[@]))"), "{{instance}}")),
     ]

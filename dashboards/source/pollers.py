@@ -1,6 +1,6 @@
 """Pollers: what their cores do with their time."""
 
-from .panels import GREEN, RED, YELLOW, ZERO_IS_GOOD, query, ratio, series, stat
+from .panels import GREEN, RED, YELLOW, ZERO_IS_GOOD, distribution, quantile, query, ratio, series, stat, timeline
 
 TITLE = "Pollers"
 ABOUT = "How busy each poller is, how long its loops take, what it sleeps, and what it serves."
@@ -50,10 +50,25 @@ def _time():
                         _rate("ringside_poller_loops_total")), CORE), span=8),
         series("Loops", "Loops a second. Falls as work is done or sources are added.", "ops",
             query(_rate("ringside_poller_loops_total"), CORE), span=8),
+        series("Polls in vain", "Share of loops that found nothing to do. Near 1: the core has room. Near 0: it is saturated.",
+            "percentunit", query(ratio(_rate("ringside_poller_idle_loops_total"), _rate("ringside_poller_loops_total")), CORE),
+            span=8, full=1),
+        distribution("Loops with work", """How long they took. Everything on a poller waits for the others' part of the loop; a
+            band far above the rest is a core that the host takes away.""", "s", "ringside_poller_busy_loop_seconds_bucket@core",
+            span=8),
+        series("Loops with work, 99.9th percentile", "Above a millisecond: compare with \"Taken off the core\".", "s",
+            query(quantile(0.999, "ringside_poller_busy_loop_seconds_bucket@core", "instance, core"), CORE), span=8,
+            limits=(GREEN, (0.001, YELLOW), (0.01, RED))),
+        series("Taken off the core", """Times a second that the kernel ran something else on the core of a poller. It should be
+            nothing: isolate the core (`isolcpus`, `nohz_full`), move interrupts and threads away.""", "ops",
+            query('sum by (instance, core) (rate(ringside_poller_context_switches_total@core{kind="involuntary"}[@]))', CORE),
+            span=8, limits=(GREEN, (10, YELLOW), (100, RED))),
         series("Longest loop", "Since the start, so it never falls. A step is one moment when the core was away.", "s",
             query("ringside_poller_longest_loop_seconds@core", CORE), span=8, limits=(GREEN, (0.01, YELLOW), (0.1, RED))),
+        series("Longest control job", "Since the start. Jobs are short by design; milliseconds are a core that is shared, or a bug.",
+            "s", query("ringside_poller_longest_job_seconds@core", CORE), span=8, limits=(GREEN, (0.01, YELLOW), (0.1, RED))),
         series("Control jobs", "Jobs of control threads that a poller ran: connections, resets, memory tables, hot-plug.", "ops",
-            query(_rate("ringside_poller_jobs_total"), CORE), span=8),
+            query(_rate("ringside_poller_jobs_total"), CORE), span=16),
     ]
 
 
@@ -73,4 +88,7 @@ def _served():
             query("ringside_poller_sources@core", CORE)),
         series("Cold sources", "Those of them that have been idle and wait for a kick; they cost nothing.", "short",
             query("ringside_poller_cold_sources@core", CORE)),
+        timeline("Turning", """Whether each poller's loop goes round, or it sleeps. If not: a debugger, a stopped process, a core that
+            the host has taken away, or a bug; `/readyz` fails, too.""", {0: ("stuck", RED), 1: ("turning", GREEN)},
+            query("ringside_poller_turning@core", CORE), span=24),
     ]

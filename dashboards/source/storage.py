@@ -39,8 +39,9 @@ def _units():
             "bytes", query(ratio(f"sum by ({BY_LUN}, op) (rate(ringside_scsi_bytes_total@lun[@]))",
                                  f'sum by ({BY_LUN}, op) (rate(ringside_scsi_commands_total@lun{{op=~"read|write"}}[@]))'),
                            LUN + " {{op}} · {{instance}}")),
-        table("What is served", "Controllers, their limits and block devices with their sizes.", "short",
-            [("Configured", "ringside_scsi_limit@controller", "short")]),
+        table("What is served", "LUNs and the block device behind each, with its size.", "bytes",
+            [("Size", "ringside_scsi_lun_info@lun * on (job, instance, bdev) group_left () ringside_bdev_size_bytes@instance",
+              "bytes")]),
     ]
 
 
@@ -106,6 +107,10 @@ def _bdevs():
         table("Sizes", "Block devices, and how large each is.", "bytes",
             [("Size", "ringside_bdev_size_bytes@bdev * on (job, instance, bdev) group_left (kind) ringside_bdev_info@bdev",
               "bytes")], span=8),
+        series("Memory of malloc devices", """By what it is made of. `plain`: there were too few huge pages at the start, and the disk
+            is slower; make room (`scripts/setup.sh --only hugepages`) and restart.""", "bytes",
+            query("sum by (instance, bdev, backing) (ringside_bdev_memory_bytes@bdev)", "{{bdev}} {{backing}} · {{instance}}"),
+            span=24),
     ]
 
 

@@ -113,7 +113,7 @@ pub fn selectors(expression: &str) -> Vec<String> {
         let end = rest[start..].find(|c| !is_name(c)).map_or(rest.len(), |length| start + length);
         let (name, after) = (&rest[start..end], &rest[end..]);
         let matchers = after.strip_prefix('{').map_or("", |_| &after[..=after.find('}').expect("a selector ends")]);
-        if name.starts_with("ringside_") || name.contains(':') || name == "up" {
+        if name.starts_with("ringside_") || name.starts_with("process_") || name.contains(':') || name == "up" {
             found.push(format!("{name}{matchers}"));
         }
         // Neither labels in parentheses after `by` and `on` nor quoted text begin with these names.

@@ -182,8 +182,19 @@ impl Watch {
 /// What an operator sees of each trouble.
 impl Watch {
     fn shows_that_all_is_well(&self) {
+        let quiet = [
+            "RingsideTargetDown",
+            "RingsideCommandsRefused",
+            "RingsideTaskManagement",
+            "RingsideQueueBroken",
+            "RingsideSessionFlapping",
+        ];
+        // Enough of them for an alert to have been pending and to fire.
+        let evaluations = "count_over_time(instance_core:ringside_poller_busy:ratio_rate5m[1m]) >= 6";
+        wait("evaluations of the rules", || self.prometheus.has_data(evaluations));
         wait("a well target", || {
-            self.reads("Targets up", |value| value == 1.0)
+            quiet.iter().all(|name| self.prometheus.firing(name).is_empty())
+                && self.reads("Targets up", |value| value == 1.0)
                 && self.reads("Targets down", |value| value == 0.0)
                 && self.reads("Virtqueues halted", |value| value == 0.0)
                 && self.reads("Refused by a limit", |value| value == 0.0)
@@ -268,9 +279,9 @@ impl Watch {
 
     fn shows_the_end(&self, instance: &str) {
         wait("the end of the target", || {
-            self.fires("RingsideTargetDown", &[("instance", instance), ("severity", "page")])
-                && self.reads("Targets down", |value| value == 1.0)
+            self.reads("Targets down", |value| value == 1.0)
                 && self.reads("Targets up", |value| value == 0.0)
+                && self.fires("RingsideTargetDown", &[("instance", instance), ("severity", "page")])
         });
     }
 }

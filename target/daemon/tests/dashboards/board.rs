@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use crate::tools::files;
 
+/// Values of variables by their names.
+pub type Values = BTreeMap<String, String>;
+
 /// One dashboard.
 pub struct Board {
     /// Its file without the ending.
@@ -92,7 +95,7 @@ fn text(json: &Value) -> String {
 ///
 /// # Panics
 /// If a variable is left.
-pub fn substituted(expression: &str, values: &BTreeMap<String, String>, rate: &str) -> String {
+pub fn substituted(expression: &str, values: &Values, rate: &str) -> String {
     let mut made = expression.replace("$__rate_interval", rate);
     // The longest names first: one may begin with another.
     let mut names: Vec<&String> = values.keys().collect();

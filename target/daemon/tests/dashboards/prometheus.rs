@@ -14,8 +14,8 @@ use serde_json::Value;
 use crate::process::Process;
 use crate::tools::{dashboards, files};
 
-/// How long anything may take. Only a failing test waits that long.
-pub const BOUND: Duration = Duration::from_secs(30);
+/// How long starting, or one answer, may take. Only a failing test waits that long.
+const BOUND: Duration = Duration::from_secs(30);
 
 /// A running Prometheus. Ended when dropped.
 pub struct Prometheus {

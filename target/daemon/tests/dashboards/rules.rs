@@ -91,3 +91,22 @@ fn every_alert_has_a_unit_test_that_fires_and_one_that_does_not() {
         assert!(of_this.iter().any(|case| case.contains("exp_samples: []")), "{name} is quiet in no unit test");
     }
 }
+
+/// promtool takes groups that have no order in any order, which makes a unit test pass now and then.
+#[test]
+fn every_unit_test_has_an_order_of_all_groups() {
+    let groups: Vec<String> = files("rules", "yml")
+        .iter()
+        .flat_map(|path| fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|line| Some(line.strip_prefix("  - name: ")?.to_owned()))
+        .collect();
+    assert!(groups.len() >= 8, "{groups:?}");
+    for path in files("rules/tests", "yml") {
+        let text = fs::read_to_string(&path).unwrap();
+        let order =
+            text.split("group_eval_order: [").nth(1).and_then(|rest| rest.split(']').next()).unwrap_or_default();
+        let order: Vec<&str> = order.split(',').map(str::trim).collect();
+        let mut missing = groups.iter().filter(|group| !order.contains(&group.as_str()));
+        assert_eq!(missing.next(), None, "{path:?}");
+    }
+}

@@ -1,15 +1,16 @@
 //! One Prometheus watches one target: first under load, then with a guest in trouble, then killed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tests::live::exposition::Exposition;
 
-use crate::board::{Board, Expression, boards, selectors, substituted};
+use crate::board::{Board, Expression, Values, boards, selectors, substituted};
 use crate::empty::{When, when};
 use crate::lab::{BROKEN, Guest, Lab, SLOW};
-use crate::process::until;
-use crate::prometheus::{BOUND, Prometheus, Sample};
+use crate::prometheus::{Prometheus, Sample};
 use crate::tools::has;
 
 /// What rates of panels are over: eight scrapes.
@@ -17,7 +18,6 @@ const RATE: &str = "4s";
 /// The controller whose guest gets into trouble.
 const VM1: (&str, &str) = ("controller", "vm1");
 
-type Values = BTreeMap<String, String>;
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
 #[test]
@@ -26,7 +26,7 @@ fn r28_prometheus_sees_a_target_under_load_in_trouble_and_killed() {
         return;
     }
     let lab = Lab::start();
-    let watch = Watch { prometheus: Prometheus::start(&lab.dir(), lab.target.metrics_addr()), boards: boards() };
+    let watch = Watch::start(Prometheus::start(&lab.dir(), lab.target.metrics_addr()));
     let mut guest = lab.guest();
     every_metric_is_on_a_dashboard(&lab.target.scrape());
 
@@ -66,39 +66,50 @@ fn every_metric_is_on_a_dashboard(metrics: &Exposition) {
 
 struct Watch {
     prometheus: Prometheus,
-    boards: Vec<Board>,
+    /// With values for their variables.
+    boards: Vec<(Board, Values)>,
 }
 
 /// What dashboards and rules as a whole say.
 impl Watch {
+    /// Waits until there are values for the variables of all dashboards.
+    fn start(prometheus: Prometheus) -> Watch {
+        let mut valued = Vec::new();
+        for board in boards() {
+            let mut values = None;
+            wait(&format!("values for the variables of {}", board.name), || {
+                values = chosen(&board, &prometheus);
+                values.is_some()
+            });
+            valued.extend(values.map(|values| (board, values)));
+        }
+        Watch { prometheus, boards: valued }
+    }
+
     /// Waits until every such expression of every panel has data. `meanwhile` goes on all the time.
     fn expressions_have_data(&self, of: &[When], mut meanwhile: impl FnMut()) {
-        for (board, expression) in self.expressions(of) {
-            wait(&format!("data of {}, {:?}: {}", board.name, expression.panel, expression.text), || {
+        for (place, text) in self.expressions(of) {
+            wait(&format!("data of {place}: {text}"), || {
                 meanwhile();
-                let text = self.values(board).map(|values| substituted(&expression.text, &values, RATE));
-                text.is_some_and(|text| self.prometheus.has_data(&text))
+                self.prometheus.has_data(&text)
             });
         }
     }
 
     fn expressions_are_empty(&self, of: &[When]) {
-        for (board, expression) in self.expressions(of) {
-            let values = until("values of variables", BOUND, || self.values(board));
-            let text = substituted(&expression.text, &values, RATE);
-            assert!(
-                !self.prometheus.has_data(&text),
-                "{}, {:?}: is listed as empty: {text}",
-                board.name,
-                expression.panel
-            );
+        for (place, text) in self.expressions(of) {
+            assert!(!self.prometheus.has_data(&text), "{place} is listed as empty: {text}");
         }
     }
 
-    fn expressions(&self, of: &[When]) -> impl Iterator<Item = (&Board, &Expression)> {
-        let all =
-            self.boards.iter().flat_map(|board| board.expressions.iter().map(move |expression| (board, expression)));
-        all.filter(move |(_, expression)| of.contains(&when(expression)))
+    /// Such expressions, with all controllers, LUNs and so on chosen, and where they are.
+    fn expressions(&self, of: &[When]) -> Vec<(String, String)> {
+        let all = self.boards.iter().flat_map(|(board, values)| {
+            let of_it = board.expressions.iter().filter(|expression| of.contains(&when(expression)));
+            let place = |expression: &Expression| format!("{}, {:?}", board.name, expression.panel);
+            of_it.map(move |expression| (place(expression), substituted(&expression.text, values, RATE)))
+        });
+        all.collect()
     }
 
     /// Recording rules have values, and whatever alerts ask for is there: a misspelt metric would never fire.
@@ -122,22 +133,10 @@ impl Watch {
 
 /// What single panels and alerts say.
 impl Watch {
-    /// Values for the variables of a dashboard, as Grafana chooses them at first: all where that is offered, else the first.
-    /// None until there is one for each.
-    fn values(&self, board: &Board) -> Option<Values> {
-        let mut values = Values::new();
-        for variable in &board.variables {
-            let series = substituted(&variable.series, &values, RATE);
-            let first = self.prometheus.label_values(&series, &variable.label).into_iter().next()?;
-            values.insert(variable.name.clone(), if variable.all { ".*".to_owned() } else { first });
-        }
-        Some(values)
-    }
-
     /// What a panel shows with these variables chosen.
     fn panel(&self, board: &str, title: &str, chosen: Labels<'_>) -> Vec<Sample> {
-        let board = self.boards.iter().find(|one| one.name == board).unwrap();
-        let Some(mut values) = self.values(board) else { return Vec::new() };
+        let (board, values) = self.boards.iter().find(|(one, _)| one.name == board).unwrap();
+        let mut values = values.clone();
         values.extend(chosen.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let queries = board.panel(title).into_iter().map(|text| substituted(text, &values, RATE));
         queries.flat_map(|text| self.prometheus.query(&text)).collect()
@@ -182,8 +181,19 @@ impl Watch {
 /// What an operator sees of each trouble.
 impl Watch {
     fn shows_that_all_is_well(&self) {
+        let quiet = [
+            "RingsideTargetDown",
+            "RingsideCommandsRefused",
+            "RingsideTaskManagement",
+            "RingsideQueueBroken",
+            "RingsideSessionFlapping",
+        ];
+        // Enough of them for an alert to have been pending and to fire.
+        let evaluations = "count_over_time(instance_core:ringside_poller_busy:ratio_rate5m[1m]) >= 6";
+        wait("evaluations of the rules", || self.prometheus.has_data(evaluations));
         wait("a well target", || {
-            self.reads("Targets up", |value| value == 1.0)
+            quiet.iter().all(|name| self.prometheus.firing(name).is_empty())
+                && self.reads("Targets up", |value| value == 1.0)
                 && self.reads("Targets down", |value| value == 0.0)
                 && self.reads("Virtqueues halted", |value| value == 0.0)
                 && self.reads("Refused by a limit", |value| value == 0.0)
@@ -268,16 +278,38 @@ impl Watch {
 
     fn shows_the_end(&self, instance: &str) {
         wait("the end of the target", || {
-            self.fires("RingsideTargetDown", &[("instance", instance), ("severity", "page")])
-                && self.reads("Targets down", |value| value == 1.0)
+            self.reads("Targets down", |value| value == 1.0)
                 && self.reads("Targets up", |value| value == 0.0)
+                && self.fires("RingsideTargetDown", &[("instance", instance), ("severity", "page")])
         });
     }
 }
 
+/// Values for the variables of a dashboard, as Grafana chooses them at first: all where that is offered, else the first. None
+/// until there is one for each.
+fn chosen(board: &Board, prometheus: &Prometheus) -> Option<Values> {
+    let mut values = Values::new();
+    for variable in &board.variables {
+        let series = substituted(&variable.series, &values, RATE);
+        let first = prometheus.label_values(&series, &variable.label).into_iter().next()?;
+        values.insert(variable.name.clone(), if variable.all { ".*".to_owned() } else { first });
+    }
+    Some(values)
+}
+
 /// Waits until Prometheus shows it.
+///
+/// # Panics
+/// If that takes too long: only a failing test waits for so long.
 fn wait(what: &str, mut seen: impl FnMut() -> bool) {
-    until(what, BOUND, || seen().then_some(()));
+    const BOUND: Duration = Duration::from_secs(60);
+    /// Between two questions: the one asked is another process, which itself looks twice a second.
+    const PAUSE: Duration = Duration::from_millis(50);
+    let end = Instant::now() + BOUND;
+    while !seen() {
+        assert!(Instant::now() < end, "{what}: not within {BOUND:?}");
+        thread::sleep(PAUSE);
+    }
 }
 
 fn has_labels(all: &Values, wanted: Labels<'_>) -> bool {

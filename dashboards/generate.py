@@ -41,7 +41,11 @@ def build(name, module):
     built = made.build()
     for number, panel in enumerate(built.panels, 1):
         panel.id_val = number
-    return json.dumps(built, cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    plain = json.loads(json.dumps(built, cls=JSONEncoder))
+    for one in plain["templating"]["list"]:  # what is of variables of intervals only
+        for key in ("auto", "auto_count", "auto_min"):
+            one.pop(key, None)
+    return json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _others():

@@ -183,5 +183,7 @@ def variable(name: str):
     made = made.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.NATURAL_ASC)
     if several:
         everything = models.VariableOption(selected=True, text="All", value="$__all")
-        made = made.include_all(True).all_value(".*").current(everything)
+        made = made.include_all(True).current(everything)
+        # Below jobs, everything is of ringside. Of jobs, all are those that have the metric: `up` is of others, too.
+        made = made if name == "job" else made.all_value(".*")
     return made

@@ -28,8 +28,26 @@ pub struct Variable {
     /// The selector of the series that have the label.
     pub series: String,
     pub label: String,
-    /// Whether it may stand for all values.
-    pub all: bool,
+    /// What it stands for when all values are chosen, if they can be.
+    pub all: Option<All>,
+}
+
+/// How all values are written.
+pub enum All {
+    /// As an expression that matches anything.
+    Anything,
+    /// As a choice of the values.
+    Each,
+}
+
+impl All {
+    /// The regular expression that Grafana puts in.
+    pub fn expression(&self, values: &[String]) -> String {
+        match self {
+            All::Anything => ".*".to_owned(),
+            All::Each => format!("({})", values.join("|")),
+        }
+    }
 }
 
 /// One query of a panel.
@@ -82,7 +100,12 @@ impl Variable {
         let asked =
             query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')')).expect("label_values(…)");
         let (series, label) = asked.rsplit_once(", ").expect("series and label");
-        let all = json["includeAll"] == true && json["allValue"] == ".*";
+        let all = match json["allValue"].as_str() {
+            _ if json["includeAll"] != true => None,
+            None => Some(All::Each),
+            Some(".*") => Some(All::Anything),
+            Some(other) => panic!("all of a variable are {other:?}"),
+        };
         Variable { name: text(&json["name"]), series: series.to_owned(), label: label.to_owned(), all }
     }
 }

@@ -291,8 +291,9 @@ fn chosen(board: &Board, prometheus: &Prometheus) -> Option<Values> {
     let mut values = Values::new();
     for variable in &board.variables {
         let series = substituted(&variable.series, &values, RATE);
-        let first = prometheus.label_values(&series, &variable.label).into_iter().next()?;
-        values.insert(variable.name.clone(), if variable.all { ".*".to_owned() } else { first });
+        let found = prometheus.label_values(&series, &variable.label);
+        let first = found.first()?.clone();
+        values.insert(variable.name.clone(), variable.all.as_ref().map_or(first, |all| all.expression(&found)));
     }
     Some(values)
 }

@@ -1,6 +1,6 @@
 """One screen for whoever is on call: is it well, how much does it do, what does that cost."""
 
-from .panels import GREEN, RED, YELLOW, ZERO_IS_GOOD, bars, quantile, query, ratio, series, stat, steps, table, timeline  # noqa: F401
+from .panels import GREEN, RED, YELLOW, ZERO_IS_GOOD, bars, quantile, query, ratio, series, stat, table, timeline
 
 TITLE = "Overview"
 ABOUT = "Is every target well, how much do they do, and which poller, disk or network card is next to look at."

@@ -13,6 +13,7 @@
 #   --quick          two repeats of one second, to see that it works
 #   --files          only the files
 #   --swap           only what a neighbour notices of memory tables that change
+#   --scrape         only what scrapes of the metrics cost, and a busy controller meanwhile (scripts/lib/scrape.sh says how)
 #   --net            only net devices, against DPDK's vhost PMD (scripts/lib/net.sh says how)
 #
 # A file on tmpfs and one on the disk are measured against fio's io_uring engine on the same files, in turns, where there
@@ -31,6 +32,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/files.sh
 # shellcheck source=scripts/lib/swap.sh
 . scripts/lib/swap.sh
+# shellcheck source=scripts/lib/scrape.sh
+. scripts/lib/scrape.sh
 # shellcheck source=scripts/lib/net.sh
 . scripts/lib/net.sh
 
@@ -57,7 +60,7 @@ main() {
         --spdk) SPDK=${2:?--spdk needs a directory} && shift 2 ;;
         --baseline) BASELINE=${2:?--baseline needs a revision or a program} && shift 2 ;;
         --quick) SECONDS_EACH=1 REPEATS=2 && shift ;;
-        --files | --swap | --net) ONLY=${1#--} && shift ;;
+        --files | --swap | --scrape | --net) ONLY=${1#--} && shift ;;
         -h | --help) usage "$0" && exit 0 ;;
         *) die "unknown argument '$1'" "see scripts/bench.sh --help" ;;
         esac
@@ -76,7 +79,7 @@ main() {
     trap 'exit 130' INT TERM
     machine
     local section
-    for section in memory swap files net; do
+    for section in memory swap scrape files net; do
         [ "${ONLY:-$section}" != $section ] || ${section}_section
     done
 }

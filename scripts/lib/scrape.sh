@@ -91,7 +91,7 @@ scrape_summary() {
     without=$(swap_median "$OUT/scrape-without")
     with=$(swap_median "$OUT/scrape-with")
     # shellcheck disable=SC2086 # two words each
-    printf '  without: p99.9 %s max %s\n  with %s scrapes a second: p99.9 %s max %s\n' $without "$(sort -n "$OUT/scrape-rates" | sed -n '$p')" $with
+    printf '  without: p99.9 %s max %s\n  with at least %s scrapes a second: p99.9 %s max %s\n' $without "$(sort -n "$OUT/scrape-rates" | head -n 1)" $with
     awk -v a="${without% *}" -v b="${with% *}" -v most=$SCRAPE_MORE_US 'BEGIN {
         printf "  p99.9 with less without: %.1f us, goal at most %d: %s\n", b - a, most, (b - a <= most ? "met" : "MISSED") }'
 }

@@ -13,6 +13,7 @@
 #   --quick          two repeats of one second, to see that it works
 #   --files          only the files
 #   --swap           only what a neighbour notices of memory tables that change
+#   --scrape         only what scrapes of the metrics cost, and a busy controller meanwhile (scripts/lib/scrape.sh says how)
 #   --net            only net devices, against DPDK's vhost PMD (scripts/lib/net.sh says how)
 #   --idle           only what idling costs: adaptive against busy, waking up, idle front-ends (scripts/lib/idle.sh says how)
 #
@@ -32,6 +33,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/files.sh
 # shellcheck source=scripts/lib/swap.sh
 . scripts/lib/swap.sh
+# shellcheck source=scripts/lib/scrape.sh
+. scripts/lib/scrape.sh
 # shellcheck source=scripts/lib/net.sh
 . scripts/lib/net.sh
 # shellcheck source=scripts/lib/idle.sh
@@ -60,7 +63,7 @@ main() {
         --spdk) SPDK=${2:?--spdk needs a directory} && shift 2 ;;
         --baseline) BASELINE=${2:?--baseline needs a revision or a program} && shift 2 ;;
         --quick) SECONDS_EACH=1 REPEATS=2 && shift ;;
-        --files | --swap | --net | --idle) ONLY=${1#--} && shift ;;
+        --files | --swap | --scrape | --net | --idle) ONLY=${1#--} && shift ;;
         -h | --help) usage "$0" && exit 0 ;;
         *) die "unknown argument '$1'" "see scripts/bench.sh --help" ;;
         esac
@@ -79,7 +82,7 @@ main() {
     trap 'exit 130' INT TERM
     machine
     local section
-    for section in memory swap files net idle; do
+    for section in memory swap scrape files net idle; do
         [ "${ONLY:-$section}" != $section ] || ${section}_section
     done
 }

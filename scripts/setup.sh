@@ -8,6 +8,8 @@
 #   guest       QEMU, and a small Linux guest under .build/guest that tests and qemu-guest.sh boot
 #   hugepages   free 2 MiB pages and a hugetlbfs mount, for malloc bdevs and guest memory
 #   bench       valgrind, which counts the instructions of one command
+#   dashboards  Prometheus with promtool (its service stays off), and for Python, under .build/dashboards, Grafana's types and
+#               Prometheus' own parsers
 #   lint        shellcheck, for the scripts themselves
 #
 # All groups when none is named. --hugepages: at least so many pages free (default 512 = 1 GiB, but no more than
@@ -30,12 +32,13 @@ readonly DPDK_PACKAGES=(clang dpdk-dev libclang-dev libdpdk-dev pkg-config)
 readonly GUEST_PACKAGES=(cpio e2fsprogs ethtool fio grub-common grub-efi-amd64-bin grub-pc-bin iperf3 iproute2 iputils-ping
     kmod libiscsi-bin lz4 mtools ovmf sg3-utils xfsprogs xz-utils zstd)
 readonly BENCH_PACKAGES=(valgrind)
+readonly DASHBOARD_PACKAGES=(prometheus python3 python3-venv)
 readonly LINT_PACKAGES=(shellcheck)
 readonly PAGES_DIR=/sys/kernel/mm/hugepages/hugepages-2048kB
 readonly LOG=.build/setup.log
 
 main() {
-    local groups=build,dpdk,guest,hugepages,bench,lint pages='' group
+    local groups=build,dpdk,guest,hugepages,bench,dashboards,lint pages='' group
     while [ $# -gt 0 ]; do
         case $1 in
         --only) groups=${2:?--only needs a group} && shift 2 ;;
@@ -54,14 +57,15 @@ main() {
         guest) group_guest ;;
         hugepages) group_hugepages "$pages" ;;
         bench) install_group bench "${BENCH_PACKAGES[@]}" || true ;;
+        dashboards) group_dashboards ;;
         lint) install_group lint "${LINT_PACKAGES[@]}" || true ;;
-        *) die "--only: no group '$group'" "groups: build dpdk guest hugepages bench lint" ;;
+        *) die "--only: no group '$group'" "groups: build dpdk guest hugepages bench dashboards lint" ;;
         esac
     done
     finish setup
 }
 
-# install_group GROUP PACKAGE…: says what it installs; notes a problem and returns 1 when it cannot.
+# install_group GROUP PACKAGE…: says what it installs, and starts no service of it; notes a problem and returns 1 when it cannot.
 install_group() {
     local group=$1 missing
     shift
@@ -75,7 +79,7 @@ install_group() {
         problem "$group: no root and no sudo. As root: apt-get install --no-install-recommends ${missing[*]}"
         return 1
     fi
-    if ! apt_add "${missing[@]}" >>"$LOG" 2>&1; then
+    if ! apt_add_stopped "${missing[@]}" >>"$LOG" 2>&1; then
         apt_complaint
         problem "$group: apt-get could not install ${missing[*]} (see $LOG)"
         return 1
@@ -164,6 +168,27 @@ qemu_from_backports() (
         apt "${options[@]}" install --no-install-recommends --no-remove \
             qemu-system-x86/"$suite" qemu-system-common/"$suite" qemu-system-data/"$suite" seabios/"$suite"
 )
+
+# group_dashboards: what checks dashboards/ and its rules. Packages from PyPI go nowhere but to .build, by their hashes.
+group_dashboards() {
+    local wanted=dashboards/requirements.txt there=.build/dashboards absent=no
+    command -v prometheus >/dev/null || absent=yes
+    install_group dashboards "${DASHBOARD_PACKAGES[@]}" || return 0
+    if [ $absent = yes ] && command -v systemctl >/dev/null; then
+        as_root systemctl disable prometheus.service >>"$LOG" 2>&1 || true
+    fi
+    if cmp -s $wanted $there/requirements.txt; then
+        say "dashboards: Grafana's types and Prometheus' parsers are there"
+        return 0
+    fi
+    say "dashboards: installing $(sed -n 's/^\([a-z-]*\)==.*/\1/p' $wanted | xargs) into $there"
+    if python3 -m venv --clear $there >>"$LOG" 2>&1 &&
+        $there/bin/pip install --quiet --require-hashes -r $wanted >>"$LOG" 2>&1; then
+        cp $wanted $there/requirements.txt
+    else
+        problem "dashboards: pip could not install $wanted (see $LOG)"
+    fi
+}
 
 # group_hugepages PAGES: never an error, because ringside falls back to plain memory.
 group_hugepages() {

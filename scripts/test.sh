@@ -45,6 +45,7 @@ main() {
     select_guests $fast
     select_networks
     select_testpmd
+    select_dashboards
     report_skipped
     stage tests run_tests
 }
@@ -80,7 +81,7 @@ report_skipped() {
 }
 
 setup_machine() {
-    local groups=build,dpdk,hugepages,bench,lint
+    local groups=build,dpdk,hugepages,bench,dashboards,lint
     [ "$1" = yes ] || groups+=,guest
     scripts/setup.sh --only "$groups"
 }
@@ -145,6 +146,15 @@ select_networks() {
 select_testpmd() {
     command -v dpdk-testpmd >/dev/null ||
         skip "tests with testpmd (target/daemon/tests/testpmd.rs): no dpdk-testpmd (scripts/setup.sh --only dpdk)"
+}
+
+# select_dashboards: tests of dashboards and rules skip themselves without what checks them; here it is said.
+select_dashboards() {
+    if ! command -v prometheus >/dev/null || ! command -v promtool >/dev/null; then
+        skip "tests with Prometheus (target/daemon/tests/dashboards): no prometheus or promtool (scripts/setup.sh --only dashboards)"
+    fi
+    [ -x .build/dashboards/bin/python ] ||
+        skip "dashboards against Grafana's schema, and OpenMetrics against its parser (target/daemon/tests/{dashboards,process}): no .build/dashboards (scripts/setup.sh --only dashboards)"
 }
 
 run_tests() {

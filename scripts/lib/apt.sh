@@ -52,6 +52,17 @@ apt_add() {
     apt_update_once && apt install --no-install-recommends --no-remove "$@"
 }
 
+# apt_add_stopped PACKAGE…: the same, and services that come with the packages are not started now (invoke-rc.d asks policy-rc.d).
+apt_add_stopped() (
+    policy=/usr/sbin/policy-rc.d
+    if ! [ -e $policy ]; then
+        trap 'as_root rm -f $policy' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+        as_root chmod 755 $policy
+    fi
+    apt_add "$@"
+)
+
 # apt_candidate PACKAGE: the version that apt would install, empty when it knows none.
 apt_candidate() {
     apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: //p' | grep -v '^(none)$' || true

@@ -224,10 +224,10 @@ fn r05_ring_counters_tell_chains_batches_and_calls() {
     let ring = Arc::clone(&device.ring_stats[usize::from(FIRST)]);
     let call = device.call(FIRST);
     call.drain();
-    let (chains, batches, calls) = (ring.chains.value(), ring.batches.value(), ring.calls.value());
+    let (chains, batches, calls) = (ring.chains.value(), ring.batches(), ring.calls.value());
     device.submit_many(FIRST, 5, Request::new(lun(0, 0), &TEST_UNIT_READY));
     device.run();
-    assert_eq!((ring.chains.value(), ring.batches.value()), (chains + 5, batches + 1));
+    assert_eq!((ring.chains.value(), ring.batches()), (chains + 5, batches + 1));
     assert_eq!((ring.calls.value(), call.drain()), (calls + 1, 1), "one call for the batch");
     let suppressed = ring.calls_suppressed.value();
     device.raw(FIRST).set_avail_flags(1); // NO_INTERRUPT

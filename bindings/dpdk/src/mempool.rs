@@ -102,7 +102,7 @@ impl Mempool {
         self.config.room
     }
 
-    /// Mbufs that are not in use. Walks the caches: for tests and for diagnosis.
+    /// Mbufs that are not in use. Walks the caches of all threads, which may move some meanwhile: not for the path of frames.
     #[must_use]
     pub fn available(&self) -> u32 {
         // SAFETY: a pool that lives for ever.

@@ -5,6 +5,7 @@ use crate::poller_stats::PollerStats;
 use crate::source::Source;
 use crate::sources::{Entry, Removed, SourceId, Sources};
 use crossbeam::channel::bounded;
+use rustix::process::Pid;
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
@@ -46,6 +47,11 @@ impl PollerHandle {
     /// calling thread has left for it. A store, a fence and a load while the poller is awake; a write to an eventfd if it sleeps.
     pub fn wake(&self) {
         self.shared.rouse();
+    }
+
+    /// The kernel's number of its thread, as `/proc/self/task` has it.
+    pub fn thread_id(&self) -> Option<Pid> {
+        self.shared.thread.get().copied()
     }
 
     /// What the poller measures.

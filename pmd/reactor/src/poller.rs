@@ -8,12 +8,13 @@ use crate::poller_stats::PollerStats;
 use crate::reactor::IdlePolicy;
 use crate::sources::{Readiness, Sources};
 use crossbeam::utils::CachePadded;
+use rustix::process::Pid;
 use std::any::Any;
 use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 /// What a poller and everybody else share.
 pub(crate) struct Shared {
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     inbox: Inbox,
     doze: CachePadded<Doze>,
     pub(crate) stats: CachePadded<PollerStats>,
+    /// Set by the thread itself before the reactor has started.
+    pub(crate) thread: OnceLock<Pid>,
 }
 
 impl Shared {
@@ -34,6 +37,7 @@ impl Shared {
             inbox: Inbox::new(),
             doze: CachePadded::new(Doze::new()),
             stats: CachePadded::default(),
+            thread: OnceLock::new(),
         })
     }
 
@@ -208,8 +212,13 @@ impl Poller {
         let ticks = end - self.now;
         self.now = end;
         let stats = &self.shared.stats;
-        let time = if busy { &stats.busy_ticks } else { &stats.idle_ticks };
-        time.add(ticks);
+        if busy {
+            stats.busy_ticks.add(ticks);
+            stats.busy_loop_ticks.record(ticks);
+        } else {
+            stats.idle_ticks.add(ticks);
+            stats.idle_loops.add(1);
+        }
         stats.loops.add(1);
         stats.longest_loop_ticks.record(ticks);
     }
@@ -294,8 +303,10 @@ impl Sleeper for Night<'_> {
         let asleep = Tsc::now();
         stats.idle_ticks.add(asleep - self.started);
         stats.sleeps.add(1);
+        stats.asleep.set(1);
         self.rung = self.shared.bell.wait(deadline.map(|deadline| deadline - asleep));
         self.woken = Tsc::now();
+        stats.asleep.set(0);
         stats.asleep_ticks.add(self.woken - asleep);
         stats.wakeups.add(u64::from(self.rung.any()));
     }

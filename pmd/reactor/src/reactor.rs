@@ -6,7 +6,7 @@ use crate::handle::PollerHandle;
 use crate::poller::{Poller, Shared};
 use crate::source::Source;
 use crate::sources::Sources;
-use rustix::thread::set_current_timer_slack;
+use rustix::thread::{gettid, set_current_timer_slack};
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::{Arc, mpsc};
@@ -122,6 +122,7 @@ impl Drop for Reactor {
 
 /// A poller thread from its first instruction to its last.
 fn main(shared: Arc<Shared>, idle: IdlePolicy, report: mpsc::Sender<Result<(), AffinityError>>) -> Sources {
+    let _ = shared.thread.set(gettid());
     let pinned = affinity::pin(shared.core);
     let failed = pinned.is_err();
     // `start` listens until every thread has reported and let go of its end.

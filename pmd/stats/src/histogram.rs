@@ -50,15 +50,9 @@ impl Histogram {
     /// the next. `sum` and `max` are separate words, so they may be ahead or behind by the values that were recorded while the
     /// snapshot was taken.
     pub fn snapshot(&self) -> HistogramSnapshot {
-        let mut count = 0u64;
-        let cumulative = self.buckets.iter().map(|bucket| {
-            count = count.wrapping_add(bucket.load(Relaxed));
-            count
-        });
-        let cumulative: Box<[u64]> = cumulative.collect();
-        let highest = cumulative.partition_point(|&below| below < count);
-        let floor = if count == 0 { 0 } else { lowest_of(highest) };
-        HistogramSnapshot { cumulative, sum: self.sum.load(Relaxed), max: self.max.load(Relaxed).max(floor) }
+        let mut snapshot = HistogramSnapshot::empty();
+        snapshot.add(self);
+        snapshot
     }
 
     #[inline(always)]
@@ -132,6 +126,29 @@ impl HistogramSnapshot {
     /// values up to 1/16 above it, those that share the bucket of `edge`. Grows with `edge`; the count at `u64::MAX`.
     pub fn cumulative_below(&self, edge: u64) -> u64 {
         self.cumulative[bucket_of(edge)]
+    }
+
+    /// Forgets everything, to be used again without allocating.
+    pub fn clear(&mut self) {
+        self.cumulative.fill(0);
+        (self.sum, self.max) = (0, 0);
+    }
+
+    /// Adds what a histogram holds now, as [`merge`](Self::merge) with a snapshot of it does, without allocating one.
+    pub fn add(&mut self, histogram: &Histogram) {
+        let mut count = 0u64;
+        for (mine, bucket) in self.cumulative.iter_mut().zip(&histogram.buckets) {
+            count = count.wrapping_add(bucket.load(Relaxed));
+            *mine = mine.wrapping_add(count);
+        }
+        self.sum = self.sum.wrapping_add(histogram.sum.load(Relaxed));
+        self.max = self.max.max(histogram.max.load(Relaxed)).max(self.floor());
+    }
+
+    /// The lowest value that the highest bucket in use stands for: the mark of the maximum may be behind.
+    fn floor(&self) -> u64 {
+        let count = self.count();
+        if count == 0 { 0 } else { lowest_of(self.cumulative.partition_point(|&below| below < count)) }
     }
 
     /// Adds the values of `other` to these, as if one histogram had recorded both.

@@ -188,8 +188,7 @@ impl RingSet {
         let broken = queue.fault().is_some();
         if count > 0 {
             self.in_flight += count as u32;
-            ring.stats.chains.add(count as u64);
-            ring.stats.batches.add(1);
+            ring.stats.popped(count, queue.in_flight());
             if ring.heat != Heat::Used {
                 self.used_again(slot);
             }
@@ -209,7 +208,8 @@ impl RingSet {
     /// Takes back that these chains were popped: the next pop gives them again. They are the last ones that were popped
     /// from their ring, in that order, and in this poll.
     pub fn put_back(&mut self, slot: usize, tickets: impl DoubleEndedIterator<Item = Ticket>) {
-        let Some(queue) = &mut self.rings[slot].queue else { unreachable!("chains keep their ring started") };
+        let ring = &mut self.rings[slot];
+        let Some(queue) = &mut ring.queue else { unreachable!("chains keep their ring started") };
         let mut count = 0;
         queue.put_back(tickets.map(|ticket| {
             debug_assert_eq!((usize::from(ticket.ring), ticket.generation), (slot, self.generation));
@@ -218,6 +218,7 @@ impl RingSet {
             mem::forget(ticket);
             head
         }));
+        ring.stats.in_flight.set(queue.in_flight().into());
         self.in_flight -= count;
         self.rings[slot].count_again(count);
     }
@@ -256,6 +257,7 @@ impl RingSet {
         if queue.unpublished() == 0 {
             return;
         }
+        ring.stats.in_flight.set(queue.in_flight().into());
         if queue.publish() {
             if self.coalescer.is_some() {
                 self.call_in_time(slot);
@@ -356,6 +358,7 @@ impl Ring {
     fn new(index: u16, stats: Arc<RingStats>) -> Ring {
         stats.broken.set(0);
         stats.cold.set(0);
+        stats.in_flight.set(0);
         Ring {
             index,
             queue: None,
@@ -422,6 +425,7 @@ impl Ring {
             Some(Waiter::Stop(back)) => {
                 let queue = self.queue.take();
                 self.stats.size.set(0);
+                self.stats.in_flight.set(0);
                 self.lost = false;
                 self.count_kicks();
                 self.fault_told = false;

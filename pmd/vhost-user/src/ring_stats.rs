@@ -8,8 +8,10 @@ use virtqueue::FaultReason;
 pub struct RingStats {
     /// Chains popped.
     pub chains: Counter,
-    /// Pops that found at least one chain: chains ÷ batches is the mean batch size.
-    pub batches: Counter,
+    /// Pops that found at least one chain, by how many they found, in the classes of [`RingStats::BATCH_EDGES`].
+    pub batch_sizes: [Counter; RingStats::BATCH_EDGES.len() + 1],
+    /// Chains popped and not completed, as of the last pop or publish.
+    pub in_flight: Gauge,
     /// Kicks of the driver that were received, counted when the ring is looked at again or stopped. While the ring is
     /// polled the driver is told not to kick.
     pub kicks: Counter,
@@ -32,9 +34,45 @@ pub struct RingStats {
 }
 
 impl RingStats {
+    /// Upper bounds of the classes of batch sizes, inclusive; what is larger is in one class more.
+    pub const BATCH_EDGES: [u32; 6] = [1, 2, 4, 8, 16, 32];
+
+    /// Pops that found at least one chain: chains ÷ batches is the mean batch size.
+    #[must_use]
+    pub fn batches(&self) -> u64 {
+        self.batch_sizes.iter().map(Counter::value).sum()
+    }
+
+    /// Counts a pop of `count` chains, at least one. A dozen instructions, whatever their number.
+    #[inline]
+    pub(crate) fn popped(&self, count: usize, in_flight: u16) {
+        // Classes end at powers of two: the exponent of the next one up.
+        let class = (usize::BITS - (count - 1).leading_zeros()) as usize;
+        self.batch_sizes[class.min(Self::BATCH_EDGES.len())].add(1);
+        self.chains.add(count as u64);
+        self.in_flight.set(in_flight.into());
+    }
+
     #[cold]
     pub(crate) fn broke(&self, reason: FaultReason) {
         self.faults[reason as usize].add(1);
         self.broken.set(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_counted_in_the_class_whose_edge_is_the_first_that_holds_them() {
+        for count in 1..=64 {
+            let stats = RingStats::default();
+            stats.popped(count, 7);
+            let class = stats.batch_sizes.iter().position(|class| class.value() == 1);
+            let expected = RingStats::BATCH_EDGES.iter().position(|edge| count <= *edge as usize);
+            assert_eq!(class, Some(expected.unwrap_or(6)), "{count}");
+            assert_eq!((stats.batches(), stats.chains.value(), stats.in_flight.value()), (1, count as u64, 7));
+        }
     }
 }

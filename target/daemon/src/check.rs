@@ -9,7 +9,7 @@ mod tests;
 use std::io::{self, Write};
 
 pub use self::host::{HostError, host_errors, host_notes};
-pub use self::notes::{Note, notes};
+pub use self::notes::{Note, exposure, notes};
 
 use crate::config::Config;
 

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::check;
 use crate::config::{ByteSize, Config, LoadError};
 use crate::logging;
+use crate::metrics::catalogue;
 use crate::qemu_args::{self, Device, Layout, Machine, QemuVersion};
 use crate::run_dir::{self, RunDirError};
 use crate::serve::{self, ServeError};
@@ -32,6 +33,8 @@ enum Command {
     Check(CheckArgs),
     /// Print the QEMU arguments for devices: memory backend, chardev, device, matching limits
     QemuArgs(QemuArgs),
+    /// Print the catalogue of metrics, METRICS.md: what each is, and what to do when it moves
+    Metrics,
     /// Measure a device from the driver's side
     #[command(subcommand)]
     Bench(Bench),
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Serve(source) => run_target(&source),
         Command::Check(args) => check_config(&args),
         Command::QemuArgs(args) => print_qemu_args(&args),
+        Command::Metrics => print_metrics(),
         Command::Bench(Bench::Scsi(args)) => bench::scsi::run(&args).map(|outcome| passed(outcome.passed())),
         Command::Bench(Bench::Net(args)) => bench::net::run(&args).map(|outcome| passed(outcome.passed())),
         Command::Bench(Bench::Cores(args)) => bench::cores::run(&args).map(|_| ExitCode::SUCCESS),
@@ -194,6 +198,11 @@ fn print_qemu_args(args: &QemuArgs) -> anyhow::Result<ExitCode> {
     let layout = if args.one_line || !out.is_terminal() { Layout::OneLine } else { Layout::Lines };
     let arguments = qemu_args::arguments(devices, &Machine { memory: args.memory, qemu: args.qemu });
     writeln!(out, "{}", qemu_args::render(&arguments, layout)).context("standard output")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_metrics() -> anyhow::Result<ExitCode> {
+    io::stdout().lock().write_all(catalogue::markdown().as_bytes()).context("standard output")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,6 +12,7 @@ mod file;
 mod identity;
 mod limits;
 mod lun;
+mod metrics;
 mod name;
 mod net;
 mod port;
@@ -26,7 +27,6 @@ mod tests;
 mod words;
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -37,6 +37,7 @@ pub use self::file::File;
 pub use self::identity::{Identity, Wwn, stable_hash};
 pub use self::limits::Limits;
 pub use self::lun::Lun;
+pub use self::metrics::{Metrics, Tls};
 pub use self::name::Name;
 pub use self::net::{Net, derived_mac};
 pub use self::port::{DpdkPort, Loopback, MTU_MAX, Port, PortKind, Switch};
@@ -56,7 +57,7 @@ use self::served::Served;
 pub struct Config {
     /// `[reactor]`: the pollers.
     pub reactor: Reactor,
-    /// `[metrics]`: the exporter.
+    /// `[metrics]`: the HTTP port.
     pub metrics: Metrics,
     /// `[[bdev]]`, in the order of the text; see [`Config::build_order`].
     pub bdevs: Vec<Bdev>,
@@ -68,13 +69,6 @@ pub struct Config {
     pub ports: Vec<Port>,
     /// `[[net]]`, in the order of the text.
     pub nets: Vec<Net>,
-}
-
-/// The exporter of Prometheus metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Metrics {
-    /// Address of the HTTP server that answers `/metrics`; default 127.0.0.1:9464.
-    pub listen: SocketAddr,
 }
 
 /// A configuration file that could not be used.
@@ -178,8 +172,6 @@ impl Config {
 /// The configuration of a first try; `{run_dir}` stands for the directory of its sockets.
 const QUICKSTART: &str = include_str!("quickstart.toml");
 
-const METRICS_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
-
 fn read_document(text: &str) -> Result<Config, Vec<Problem>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -190,7 +182,7 @@ fn read_document(text: &str) -> Result<Config, Vec<Problem>> {
 
     let (reactor, cores) = reactor::read(&mut root, &mut problems);
     let cores = cores.as_deref();
-    let metrics = read_metrics(&mut root, &mut problems);
+    let metrics = metrics::read(&mut root, &mut problems);
     let mut served = Served::new();
     let mut bdevs = Bdevs::read(&mut root, &mut problems);
     let controllers = scsi::read(&mut root, cores, &mut bdevs, &mut served, &mut problems);
@@ -216,20 +208,4 @@ fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
         value: None,
         reason: Reason::Syntax(error.message().to_owned()),
     }
-}
-
-fn read_metrics(root: &mut Section<'_>, problems: &mut Problems) -> Option<Metrics> {
-    let mut section = root.table("metrics", problems);
-    let listen = match section.take("listen") {
-        None => Some(METRICS_LISTEN),
-        Some(field) => field.string(problems).and_then(|text| {
-            let listen = text.parse().ok();
-            if listen.is_none() {
-                problems.at(field.place(), Reason::NotAnAddress);
-            }
-            listen
-        }),
-    };
-    section.finish(problems);
-    listen.map(|listen| Metrics { listen })
 }

@@ -8,7 +8,7 @@
 //! - [`target`] is all of it running: [`bdevs`] are its block devices, [`ports`] its ports, [`assemble`] makes controllers and
 //!   net devices of the configuration, [`service`] gives each socket its threads, [`watch`] logs what pollers may not.
 //!   [`reload`] makes of it what another configuration says.
-//! - [`metrics`] is the exporter and [`http`] its server.
+//! - [`metrics`] is the exporter, [`health`] knows whether pollers turn, and [`http`] serves both.
 //! - [`logging`] says where log lines go.
 //! - [`serve`] runs a target in the foreground.
 //! - [`cli`] is the command line over all of them.
@@ -19,6 +19,7 @@ pub mod bdevs;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;

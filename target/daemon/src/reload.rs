@@ -1,5 +1,6 @@
 //! A running target made into what another configuration says, as far as that can be while guests use it: logical units,
-//! the block devices that they need, limits, and how calls are coalesced. What only a start can do is refused before anything is touched.
+//! the block devices that they need, limits, how calls are coalesced, and who may see the metrics. What only a start can do is
+//! refused before anything is touched.
 //!
 //! [`Reloader::reload`] first looks for what cannot be, then makes the block devices, and only then changes anything: up to
 //! there a refusal leaves the target as it was. How a change reaches pollers and guests is `service.rs`; who asks for it is
@@ -19,6 +20,7 @@ use virtio_scsi::{ChangeError, Limits, Release};
 use crate::assemble;
 use crate::bdevs::{AssembleError, Bdevs};
 use crate::config::{self, Bdev, Config, Lun};
+use crate::http::{Access, AccessError, Secrets};
 use crate::service::{NetService, ScsiService};
 use crate::target::warn;
 
@@ -26,6 +28,7 @@ use crate::target::warn;
 pub struct Reloader {
     services: Vec<Arc<ScsiService>>,
     bdevs: Bdevs,
+    access: Arc<Access>,
     state: Mutex<State>,
 }
 
@@ -74,6 +77,9 @@ pub enum ReloadError {
     /// Keys that only a start looks at: one line each, with the key, its new and its present value.
     #[error("{}", .0.join("; "))]
     Fixed(Vec<String>),
+    /// A token or certificate of the HTTP port that cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A block device that cannot be made.
     #[error(transparent)]
     Bdev(#[from] AssembleError),
@@ -82,8 +88,14 @@ pub enum ReloadError {
 impl Reloader {
     /// For a target that was started with this configuration.
     #[must_use]
-    pub fn new(config: Config, services: Vec<Arc<ScsiService>>, nets: Vec<Arc<NetService>>, bdevs: Bdevs) -> Reloader {
-        Reloader { services, bdevs, state: Mutex::new(State { config, nets, leaving: Vec::new() }) }
+    pub fn new(
+        config: Config,
+        services: Vec<Arc<ScsiService>>,
+        nets: Vec<Arc<NetService>>,
+        bdevs: Bdevs,
+        access: Arc<Access>,
+    ) -> Reloader {
+        Reloader { services, bdevs, access, state: Mutex::new(State { config, nets, leaving: Vec::new() }) }
     }
 
     /// Makes of the target what `config` says. Returns when it is so. A logical unit that takes the place, or the block
@@ -97,6 +109,7 @@ impl Reloader {
         if !refused.is_empty() {
             return Err(ReloadError::Fixed(refused));
         }
+        let secrets = Secrets::read(&config.metrics)?;
         self.bdevs.forget_unused(); // files among them could not be opened again
         let staged = self.bdevs.stage(config, |bdev| unchanged(bdev, &state.config, config))?;
         staged.made().for_each(warn);
@@ -121,6 +134,7 @@ impl Reloader {
         changes.coalescing += state.coalesce_nets(config);
         changes.added = self.add(&plans, config, &mut state);
         self.bdevs.forget_unused();
+        self.access.replace(secrets);
         state.config = config.clone();
         Ok(changes)
     }

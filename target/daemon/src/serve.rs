@@ -11,7 +11,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
+use crate::check;
 use crate::config::{Config, LoadError};
+use crate::metrics::Watched;
 use crate::reload::Reloader;
 use crate::target::{StartError, Target};
 
@@ -40,7 +42,8 @@ pub fn run(config: &Config, read: impl Fn() -> Result<Config, LoadError> + Send 
     let draining = Arc::new(AtomicBool::new(false));
     let mut signals = signals(&draining).context("signals")?;
     let target = Target::start(config)?;
-    let reloads = Reloads::start(Arc::clone(target.reloader()), read).context("the thread for SIGHUP")?;
+    let reloads = Reloads::start(Arc::clone(target.reloader()), Arc::clone(target.watched()), read)
+        .context("the thread for SIGHUP")?;
     announce(config, &target);
     for signal in signals.forever() {
         if signal == SIGHUP {
@@ -65,12 +68,13 @@ struct Reloads {
 impl Reloads {
     fn start(
         reloader: Arc<Reloader>,
+        watched: Arc<Watched>,
         read: impl Fn() -> Result<Config, LoadError> + Send + 'static,
     ) -> io::Result<Reloads> {
         // One that waits is enough: it reads what is there when its turn comes.
         let (requests, received) = bounded(1);
         let thread = thread::Builder::new().name("ringside-reload".into()).spawn(move || {
-            received.into_iter().for_each(|()| reload(&reloader, read()));
+            received.into_iter().for_each(|()| watched.reloaded(reload(&reloader, read())));
         })?;
         Ok(Reloads { requests, thread })
     }
@@ -85,14 +89,16 @@ impl Reloads {
     }
 }
 
-fn reload(reloader: &Reloader, config: Result<Config, LoadError>) {
-    match config {
+/// Whether the target is now as the configuration says.
+fn reload(reloader: &Reloader, config: Result<Config, LoadError>) -> bool {
+    let done = config
+        .map_err(|error| error.to_string())
+        .and_then(|config| reloader.reload(&config).map_err(|error| error.to_string()));
+    match &done {
         Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
-        Ok(config) => match reloader.reload(&config) {
-            Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
-            Ok(changes) => tracing::info!("SIGHUP: {changes}"),
-        },
+        Ok(changes) => tracing::info!("SIGHUP: {changes}"),
     }
+    done.is_ok()
 }
 
 fn signals(draining: &Arc<AtomicBool>) -> io::Result<Signals> {
@@ -119,6 +125,10 @@ fn announce(config: &Config, target: &Target) {
             "serving port {} on {} with pollers on cores {:?}", net.port, net.socket.display(), net.pollers
         );
     }
-    tracing::info!("metrics: http://{}/metrics", target.metrics_addr());
+    let scheme = if config.metrics.tls.is_some() { "https" } else { "http" };
+    tracing::info!("metrics: {scheme}://{}/metrics", target.metrics_addr());
+    if let Some(text) = check::exposure(&config.metrics) {
+        tracing::warn!("metrics.listen: {text}");
+    }
     tracing::info!("ready");
 }

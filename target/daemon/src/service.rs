@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use reactor::{PollerHandle, SourceHandle, Tsc};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
+use stats::{Histogram, HistogramSnapshot};
 use vhost_user::connection::{self, Answer, Backend, Connector, EffectError, Listener, SocketError, Stop};
 use vhost_user::message::protocol;
 use vhost_user::session::{DeviceInfo, Effect, Refusal, Session};
@@ -72,6 +73,10 @@ pub struct ServiceStats<S> {
     pub resets: AtomicU64,
     /// Memory tables that were put in force.
     pub memory_tables: AtomicU64,
+    /// How long that took, in TSC ticks. Connections take turns at writing it.
+    memory_table_ticks: Mutex<Box<Histogram>>,
+    /// 1 while front-ends can connect.
+    listening: AtomicU64,
     /// Connections there are now, those that only wait for their last requests included.
     live: Mutex<Vec<Live<S>>>,
 }
@@ -79,10 +84,18 @@ pub struct ServiceStats<S> {
 /// What others than its own thread see of a connection.
 struct Live<S> {
     connected: Arc<AtomicU64>,
+    negotiated: Arc<Negotiated>,
     quiesce: Arc<QuiesceClock>,
     rings: Arc<[Arc<RingStats>]>,
     shards: Arc<[SourceHandle<S>]>,
     requests: Arc<BackendChannel>,
+}
+
+/// What a front-end has agreed to; 0 until it has.
+#[derive(Debug, Default)]
+struct Negotiated {
+    features: AtomicU64,
+    protocol_features: AtomicU64,
 }
 
 /// How a socket is come by, made before anything runs so that errors end the start.
@@ -172,13 +185,20 @@ impl<D: Device> Service<D> {
         results.into_iter().for_each(drop); // ends when the last job has run, or went with its shard
     }
 
+    /// Its socket is open: front-ends can connect, even before [`Service::run`] has begun on its thread.
+    pub fn opened(&self) {
+        self.stats.listening.store(1, Ordering::Relaxed);
+    }
+
     /// Serves front-ends until `stop` is requested, then waits for the last request of the last one.
     pub fn run(self: &Arc<Self>, socket: Socket, stop: &Arc<Stop>) {
         let mut sessions: Vec<FrontEnd> = Vec::new();
+        self.opened();
         let result = match socket {
             Socket::Listener(listener) => self.listen(&listener, stop, &mut sessions),
             Socket::Connector(mut connector) => self.connect(&mut connector, stop, &mut sessions),
         };
+        self.stats.listening.store(0, Ordering::Relaxed);
         if let Err(error) = result {
             tracing::error!(controller = %self.device.name(), "no longer reachable: {error}");
         }
@@ -245,7 +265,13 @@ impl<D: Device> Service<D> {
         let _span = tracing::info_span!("vhost", controller = %self.device.name()).entered();
         self.stats.sessions.fetch_add(1, Ordering::Relaxed);
         let (live, endpoint) = self.connection(connected);
-        let mut backend = Counted { device: &*self.device, endpoint, stats: &self.stats, requests: &live.requests };
+        let mut backend = Counted {
+            device: &*self.device,
+            endpoint,
+            stats: &self.stats,
+            requests: &live.requests,
+            negotiated: &live.negotiated,
+        };
         connection::serve(stream, Session::new(self.device_info()), &mut backend, stop);
         live.connected.store(0, Ordering::Relaxed);
         drop(hang_up); // the next front-end may come
@@ -262,8 +288,14 @@ impl<D: Device> Service<D> {
         let shards: Vec<_> =
             self.pollers.iter().zip(connection.shards).map(|(poller, shard)| poller.add(shard)).collect();
         let rings = connection.ring_stats.clone().into();
-        let live =
-            Live { connected, quiesce: Arc::default(), rings, shards: shards.clone().into(), requests: Arc::default() };
+        let live = Live {
+            connected,
+            negotiated: Arc::default(),
+            quiesce: Arc::default(),
+            rings,
+            shards: shards.clone().into(),
+            requests: Arc::default(),
+        };
         self.stats.live.lock().push(live.clone());
         let device = Arc::clone(&self.device);
         let endpoint = Endpoint::new(EndpointParts {
@@ -296,6 +328,27 @@ impl<S> ServiceStats<S> {
         self.live.lock().iter().map(|live| live.connected.load(Ordering::Relaxed)).sum()
     }
 
+    /// Whether front-ends can connect.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed) == 1
+    }
+
+    /// Features and protocol features that the connected front-end has agreed to; none until it has.
+    #[must_use]
+    pub fn negotiated(&self) -> Option<(u64, u64)> {
+        let live = self.live.lock();
+        let negotiated = &live.iter().find(|live| live.is_connected())?.negotiated;
+        let features = negotiated.features.load(Ordering::Relaxed);
+        (features != 0).then(|| (features, negotiated.protocol_features.load(Ordering::Relaxed)))
+    }
+
+    /// How long it took to put memory tables in force, in TSC ticks.
+    #[must_use]
+    pub fn memory_table_ticks(&self) -> HistogramSnapshot {
+        self.memory_table_ticks.lock().snapshot()
+    }
+
     /// Connections that have not ended, those included whose front-end is gone.
     #[must_use]
     pub fn live(&self) -> usize {
@@ -317,6 +370,8 @@ impl<S> Default for ServiceStats<S> {
             refused_messages: AtomicU64::default(),
             resets: AtomicU64::default(),
             memory_tables: AtomicU64::default(),
+            memory_table_ticks: Mutex::default(),
+            listening: AtomicU64::default(),
             live: Mutex::default(),
         }
     }
@@ -332,6 +387,7 @@ impl<S> Clone for Live<S> {
     fn clone(&self) -> Live<S> {
         Live {
             connected: Arc::clone(&self.connected),
+            negotiated: Arc::clone(&self.negotiated),
             quiesce: Arc::clone(&self.quiesce),
             rings: Arc::clone(&self.rings),
             shards: Arc::clone(&self.shards),
@@ -386,15 +442,19 @@ struct Counted<'a, D: Device> {
     endpoint: Endpoint<D::Shard>,
     stats: &'a ServiceStats<D::Shard>,
     requests: &'a BackendChannel,
+    negotiated: &'a Negotiated,
 }
 
 impl<D: Device> Backend for Counted<'_, D> {
     fn perform(&mut self, effect: Effect) -> Result<Answer, EffectError> {
-        let counter = match &effect {
-            Effect::ResetDevice => Some(&self.stats.resets),
-            Effect::SetMemTable(_) | Effect::AddRegion(..) | Effect::RemoveRegion(_) => Some(&self.stats.memory_tables),
-            _ => None,
-        };
+        let began = Tsc::now();
+        let (mut reset, mut memory) = (false, false);
+        match &effect {
+            Effect::ResetDevice => reset = true,
+            Effect::SetMemTable(_) | Effect::AddRegion(..) | Effect::RemoveRegion(_) => memory = true,
+            Effect::SetFeatures(features) => self.negotiated.features.store(*features, Ordering::Relaxed),
+            _ => {}
+        }
         let answer = match effect {
             Effect::SetBackendRequestFd(socket) => {
                 self.requests.connect(socket);
@@ -406,8 +466,12 @@ impl<D: Device> Backend for Counted<'_, D> {
             }
             effect => self.endpoint.perform(effect)?,
         };
-        if let Some(counter) = counter {
-            counter.fetch_add(1, Ordering::Relaxed);
+        if reset {
+            self.stats.resets.fetch_add(1, Ordering::Relaxed);
+        }
+        if memory {
+            self.stats.memory_tables.fetch_add(1, Ordering::Relaxed);
+            self.stats.memory_table_ticks.lock().record(Tsc::now() - began);
         }
         Ok(answer)
     }
@@ -421,6 +485,7 @@ impl<D: Device> Backend for Counted<'_, D> {
     }
 
     fn negotiated(&mut self, protocol_features: u64) {
+        self.negotiated.protocol_features.store(protocol_features, Ordering::Relaxed);
         self.requests.negotiated(protocol_features);
     }
 

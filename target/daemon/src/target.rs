@@ -15,8 +15,9 @@ use vhost_user::{Device, RingReport};
 use crate::assemble;
 use crate::bdevs::{self, Bdevs};
 use crate::config::{self, Config, Idle};
-use crate::http::{self, HttpServer};
-use crate::metrics::{Exporter, Sources};
+use crate::health::Health;
+use crate::http::{self, Access, AccessError, Answers, HttpServer, Secrets};
+use crate::metrics::{Exporter, Sources, Watched};
 use crate::ports::{OpenError, Ports, Uplinks};
 use crate::reload::Reloader;
 use crate::service::{NetService, ScsiService, Service, Socket};
@@ -40,11 +41,13 @@ pub struct Target {
     nets: Vec<Arc<NetService>>,
     uplinks: Uplinks,
     ports: Ports,
+    bdevs: Bdevs,
     reloader: Arc<Reloader>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<Stop>,
     http: HttpServer,
     watch: Watch,
+    watched: Arc<Watched>,
 }
 
 impl Target {
@@ -57,6 +60,7 @@ impl Target {
         bdevs.devices().iter().for_each(warn);
         let scsi_sockets = sockets("scsi", config.controllers.iter().map(|c| (&*c.socket, c.mode)))?;
         let net_sockets = sockets("net", config.nets.iter().map(|net| (&*net.socket, net.mode)))?;
+        let access = Arc::new(Access::new(Secrets::read(&config.metrics)?));
         let listener = http::bind(config.metrics.listen).map_err(failed("metrics.listen"))?;
         let ports = Ports::open(config)?;
         let reactor = Reactor::start(&reactor_config(config)).map_err(failed("reactor.cores"))?;
@@ -67,18 +71,23 @@ impl Target {
         let uplinks = ports.plug_uplinks(reactor.pollers())?;
         let nets = nets(config, &ports, &reactor, &reports)?;
         let stop = Arc::new(Stop::new().map_err(failed("reactor"))?);
+        let watched = Arc::new(Watched::default());
+        let health = Arc::new(Health::new(reactor.pollers(), &services, &nets));
         let exporter = Exporter::new(Sources {
             controllers: services.clone(),
             nets: nets.clone(),
-            pollers: reactor.pollers().to_vec(),
+            health: Arc::clone(&health),
             bdevs: bdevs.clone(),
             ports: ports.clone(),
+            watched: Arc::clone(&watched),
         });
-        let http = HttpServer::start(listener, exporter).map_err(failed("metrics.listen"))?;
-        let watch = Watch::start(faults, services.clone(), nets.clone()).map_err(failed("reactor"))?;
-        let reloader = Arc::new(Reloader::new(config.clone(), services.clone(), nets.clone(), bdevs));
+        let answers = Answers { exporter, health: Arc::clone(&health), access: Arc::clone(&access) };
+        let http = HttpServer::start(listener, answers).map_err(failed("metrics.listen"))?;
+        let watch = Watch::start(faults, health, services.clone(), nets.clone()).map_err(failed("reactor"))?;
+        let reloader = Arc::new(Reloader::new(config.clone(), services.clone(), nets.clone(), bdevs.clone(), access));
         let threads = Vec::new();
-        let mut target = Target { reactor, services, nets, uplinks, ports, reloader, threads, stop, http, watch };
+        let mut target =
+            Target { reactor, services, nets, uplinks, ports, bdevs, reloader, threads, stop, http, watch, watched };
         for (index, socket) in scsi_sockets.into_iter().enumerate() {
             let service = Arc::clone(&target.services[index]);
             target.serve(service, socket).map_err(failed(&format!("scsi[{index}]")))?;
@@ -108,10 +117,22 @@ impl Target {
         &self.nets
     }
 
+    /// Its block devices.
+    #[must_use]
+    pub fn bdevs(&self) -> &Bdevs {
+        &self.bdevs
+    }
+
     /// What changes it while it runs.
     #[must_use]
     pub fn reloader(&self) -> &Arc<Reloader> {
         &self.reloader
+    }
+
+    /// What is counted of its being watched and changed.
+    #[must_use]
+    pub fn watched(&self) -> &Arc<Watched> {
+        &self.watched
     }
 
     /// Ends it: front-ends are disconnected, requests in flight are waited for, net devices give their queues back, then
@@ -133,6 +154,7 @@ impl Target {
     }
 
     fn serve<D: Device>(&mut self, service: Arc<Service<D>>, socket: Socket) -> std::io::Result<()> {
+        service.opened();
         let stop = Arc::clone(&self.stop);
         let name = format!("accept-{}", service.device().name());
         self.threads.push(thread::Builder::new().name(name).spawn(move || service.run(socket, &stop))?);
@@ -142,6 +164,13 @@ impl Target {
 
 impl From<OpenError> for StartError {
     fn from(OpenError { key, text }: OpenError) -> StartError {
+        StartError { key, text }
+    }
+}
+
+impl From<AccessError> for StartError {
+    fn from(error: AccessError) -> StartError {
+        let (key, text) = error.into_parts();
         StartError { key, text }
     }
 }

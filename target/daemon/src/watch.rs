@@ -1,5 +1,5 @@
 //! The thread that says what pollers may not: faults of virtqueues, and limits that the rings cannot hold; and that tells
-//! guests when the link of their port goes down or comes up.
+//! guests when the link of their port goes down or comes up. Its clock is also that of the target's health.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,11 +13,12 @@ use crossbeam::select;
 use port::Link;
 use vhost_user::RingReport;
 
+use crate::health::Health;
 use crate::service::{NetService, ScsiService};
 
 /// At most one line per ring in this time.
 const QUIET: Duration = Duration::from_secs(1);
-/// How often rings are compared with limits, and links are looked at.
+/// How often rings are compared with limits, and links and pollers are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The running thread.
@@ -33,6 +34,7 @@ impl Watch {
     /// If there is no thread to be had.
     pub fn start(
         faults: Receiver<RingReport>,
+        health: Arc<Health>,
         services: Vec<Arc<ScsiService>>,
         nets: Vec<Arc<NetService>>,
     ) -> io::Result<Watch> {
@@ -52,6 +54,7 @@ impl Watch {
                     default(next.saturating_duration_since(Instant::now())) => {
                         capacities.look(&services);
                         links.look(&nets);
+                        health.look();
                         next = Instant::now() + TICK;
                     }
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dpdk::{Eal, Mempool, MempoolConfig, PortConfig, PortError, PortInfo, QueuePair, RxOffloads, TxOffloads};
 use parking_lot::Mutex;
-use port::{AttachError, Attachment, Link, Mac, Offloads, Port, PortQueue, Traits};
+use port::{AttachError, Attachment, Buffers, Link, Mac, Offloads, Port, PortQueue, Traits};
 use reactor::{Armed, PollerHandle, Source, Tsc};
 
 use crate::config::{BadValue, DpdkPortConfig, MBUF_CACHE, ROOM};
@@ -208,6 +208,13 @@ impl Port for DpdkPort {
             Box::new(Lent::new(queue, Arc::clone(&self.home))) as Box<dyn PortQueue>
         };
         Ok(pairs.into_iter().enumerate().zip(&device.stats).map(queue).collect())
+    }
+
+    fn buffers(&self) -> Option<Buffers> {
+        let state = self.state.lock();
+        let free: u64 = state.pools.iter().map(|pool| u64::from(pool.available())).sum();
+        let all: u64 = state.pools.iter().map(|pool| u64::from(pool.config().mbufs)).sum();
+        (all > 0).then(|| Buffers { used: all.saturating_sub(free), free })
     }
 
     fn extended_stats(&self) -> Vec<(String, u64)> {

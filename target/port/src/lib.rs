@@ -32,7 +32,7 @@ pub use frame::{Frame, FrameBatch, peek};
 pub use headers::{BadHeaders, ETHERNET_LEN, HEADERS_MAX, Headers, Network, Transport};
 pub use loopback::{Loopback, LoopbackConfig};
 pub use offload::{Checksum, Offload, Offloads, Segmentation};
-pub use port::{AttachError, Attachment, BadMac, Link, Mac, Port, PortQueue, Traits};
+pub use port::{AttachError, Attachment, BadMac, Buffers, Link, Mac, Port, PortQueue, Traits};
 pub use segment::{BadOffload, Cut, OutFrame, Pieces, SEGMENTS_MAX, Segmenter};
 pub use stats::{DropCause, PortStats};
 pub use switch::{BadSwitch, Switch, SwitchConfig, SwitchStats, Uplink};

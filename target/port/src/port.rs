@@ -26,6 +26,11 @@ pub trait Port: Send + Sync {
     /// See [`AttachError`].
     fn attach(&self, device: &Attachment) -> Result<Vec<Box<dyn PortQueue>>, AttachError>;
 
+    /// Its packet buffers, if it has such of its own.
+    fn buffers(&self) -> Option<Buffers> {
+        None
+    }
+
     /// Counters of the far side by name, as it names them: a DPDK port's extended statistics. May take a while.
     fn extended_stats(&self) -> Vec<(String, u64)> {
         Vec::new()
@@ -47,6 +52,15 @@ pub struct Traits {
     pub mtu_max: u16,
     /// Its own address, if it has one.
     pub mac: Option<Mac>,
+}
+
+/// Packet buffers of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// Those that hold frames, or wait in rings of the hardware for some.
+    pub used: u64,
+    /// Those that can be had.
+    pub free: u64,
 }
 
 /// State of a link.

@@ -52,9 +52,28 @@ pub fn scrape(addr: SocketAddr) -> Exposition {
 /// If there is none.
 #[must_use]
 pub fn fetch(addr: SocketAddr, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(addr).expect("the exporter listens");
+    fetch_with(addr, path, &[])
+}
+
+/// The same with more lines in the head of the request, such as `Accept: …`.
+///
+/// # Panics
+/// If there is no answer.
+#[must_use]
+pub fn fetch_with(addr: SocketAddr, path: &str, head: &[&str]) -> (String, String) {
+    let stream = TcpStream::connect(addr).expect("the exporter listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").expect("it reads");
+    ask(stream, path, head)
+}
+
+/// One HTTP request over any stream; head and body of the answer.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn ask(mut stream: impl Read + Write, path: &str, head: &[&str]) -> (String, String) {
+    let head: String = head.iter().map(|line| format!("{line}\r\n")).collect();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{head}\r\n").expect("it reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers in UTF-8");
     let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");

@@ -10,7 +10,8 @@ use bdev::{Bdev, Delay, Gate, Malloc};
 use crossbeam::channel::{self, Receiver};
 use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig, affinity};
 use ringside::config::Mode;
-use ringside::metrics::{Exporter, Sources};
+use ringside::health::Health;
+use ringside::metrics::{Exporter, Format, Sources};
 use ringside::service::{ScsiService, Socket};
 use tempfile::TempDir;
 use vhost_user::RingReport;
@@ -232,10 +233,10 @@ impl Rig {
     pub fn metrics(&self) -> Exposition {
         let exporter = Exporter::new(Sources {
             controllers: self.services.clone(),
-            pollers: self.pollers().to_vec(),
+            health: Arc::new(Health::new(self.pollers(), &[], &[])),
             ..Sources::default()
         });
-        Exposition::parse(&exporter.text()).unwrap_or_else(|error| panic!("{error}"))
+        Exposition::parse(&exporter.text(Format::Prometheus)).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::Note;
 use crate::config::{BdevKind, Config, File, Mode, PortKind};
+use crate::http::{AccessError, Secrets};
 
 /// Something that the configuration asks for and the host refuses.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,9 @@ pub enum HostError {
         /// What is wrong.
         text: String,
     },
+    /// A token or certificate of the HTTP port that cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Whether the socket is taken could not be found out.
     #[error("{section}[{index}].socket = {path:?}: {source}")]
     SocketUnknown {
@@ -76,6 +80,7 @@ pub enum HostError {
 /// Everything of `config` that this host does not allow now.
 pub fn host_errors(config: &Config) -> Vec<HostError> {
     let mut errors = core_errors(&config.reactor.cores);
+    errors.extend(Secrets::read(&config.metrics).err().map(HostError::from));
     errors.extend(config.bdevs.iter().enumerate().filter_map(|(index, bdev)| match &bdev.kind {
         BdevKind::File(file) => file_error(index, file),
         _ => None,

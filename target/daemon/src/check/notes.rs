@@ -1,8 +1,11 @@
 //! What an operator should know about a valid configuration: limits that guests are not told, what a Linux guest makes
 //! of the answers beyond them (as measured on Linux 6.12), and parts that nothing uses. Those on ports and net devices are in
-//! `notes/net.rs`.
+//! `notes/net.rs`, those on the HTTP port in `notes/metrics.rs`.
 
+mod metrics;
 mod net;
+
+pub use self::metrics::exposure;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,7 +32,8 @@ impl fmt::Display for Note {
 
 /// Every remark on `config`, in the order of its sections.
 pub fn notes(config: &Config) -> Vec<Note> {
-    let mut notes = unused_bdevs(config);
+    let mut notes: Vec<Note> = metrics::note(&config.metrics).into_iter().collect();
+    notes.extend(unused_bdevs(config));
     notes.extend(config.bdevs.iter().enumerate().filter_map(|(index, bdev)| {
         let (key, text) = bdev_note(&bdev.kind)?;
         Some(Note { key: format!("bdev[{index}].{key}"), text })

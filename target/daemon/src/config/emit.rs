@@ -1,5 +1,7 @@
 //! A configuration as TOML, every default written out. Reading it back gives an equal configuration.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::bdev::{Bdev, BdevKind, Delay, Fault, Geometry};
@@ -29,7 +31,7 @@ pub(super) fn to_toml(config: &Config) -> String {
 #[derive(Serialize)]
 struct Document<'c> {
     reactor: ReactorText<'c>,
-    metrics: MetricsText,
+    metrics: MetricsText<'c>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     bdev: Vec<BdevText<'c>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -54,13 +56,25 @@ impl<'c> From<&'c Reactor> for ReactorText<'c> {
 }
 
 #[derive(Serialize)]
-struct MetricsText {
+struct MetricsText<'c> {
     listen: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_file: Option<&'c Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert: Option<&'c Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_key: Option<&'c Path>,
 }
 
-impl From<&Metrics> for MetricsText {
-    fn from(metrics: &Metrics) -> Self {
-        Self { listen: metrics.listen.to_string() }
+impl<'c> From<&'c Metrics> for MetricsText<'c> {
+    fn from(metrics: &'c Metrics) -> Self {
+        let tls = metrics.tls.as_ref();
+        Self {
+            listen: metrics.listen.to_string(),
+            token_file: metrics.token_file.as_deref(),
+            tls_cert: tls.map(|tls| &*tls.cert),
+            tls_key: tls.map(|tls| &*tls.key),
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn read(section: &mut Section<'_>, problems: &mut Problems) -> Option
     })
 }
 
-fn read_path(field: &Field<'_>, problems: &mut Problems) -> Option<PathBuf> {
+pub(super) fn read_path(field: &Field<'_>, problems: &mut Problems) -> Option<PathBuf> {
     let path = field.string(problems)?;
     let reason = match path {
         "" => Reason::Empty,

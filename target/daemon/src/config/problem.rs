@@ -102,6 +102,12 @@ pub enum Reason {
     /// A name that would be hard to use as a label, an id or in a path.
     #[error("must be 1 to 64 characters of A-Z a-z 0-9 . _ -")]
     NotAName,
+    /// One of two keys that go together.
+    #[error("goes with {other}, which is missing")]
+    NeedsKey {
+        /// The other key.
+        other: &'static str,
+    },
     /// Not an IP address with a port.
     #[error("must be an IP address and a port, such as 127.0.0.1:9464 or [::1]:9464")]
     NotAnAddress,

@@ -55,6 +55,7 @@ fn config_empty_text_gives_every_default() {
     let config = accepted("");
     assert_eq!(config.reactor, Reactor { cores: vec![0], idle: Idle::Adaptive });
     assert_eq!(config.metrics.listen.to_string(), "127.0.0.1:9464");
+    assert_eq!((&config.metrics.token_file, &config.metrics.tls), (&None, &None));
     assert_eq!(config.bdevs, []);
     assert_eq!(config.controllers, []);
     assert_eq!(config.dpdk.eal_args, [""; 0]);
@@ -92,6 +93,9 @@ fn config_with_every_key_is_read_as_written() {
     let config = accepted(EVERY_KEY);
     assert_eq!(config.reactor, Reactor { cores: vec![1, 2], idle: Idle::Busy });
     assert_eq!(config.metrics.listen.to_string(), "[::]:80");
+    assert_eq!(config.metrics.token_file.as_deref(), Some(Path::new("/etc/token")));
+    let tls = Tls { cert: "/etc/cert.pem".into(), key: "/etc/key.pem".into() };
+    assert_eq!(config.metrics.tls.as_ref(), Some(&tls));
     let slow = Delay { base: Name::new("fast").unwrap(), latency_us: 100, p99_us: 500 };
     assert_eq!(config.bdev("slow").unwrap().kind, BdevKind::Delay(slow));
     assert_eq!(["slow", "fast"].map(|name| config.bdev(name).unwrap().in_order), [true, false]);
@@ -126,6 +130,9 @@ cores = [1, 2]
 idle = "busy"
 [metrics]
 listen = "[::]:80"
+token_file = "/etc/token"
+tls_cert = "/etc/cert.pem"
+tls_key = "/etc/key.pem"
 [[bdev]]
 name = "slow"
 kind = "delay"
@@ -229,7 +236,7 @@ fn unknown_keys_are_refused_at_every_level() {
             "f:2: rpc: unknown key; known here: reactor, metrics, bdev, scsi, dpdk, port, net",
         ),
         ("[reactor]\ncore = [0]\n", "f:2: reactor.core: unknown key; known here: cores, idle"),
-        ("[metrics]\nport = 1\n", "f:2: metrics.port: unknown key; known here: listen"),
+        ("[metrics]\nport = 1\n", "f:2: metrics.port: unknown key; known here: listen, token_file, tls_cert, tls_key"),
         (
             "[[bdev]]\nname = 'a'\nkind = 'null'\nsize = 512\npath = '/x'\n",
             "f:5: bdev[0].path: unknown key; known here: name, kind, size, block_size, physical_block_size, in_order",
@@ -299,6 +306,9 @@ fn reactor_and_metrics_out_of_bounds_are_refused() {
         ("[reactor]\ncores = [-1]\n", "f:2: reactor.cores[0] = -1: must be 0 to 1023"),
         ("[reactor]\ncores = [1, 2, 1]\n", "f:2: reactor.cores[2] = 1: already used by reactor.cores[0] (line 2)"),
         ("[reactor]\nidle = 'lazy'\n", "f:2: reactor.idle = 'lazy': must be one of: adaptive, busy"),
+        ("[metrics]\ntoken_file = ''\n", "f:2: metrics.token_file = '': must not be empty"),
+        ("[metrics]\ntls_cert = 'c'\n", "f:2: metrics.tls_cert = 'c': goes with tls_key, which is missing"),
+        ("[metrics]\ntls_key = 'k'\n", "f:2: metrics.tls_key = 'k': goes with tls_cert, which is missing"),
         (
             "[metrics]\nlisten = 'localhost:1'\n",
             "f:2: metrics.listen = 'localhost:1': must be an IP address and a port, such as 127.0.0.1:9464 or \

@@ -1,94 +1,61 @@
-//! The families of block devices: what each did, whoever uses it, and what files say of themselves.
+//! The metrics of block devices: what each did, whoever uses it, and what files say of themselves.
 
 use bdev::{Bdev, OpKind};
-use bdev_file::FileCounts;
+use bdev_file::File;
+use guest_memory::Backing;
 
-use super::families::{Families, Family, Kind};
+use super::catalogue::bdevs as the;
+use super::families::Families;
 use crate::bdevs::Device;
 
 pub(super) fn collect(devices: &[Device], families: &mut Families) {
-    describe(devices, families);
-    count(devices, families);
-    files(devices, families);
-}
-
-fn describe(devices: &[Device], families: &mut Families) {
-    let mut kinds = Family::new("ringside_bdev_info", "1, with the kind of a block device.", Kind::Gauge);
-    let mut size = Family::new("ringside_bdev_size_bytes", "Size of a block device.", Kind::Gauge);
     for device in devices {
-        let info = device.bdev.info();
-        kinds.sample(&[("bdev", &info.name), ("kind", info.kind)], 1.0);
-        size.sample(&[("bdev", &info.name)], info.bytes() as f64);
+        describe(device, families);
+        count(device, families);
+        if let Some(device) = &device.file {
+            file(device, families);
+        }
     }
-    families.extend([kinds, size]);
 }
 
-fn count(devices: &[Device], families: &mut Families) {
-    let mut requests =
-        Family::new("ringside_bdev_requests_total", "Requests that a block device has ended.", Kind::Counter);
-    let mut errors =
-        Family::new("ringside_bdev_errors_total", "Requests that a block device did not end well.", Kind::Counter);
-    let mut bytes = Family::new("ringside_bdev_bytes_total", "Bytes that a block device moved.", Kind::Counter);
-    let mut pending = Family::new(
-        "ringside_bdev_pending_seconds",
-        "How long requests were pending at a block device; those that it did at once are not in here.",
-        Kind::Histogram,
-    );
-    for device in devices {
-        let name = ("bdev", device.bdev.info().name.as_str());
-        let totals = device.bdev.totals();
-        for kind in OpKind::ALL {
-            let labels = [name, ("op", kind.name())];
-            requests.sample(&labels, totals.ended[kind as usize] as f64);
-            errors.sample(&labels, totals.errors[kind as usize] as f64);
-        }
-        bytes.sample(&[name, ("op", "read")], totals.read_bytes as f64);
-        bytes.sample(&[name, ("op", "write")], totals.written_bytes as f64);
-        pending.histogram(&[name, ("op", "read")], &totals.read_ticks);
-        pending.histogram(&[name, ("op", "write")], &totals.write_ticks);
+fn describe(device: &Device, families: &mut Families) {
+    let info = device.bdev.info();
+    families.info(&the::INFO, &[&info.name, info.kind]);
+    families.sample(&the::SIZE, &[&info.name], info.bytes() as f64);
+    if let Some(backing) = device.backing {
+        let backing = match backing {
+            Backing::Huge => "huge",
+            Backing::Plain => "plain",
+        };
+        families.sample(&the::MEMORY, &[&info.name, backing], info.bytes() as f64);
     }
-    families.extend([requests, errors, bytes, pending]);
 }
 
-fn files(devices: &[Device], families: &mut Families) {
-    type Count = fn(&FileCounts) -> u64;
-    let counts: [(&str, &str, Count); 6] = [
-        (
-            "ringside_bdev_file_bounced_total",
-            "Transfers over a bounce buffer, because a guest's buffers were not aligned.",
-            |counts| counts.bounced,
-        ),
-        ("ringside_bdev_file_continued_total", "Transfers that the kernel did in part first.", |counts| {
-            counts.continued
-        }),
-        ("ringside_bdev_file_retried_total", "System calls that were tried again (EAGAIN).", |counts| counts.retried),
-        ("ringside_bdev_file_sync_failures_total", "Flushes and FUA writes that failed.", |counts| {
-            counts.sync_failures
-        }),
-        ("ringside_bdev_file_enters_total", "Calls of io_uring_enter.", |counts| counts.enters),
-        ("ringside_bdev_file_enter_failures_total", "Calls of io_uring_enter that failed.", |counts| {
-            counts.enter_failures
-        }),
-    ];
-    let mut failed = Family::new(
-        "ringside_bdev_file_sync_failed",
-        "1 after a flush that failed: every flush fails until the device is reset.",
-        Kind::Gauge,
-    );
-    let mut direct =
-        Family::new("ringside_bdev_file_direct", "1 if a file is served past the page cache of the host.", Kind::Gauge);
-    let files: Vec<_> = devices.iter().filter_map(|device| device.file.as_ref()).collect();
-    for file in &files {
-        let label = [("bdev", file.info().name.as_str())];
-        failed.sample(&label, f64::from(u8::from(file.sync_failed())));
-        direct.sample(&label, f64::from(u8::from(file.is_direct())));
+fn count(device: &Device, families: &mut Families) {
+    let (name, totals) = (device.bdev.info().name.as_str(), device.bdev.totals());
+    for kind in OpKind::ALL {
+        let labels = [name, kind.name()];
+        families.sample(&the::REQUESTS, &labels, totals.ended[kind as usize] as f64);
+        families.sample(&the::ERRORS, &labels, totals.errors[kind as usize] as f64);
     }
-    for (name, help, count) in counts {
-        let mut family = Family::new(name, help, Kind::Counter);
-        for file in &files {
-            family.sample(&[("bdev", file.info().name.as_str())], count(&file.counts()) as f64);
-        }
-        families.add(family);
+    families.sample(&the::BYTES, &[name, "read"], totals.read_bytes as f64);
+    families.sample(&the::BYTES, &[name, "write"], totals.written_bytes as f64);
+    families.durations(&the::PENDING, &[name, "read"], &totals.read_ticks);
+    families.durations(&the::PENDING, &[name, "write"], &totals.write_ticks);
+}
+
+fn file(file: &File, families: &mut Families) {
+    let (name, counts) = ([file.info().name.as_str()], file.counts());
+    for (metric, count) in [
+        (&the::BOUNCED, counts.bounced),
+        (&the::CONTINUED, counts.continued),
+        (&the::RETRIED, counts.retried),
+        (&the::SYNC_FAILURES, counts.sync_failures),
+        (&the::ENTERS, counts.enters),
+        (&the::ENTER_FAILURES, counts.enter_failures),
+    ] {
+        families.sample(metric, &name, count as f64);
     }
-    families.extend([failed, direct]);
+    families.sample(&the::SYNC_FAILED, &name, f64::from(u8::from(file.sync_failed())));
+    families.sample(&the::DIRECT, &name, f64::from(u8::from(file.is_direct())));
 }

@@ -1,9 +1,13 @@
-//! Metric families in the terms of the `prometheus` crate: names, labels, values, histogram edges. No metric is named
-//! here.
+//! The samples of a scrape, in the terms of the `prometheus` crate: label pairs, values, histogram edges. Which metrics there
+//! are is the catalogue's.
+
+use std::collections::BTreeMap;
 
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use reactor::Tsc;
 use stats::HistogramSnapshot;
+
+use super::catalogue::{Kind, Metric};
 
 /// Upper edges of every histogram of durations, in nanoseconds: 1 µs to 10 s.
 const EDGES_NS: [u64; 22] = [
@@ -31,82 +35,82 @@ const EDGES_NS: [u64; 22] = [
     10_000_000_000,
 ];
 
-/// What a family's values are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-/// One family and its samples.
+/// The samples of one metric.
 pub(super) struct Family {
-    family: MetricFamily,
-    kind: Kind,
+    pub(super) metric: &'static Metric,
+    pub(super) samples: MetricFamily,
 }
 
-/// The families of a scrape.
+/// The families of a scrape that have samples, by name.
 #[derive(Default)]
-pub(super) struct Families(Vec<MetricFamily>);
+pub(super) struct Families(BTreeMap<&'static str, Family>);
 
-impl Family {
-    pub(super) fn new(name: &str, help: &str, kind: Kind) -> Family {
-        let mut family = MetricFamily::default();
-        family.set_name(name.to_owned());
-        family.set_help(help.to_owned());
-        family.set_field_type(match kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-            Kind::Histogram => MetricType::HISTOGRAM,
-        });
-        Family { family, kind }
-    }
-
-    /// Adds a value.
-    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
-        let mut metric = proto::Metric::from_label(pairs(labels));
-        match self.kind {
+impl Families {
+    /// Adds a value; `labels` are the values of the metric's labels, in its order.
+    pub(super) fn sample(&mut self, metric: &'static Metric, labels: &[&str], value: f64) {
+        let mut sample = proto::Metric::from_label(pairs(metric, labels));
+        match metric.kind() {
             Kind::Counter => {
                 let mut counter = proto::Counter::default();
                 counter.set_value(value);
-                metric.set_counter(counter);
+                sample.set_counter(counter);
             }
-            Kind::Gauge => {
+            Kind::Gauge | Kind::Info => {
                 let mut gauge = proto::Gauge::default();
                 gauge.set_value(value);
-                metric.set_gauge(gauge);
+                sample.set_gauge(gauge);
             }
-            Kind::Histogram => unreachable!("a histogram has buckets, not a value"),
+            Kind::Histogram => unreachable!("{} is a histogram: it has buckets, not a value", metric.name()),
         }
-        self.family.mut_metric().push(metric);
+        self.push(metric, sample);
+    }
+
+    /// Adds the facts of one thing.
+    pub(super) fn info(&mut self, metric: &'static Metric, labels: &[&str]) {
+        debug_assert_eq!(metric.kind(), Kind::Info, "{}", metric.name());
+        self.sample(metric, labels, 1.0);
     }
 
     /// Adds a distribution of durations that was recorded in TSC ticks.
-    pub(super) fn histogram(&mut self, labels: &[(&str, &str)], ticks: &HistogramSnapshot) {
+    pub(super) fn durations(&mut self, metric: &'static Metric, labels: &[&str], ticks: &HistogramSnapshot) {
         let buckets = EDGES_NS.map(|edge| (edge as f64 / 1e9, ticks.cumulative_below(Tsc::ticks(edge))));
-        self.distribution(labels, buckets, ticks.count(), Tsc::nanos(ticks.sum()) as f64 / 1e9);
+        self.distribution(metric, labels, buckets, ticks.count(), Tsc::nanos(ticks.sum()) as f64 / 1e9);
     }
 
     /// Adds a distribution that was counted in classes: `edges` are their upper bounds, the last class has none.
-    pub(super) fn classes(&mut self, labels: &[(&str, &str)], edges: &[f64], counts: &[u64], sum: f64) {
+    pub(super) fn classes(
+        &mut self,
+        metric: &'static Metric,
+        labels: &[&str],
+        edges: &[f64],
+        counts: impl IntoIterator<Item = u64>,
+        sum: f64,
+    ) {
         let cumulative: Vec<u64> = counts
-            .iter()
+            .into_iter()
             .scan(0, |total, count| {
                 *total += count;
                 Some(*total)
             })
             .collect();
         let buckets = edges.iter().copied().zip(cumulative.iter().copied());
-        self.distribution(labels, buckets, cumulative.last().copied().unwrap_or(0), sum);
+        self.distribution(metric, labels, buckets, cumulative.last().copied().unwrap_or(0), sum);
+    }
+
+    /// All of them, in the order of their names.
+    pub(super) fn into_iter(self) -> impl Iterator<Item = Family> {
+        self.0.into_values()
     }
 
     fn distribution(
         &mut self,
-        labels: &[(&str, &str)],
+        metric: &'static Metric,
+        labels: &[&str],
         buckets: impl IntoIterator<Item = (f64, u64)>,
         count: u64,
         sum: f64,
     ) {
+        debug_assert_eq!(metric.kind(), Kind::Histogram, "{}", metric.name());
         let bucket = |(edge, cumulative)| {
             let mut bucket = proto::Bucket::default();
             bucket.set_upper_bound(edge);
@@ -117,35 +121,38 @@ impl Family {
         histogram.set_bucket(buckets.into_iter().map(bucket).collect());
         histogram.set_sample_count(count);
         histogram.set_sample_sum(sum);
-        let mut metric = proto::Metric::from_label(pairs(labels));
-        metric.set_histogram(histogram);
-        self.family.mut_metric().push(metric);
+        let mut sample = proto::Metric::from_label(pairs(metric, labels));
+        sample.set_histogram(histogram);
+        self.push(metric, sample);
+    }
+
+    fn push(&mut self, metric: &'static Metric, sample: proto::Metric) {
+        let family = self.0.entry(metric.name()).or_insert_with(|| Family::new(metric));
+        family.samples.mut_metric().push(sample);
     }
 }
 
-impl Families {
-    /// Adds a family. One without samples is left out: the text format has no place for it.
-    pub(super) fn add(&mut self, family: Family) {
-        if !family.family.get_metric().is_empty() {
-            self.0.push(family.family);
-        }
-    }
-
-    pub(super) fn extend(&mut self, families: impl IntoIterator<Item = Family>) {
-        families.into_iter().for_each(|family| self.add(family));
-    }
-
-    pub(super) fn into_vec(self) -> Vec<MetricFamily> {
-        self.0
+impl Family {
+    fn new(metric: &'static Metric) -> Family {
+        let mut samples = MetricFamily::default();
+        samples.set_name(metric.name().to_owned());
+        samples.set_help(metric.help().to_owned());
+        samples.set_field_type(match metric.kind() {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge | Kind::Info => MetricType::GAUGE,
+            Kind::Histogram => MetricType::HISTOGRAM,
+        });
+        Family { metric, samples }
     }
 }
 
-fn pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
-    let pair = |(name, value): &(&str, &str)| {
+fn pairs(metric: &'static Metric, values: &[&str]) -> Vec<LabelPair> {
+    assert_eq!(metric.labels().len(), values.len(), "the labels of {}", metric.name());
+    let pair = |(name, value): (&&str, &&str)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());
         pair.set_value((*value).to_owned());
         pair
     };
-    labels.iter().map(pair).collect()
+    metric.labels().iter().zip(values).map(pair).collect()
 }

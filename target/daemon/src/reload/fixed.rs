@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::config::{Config, Controller, DpdkPort, Loopback, Net, Port, PortKind, Switch};
+use crate::config::{Config, Controller, DpdkPort, Loopback, Metrics, Net, Port, PortKind, Switch};
 
 /// Every difference that cannot be made while the target runs: a text with key, new and present value.
 pub(super) fn differences(old: &Config, new: &Config) -> Vec<String> {
@@ -12,7 +12,8 @@ pub(super) fn differences(old: &Config, new: &Config) -> Vec<String> {
     found.value("metrics.listen", &old.metrics.listen, &new.metrics.listen);
     if found.0.is_empty() {
         found.rest("reactor", &old.reactor, &new.reactor);
-        found.rest("metrics", &old.metrics, &new.metrics);
+        // Token and certificate are read anew with every reload.
+        let Metrics { listen: _, token_file: _, tls: _ } = &new.metrics;
     }
     for (index, controller) in new.controllers.iter().enumerate() {
         match old.controller(&controller.name) {

@@ -2,6 +2,7 @@
 //! of the test's own process, by the tests `live_…` of the crate `tests`.
 
 mod faults;
+mod http;
 mod idle;
 mod metrics;
 mod net;

@@ -18,6 +18,7 @@ pub struct Process {
     child: Child,
     lines: Receiver<String>,
     metrics: SocketAddr,
+    passed: Vec<String>,
 }
 
 /// The directory for a configuration and its sockets.
@@ -53,9 +54,9 @@ impl Place {
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut process = Process { child, lines, metrics: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let line = process.wait_line("metrics: http://");
-        let (_, address) = line.split_once("http://").unwrap();
+        let mut process = Process { child, lines, metrics: SocketAddr::from(([127, 0, 0, 1], 0)), passed: Vec::new() };
+        let line = process.wait_line("metrics: http");
+        let (_, address) = line.split_once("://").unwrap();
         process.metrics = address.strip_suffix("/metrics").unwrap().parse().unwrap();
         process.wait_line("ready");
         process
@@ -85,10 +86,16 @@ impl Process {
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
             let line = line.unwrap_or_else(|error| panic!("no line with {text:?}: {error}"));
+            self.passed.push(line.clone());
             if line.contains(text) {
                 return line;
             }
         }
+    }
+
+    /// Log lines up to the last one that was waited for.
+    pub fn passed(&self) -> &[String] {
+        &self.passed
     }
 
     /// Log lines that are there and were not waited for.

@@ -1,0 +1,40 @@
+"""Panels of virtqueues, for storage controllers and net devices alike."""
+
+from .panels import GREEN, RED, distribution, query, ratio, series, timeline
+
+RING = "{{controller}} ring {{queue}} · {{instance}}"
+BY_RING = "instance, controller, queue"
+
+
+def virtqueues(of: str):
+    """`of` is the selector of the devices whose rings these are."""
+
+    def rate(metric):
+        return f"sum by ({BY_RING}) (rate(ringside_virtqueue_{metric}@{of}[@]))"
+
+    return [
+        series("Chains fetched", "Requests or frames taken from each ring. An empty ring beside full ones: the guest uses fewer.",
+            "ops", query(rate("chains_total"), RING), span=8),
+        series("Chains of one batch", """How many were there when the poller looked. Above 8 it works at its best; at 1 the
+            poller waits for the guest.""", "short", query(ratio(rate("chains_total"), rate("batches_total")), RING), span=8),
+        series("In flight", """Chains fetched and not completed. Constant above 0 while nothing is fetched: requests hang. Of a receive
+            queue: buffers that wait for frames.""", "short",
+            query(f"sum by ({BY_RING}) (ringside_virtqueue_in_flight@{of})", RING), span=8),
+        distribution("Batches", "How many fetches found how many chains. All at 1: one request at a time. All at 32: saturated.",
+            "short", f"ringside_virtqueue_batch_chains_bucket@{of}", span=8),
+        series("Calls for a batch", """Interrupts sent for each batch; the rest was suppressed, because the driver polls or has
+            not seen the last one. Each costs a system call and the guest an exit.""", "short",
+            query(ratio(rate("calls_total"), rate("batches_total")), RING), span=8),
+        series("Kicks", """Kicks received. Drivers are told not to kick while their ring is polled: many kicks are a ring that
+            falls asleep between requests, or a driver that ignores it.""", "ops", query(rate("kicks_total"), RING), span=8),
+        series("Calls suppressed", "Publishes after which the driver wanted no call.", "ops",
+            query(rate("calls_suppressed_total"), RING), span=8),
+        series("Ring sizes", "Descriptors of each started ring; 0 while it is stopped.", "short",
+            query(f"sum by ({BY_RING}) (ringside_virtqueue_size@{of})", RING), span=16),
+        timeline("Halted rings", """A ring that a fault has halted answers no more until its driver resets the device. The log
+            names queue, head and reason.""", {0: ("well", GREEN), 1: ("halted", RED)},
+            query(f"max by ({BY_RING}) (ringside_virtqueue_broken@{of})", RING)),
+        timeline("Cold rings", "Rings that were idle for 10 to 20 ms are left out of the loop until the driver kicks.",
+            {0: ("polled", GREEN), 1: ("cold", "#5794F2")},
+            query(f"max by ({BY_RING}) (ringside_virtqueue_cold@{of})", RING)),
+    ]

@@ -1,0 +1,58 @@
+//! What is counted of block devices.
+
+super::group! {
+    "Block devices",
+    "`bdev` is the name in the configuration, `op` the kind of request. Wrappers (`delay`, `error`) and what they stand on are \
+     block devices of their own.";
+
+    INFO: Info "ringside_bdev_info" ["bdev", "kind"] "R28" if "where there are block devices",
+        "1, with the kind of a block device.",
+        "It does not move, but comes and goes with the configuration.";
+    SIZE: Gauge "ringside_bdev_size_bytes" ["bdev"] "R28" if "where there are block devices",
+        "Size of a block device.",
+        "It changes only if the device is replaced.";
+    MEMORY: Gauge "ringside_bdev_memory_bytes" ["bdev", "backing"] "R28" if "for devices of kind malloc",
+        "Memory of a malloc device, by what it is made of: `huge` pages or `plain` ones.",
+        "`plain`: there were not enough free huge pages at the start, and the disk is slower. Make room \
+         (`scripts/setup.sh --only hugepages`) and restart.";
+    REQUESTS: Counter "ringside_bdev_requests_total" ["bdev", "op"] "R28" if "where there are block devices",
+        "Requests that a block device has ended.",
+        "Its rate is what the device does, whoever asked. More than the LUN's commands: large commands are cut, or others use \
+         the device.";
+    ERRORS: Counter "ringside_bdev_errors_total" ["bdev", "op"] "R28" if "where there are block devices",
+        "Requests that a block device did not end well; a comparison that found a difference is one.",
+        "The medium or the file system below fails, or is full: the log of the host and the guest's sense data say more. \
+         `compare_and_write` and `verify` count differences, which are no faults.";
+    BYTES: Counter "ringside_bdev_bytes_total" ["bdev", "op"] "R28" if "where there are block devices",
+        "Bytes that reads and writes moved.",
+        "Its rate is the throughput of the device.";
+    PENDING: Histogram "ringside_bdev_pending_seconds" ["bdev", "op"] "R28" if "where there are block devices",
+        "How long requests were pending at a block device; those that it did at once are not in here.",
+        "The device's own latency. If it grows with the load, the device is saturated; if without, look at the host's disk.";
+    BOUNCED: Counter "ringside_bdev_file_bounced_total" ["bdev"] "R28" if "for devices of kind file",
+        "Transfers over a bounce buffer, because a guest's buffers were not aligned.",
+        "Costs a copy each. A guest whose file system has smaller blocks than the device: give the bdev a `block_size` that \
+         matches, or use `direct = false`.";
+    CONTINUED: Counter "ringside_bdev_file_continued_total" ["bdev"] "R28" if "for devices of kind file",
+        "Transfers that the kernel did in part first.",
+        "Rare. A steady rate is a file system that is full or interrupts transfers.";
+    RETRIED: Counter "ringside_bdev_file_retried_total" ["bdev"] "R28" if "for devices of kind file",
+        "Requests that were tried again (EAGAIN).",
+        "The kernel was short of something for a moment. A steady rate: too little memory, or too deep queues.";
+    SYNC_FAILURES: Counter "ringside_bdev_file_sync_failures_total" ["bdev"] "R28" if "for devices of kind file",
+        "Flushes and FUA writes that failed.",
+        "Data that the guest believed durable may be lost. Stop the guest, look at the disk.";
+    ENTERS: Counter "ringside_bdev_file_enters_total" ["bdev"] "R28" if "for devices of kind file",
+        "Calls of io_uring_enter.",
+        "At most one a batch. As many as requests: no batching, the guest has one request at a time in flight.";
+    ENTER_FAILURES: Counter "ringside_bdev_file_enter_failures_total" ["bdev"] "R28" if "for devices of kind file",
+        "Calls of io_uring_enter that failed.",
+        "The kernel refuses work: look for limits of the container (seccomp, memory).";
+    SYNC_FAILED: Gauge "ringside_bdev_file_sync_failed" ["bdev"] "R28" if "for devices of kind file",
+        "1 after a flush that failed: every flush fails until the device is reset.",
+        "See `ringside_bdev_file_sync_failures_total`. The guest's file system is read-only by now; check the disk before you \
+         restart it.";
+    DIRECT: Gauge "ringside_bdev_file_direct" ["bdev"] "R28" if "for devices of kind file",
+        "1 if a file is served past the page cache of the host.",
+        "0 with `direct = true`: its file system does not let it, and latencies include the page cache's.";
+}

@@ -8,7 +8,8 @@
 #   guest       QEMU, and a small Linux guest under .build/guest that tests and qemu-guest.sh boot
 #   hugepages   free 2 MiB pages and a hugetlbfs mount, for malloc bdevs and guest memory
 #   bench       valgrind, which counts the instructions of one command
-#   dashboards  Prometheus with promtool (its service stays off), and Grafana's types for Python under .build/dashboards
+#   dashboards  Prometheus with promtool (its service stays off), and for Python, under .build/dashboards, Grafana's types and
+#               Prometheus' own parsers
 #   lint        shellcheck, for the scripts themselves
 #
 # All groups when none is named. --hugepages: at least so many pages free (default 512 = 1 GiB, but no more than
@@ -177,10 +178,10 @@ group_dashboards() {
         as_root systemctl disable prometheus.service >>"$LOG" 2>&1 || true
     fi
     if cmp -s $wanted $there/requirements.txt; then
-        say "dashboards: Grafana's types are there"
+        say "dashboards: Grafana's types and Prometheus' parsers are there"
         return 0
     fi
-    say "dashboards: installing $(sed -n 's/^\([a-z-]*\)==.*/\1/p' $wanted) into $there"
+    say "dashboards: installing $(sed -n 's/^\([a-z-]*\)==.*/\1/p' $wanted | xargs) into $there"
     if python3 -m venv --clear $there >>"$LOG" 2>&1 &&
         $there/bin/pip install --quiet --require-hashes -r $wanted >>"$LOG" 2>&1; then
         cp $wanted $there/requirements.txt

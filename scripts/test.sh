@@ -154,7 +154,7 @@ select_dashboards() {
         skip "tests with Prometheus (target/daemon/tests/dashboards): no prometheus or promtool (scripts/setup.sh --only dashboards)"
     fi
     [ -x .build/dashboards/bin/python ] ||
-        skip "dashboards against Grafana's schema (target/daemon/tests/dashboards): no .build/dashboards (scripts/setup.sh --only dashboards)"
+        skip "dashboards against Grafana's schema, and OpenMetrics against its parser (target/daemon/tests/{dashboards,process}): no .build/dashboards (scripts/setup.sh --only dashboards)"
 }
 
 run_tests() {

@@ -42,7 +42,7 @@ fn r18_front_end_with_a_channel_for_it_is_told_of_a_link_that_goes_down_and_come
     let cable = Arc::new(Cable { port: Loopback::new("cable", LoopbackConfig::default()), up: AtomicBool::new(true) });
     let rig = NetSetup::new(Arc::clone(&cable) as Arc<dyn Port>, 1).start().expect("there is a core");
     let (_reports, faults) = crossbeam::channel::bounded(1);
-    let watch = Watch::start(faults, Vec::new(), vec![Arc::clone(rig.service())]).unwrap();
+    let watch = Watch::start(faults, Arc::default(), Vec::new(), vec![Arc::clone(rig.service())]).unwrap();
     let mut frontend = Frontend::connect(rig.socket()).unwrap();
     frontend.set_reply_timeout(Some(PATIENCE)).unwrap();
     let wanted = protocol::REPLY_ACK | protocol::CONFIG | protocol::BACKEND_REQ;

@@ -322,8 +322,11 @@ fn stats_tell_busy_loops_from_idle_ones() {
     working.store(true, Ordering::Relaxed);
     settled(2);
     let (busy, idle) = (stats.busy_ticks.value(), stats.idle_ticks.value());
+    let (idle_loops, lasted) = (stats.idle_loops.value(), stats.busy_loop_ticks.snapshot());
     settled(100);
     assert!(stats.busy_ticks.value() > busy);
+    assert_eq!(stats.idle_loops.value(), idle_loops, "always at work");
+    assert!(idle_loops >= 100 && stats.busy_loop_ticks.snapshot().count() >= lasted.count() + 99);
     assert_eq!(stats.idle_ticks.value(), idle, "always at work");
     assert!(stats.longest_loop_ticks.value() > 0 && stats.longest_job_ticks.value() > 0);
     assert_eq!(stats.sleeps.value(), 0);

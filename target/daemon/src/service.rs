@@ -145,10 +145,15 @@ impl<D: Device> Service<D> {
         &self.stats
     }
 
+    /// Its socket is open: front-ends can connect, even before [`Service::run`] has begun on its thread.
+    pub fn opened(&self) {
+        self.stats.listening.store(1, Ordering::Relaxed);
+    }
+
     /// Serves front-ends until `stop` is requested, then waits for the last request of the last one.
     pub fn run(self: &Arc<Self>, socket: Socket, stop: &Arc<Stop>) {
         let mut sessions: Vec<FrontEnd> = Vec::new();
-        self.stats.listening.store(1, Ordering::Relaxed);
+        self.opened();
         let result = match socket {
             Socket::Listener(listener) => self.listen(&listener, stop, &mut sessions),
             Socket::Connector(mut connector) => self.connect(&mut connector, stop, &mut sessions),

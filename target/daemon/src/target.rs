@@ -154,6 +154,7 @@ impl Target {
     }
 
     fn serve<D: Device>(&mut self, service: Arc<Service<D>>, socket: Socket) -> std::io::Result<()> {
+        service.opened();
         let stop = Arc::clone(&self.stop);
         let name = format!("accept-{}", service.device().name());
         self.threads.push(thread::Builder::new().name(name).spawn(move || service.run(socket, &stop))?);

@@ -208,6 +208,29 @@ fn ring_with_chains_in_flight_stays_hot_until_they_are_published() {
 }
 
 #[test]
+fn depth_of_a_ring_is_what_was_popped_and_neither_published_nor_put_back() {
+    let mut rig = mapped();
+    let (mut driver, _kick) = rig.start_with_kick();
+    let stats = Arc::clone(&rig.set.rings[0].stats);
+    let depth = || (stats.in_flight.value(), stats.batches());
+    for _ in 0..3 {
+        put(&mut driver);
+    }
+    let mut tickets = rig.pop();
+    assert_eq!(depth(), (3, 1));
+    rig.set.complete(tickets.remove(0), 0);
+    rig.set.publish(0);
+    assert_eq!(depth(), (2, 1));
+    rig.set.put_back(0, tickets.into_iter());
+    assert_eq!(depth(), (0, 1));
+    let tickets = rig.pop();
+    assert_eq!(depth(), (2, 2));
+    tickets.into_iter().for_each(|ticket| rig.set.complete(ticket, 0));
+    rig.set.publish(0);
+    assert_eq!(depth(), (0, 2));
+}
+
+#[test]
 fn chain_popped_from_a_cold_ring_makes_it_hot() {
     let mut rig = mapped();
     let (mut driver, _kick) = rig.start_with_kick();

@@ -3,9 +3,8 @@
 
 use std::net::Ipv4Addr;
 
-use crossbeam::channel::{self, bounded};
-use reactor::{Armed, IdlePolicy, PollerHandle, Reactor, ReactorConfig, Source};
-use rustix::thread::sched_getcpu;
+use crossbeam::channel::bounded;
+use reactor::Reactor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
 use vhost_user::connection::Stop;
@@ -14,6 +13,7 @@ use super::*;
 use crate::assemble;
 use crate::bdevs::Bdevs;
 use crate::config::{Config, Mode};
+use crate::health::tests::{hold, reactor};
 use crate::metrics::Sources;
 use crate::service::{ScsiService, Service, Socket};
 
@@ -127,31 +127,6 @@ async fn get(answers: &Arc<Answers>, path: &str) -> (String, String) {
     served.await.unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
-}
-
-/// Holds a poller up until what it returns is dropped.
-fn hold(poller: &PollerHandle) -> channel::Sender<()> {
-    struct Nothing;
-    impl Source for Nothing {
-        fn poll(&mut self, _now: reactor::Tsc) -> usize {
-            0
-        }
-        fn arm(&mut self) -> Armed {
-            Armed::Sleep
-        }
-    }
-    let (release, held) = bounded::<()>(0);
-    let (there, is_there) = bounded(1);
-    poller.add(Nothing).run(move |_| {
-        there.send(()).unwrap();
-        let _ = held.recv();
-    });
-    is_there.recv().unwrap();
-    release
-}
-
-fn reactor() -> Reactor {
-    Reactor::start(&ReactorConfig { cores: vec![sched_getcpu()], idle: IdlePolicy::Adaptive }).unwrap()
 }
 
 #[tokio::test]

@@ -189,6 +189,8 @@ mod dpdk {
         assert!(frames >= 1000.0);
         assert_eq!(metrics.sum("ringside_port_extended_total", &sent), frames);
         assert_eq!(metrics.sum("ringside_port_info", &[("port", "lo"), ("kind", "dpdk")]), 1.0);
+        let mbufs = |state| metrics.sum("ringside_port_mbufs", &[("port", "lo"), ("state", state)]);
+        assert!(mbufs("used") > 0.0 && mbufs("free") > 0.0, "{} used, {} free", mbufs("used"), mbufs("free"));
         assert!(metrics.sum("ringside_port_speed_bytes_per_second", &[("port", "lo")]) > 0.0);
         end(process);
     }

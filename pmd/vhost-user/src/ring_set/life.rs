@@ -76,6 +76,7 @@ impl RingSet {
         let slot = self.slot(index);
         let ring = &mut self.rings[slot];
         let old = mem::replace(&mut ring.call, call);
+        ring.forget_call();
         if ring.queue.is_some() {
             ring.call();
         }

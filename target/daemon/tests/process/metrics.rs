@@ -18,8 +18,9 @@ const NOT_YET: [&str; 4] = [
     "ringside_virtqueue_faults_total",
 ];
 
-/// Metrics of DPDK's ports alone.
-const DPDK_ALONE: [&str; 2] = ["ringside_port_mbufs", "ringside_port_extended_total"];
+/// Metrics that only ports of DPDK have.
+const DPDK_ALONE: [&str; 3] =
+    ["ringside_port_mbufs", "ringside_port_extended_total", "ringside_port_speed_bytes_per_second"];
 
 /// One of everything: every kind of block device and port.
 fn everything() -> String {

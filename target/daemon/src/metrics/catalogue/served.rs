@@ -46,6 +46,12 @@ super::group! {
         "How long a stop, reset or change of memory has been waiting for requests in flight; 0 if none waits.",
         "Above a second: the block device holds requests, and the virtual machine waits with it. Look at \
          `ringside_scsi_in_flight`, and at the device.";
+    DELAY_BASE: Gauge "ringside_coalescing_delay_base_seconds" ["controller"] "R28",
+        "`delay_base_us` of the controller or net device as it is now; 0 if calls are not coalesced.",
+        "It changes with the configuration (SIGHUP). See `ringside_virtqueue_calls_coalesced_total` for what it is good for.";
+    IOPS_THRESHOLD: Gauge "ringside_coalescing_iops_threshold" ["controller"] "R28",
+        "`iops_threshold` as it is now: completions a second and queue above which calls are held back.",
+        "As above. Queues below it are called at once.";
     CHAINS: Counter "ringside_virtqueue_chains_total" ["controller", "queue"] "R28",
         "Descriptor chains that were fetched: requests, or buffers of a net device.",
         "Shows which queues a guest uses. One busy queue among idle ones: the guest has fewer queues than you think, or one \
@@ -71,6 +77,12 @@ super::group! {
     SUPPRESSED: Counter "ringside_virtqueue_calls_suppressed_total" ["controller", "queue"] "R28",
         "Publishes after which the driver wanted no call.",
         "High is good: the driver polls, or is still busy with what came before.";
+    DELAYED: Counter "ringside_virtqueue_calls_delayed_total" ["controller", "queue"] "R28",
+        "Calls that were held back for a moment, where calls are coalesced.",
+        "0 with `delay_base_us` set: no queue is as busy as `iops_threshold`. Latency of a guest grew with it: set a shorter delay.";
+    COALESCED: Counter "ringside_virtqueue_calls_coalesced_total" ["controller", "queue"] "R28",
+        "Publishes that needed no call of their own, since one was held back already: interrupts that the guest was spared.",
+        "Near 0 while calls are delayed: the delay buys nothing but latency; turn it off, or make it longer.";
     SIZE: Gauge "ringside_virtqueue_size" ["controller", "queue"] "R06",
         "Size of the ring in descriptors while it is started, otherwise 0.",
         "0 for a queue that should run: the driver has not started it, or its addresses do not map (see the log).";

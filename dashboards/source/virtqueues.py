@@ -29,6 +29,14 @@ def virtqueues(of: str):
             falls asleep between requests, or a driver that ignores it.""", "ops", query(rate("kicks_total"), RING), span=8),
         series("Calls suppressed", "Publishes after which the driver wanted no call.", "ops",
             query(rate("calls_suppressed_total"), RING), span=8),
+        series("Calls coalesced", """Delayed: calls held back for a moment. Coalesced: publishes that needed none, since one was held
+            back. Few coalesced beside many delayed: the delay buys nothing but latency.""", "ops",
+            query(rate("calls_delayed_total"), "delayed " + RING), query(rate("calls_coalesced_total"), "coalesced " + RING),
+            span=8),
+        series("Coalescing, delay", "`delay_base_us` as it is now; 0: calls are not coalesced.", "s",
+            query(f"ringside_coalescing_delay_base_seconds@{of}", "{{controller}} · {{instance}}"), span=8),
+        series("Coalescing, threshold", "`iops_threshold` as it is now: completions a second and queue above which calls are held back.", "iops",
+            query(f"ringside_coalescing_iops_threshold@{of}", "{{controller}} · {{instance}}"), span=8),
         series("Ring sizes", "Descriptors of each started ring; 0 while it is stopped.", "short",
             query(f"sum by ({BY_RING}) (ringside_virtqueue_size@{of})", RING), span=16),
         timeline("Halted rings", """A ring that a fault has halted answers no more until its driver resets the device. The log

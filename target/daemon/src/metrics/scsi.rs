@@ -87,10 +87,7 @@ fn responses(name: &str, blocks: &[Arc<ShardStats>], families: &mut Families) {
     }
     families.sample(&the::NO_ROOM, &[name], sum(blocks, |block| &block.no_response_room));
     for (key, label) in SENSE_KEY_NAMES.into_iter().enumerate() {
-        let count = sum(blocks, |block| &block.sense_keys[key]);
-        if count > 0.0 {
-            families.sample(&the::CHECK_CONDITIONS, &[name, label], count);
-        }
+        families.sample(&the::CHECK_CONDITIONS, &[name, label], sum(blocks, |block| &block.sense_keys[key]));
     }
     for (event, label) in event::NAMES.into_iter().enumerate() {
         families.sample(&the::EVENTS, &[name, label], sum(blocks, |block| &block.events[event]));
@@ -102,7 +99,8 @@ fn task_management(name: &str, blocks: &[Arc<ShardStats>], scratch: &mut Histogr
     for (function, label) in TMF_NAMES.into_iter().enumerate() {
         for code in 0..response::COUNT {
             let count = sum(blocks, |block| &block.tmfs[function][code]);
-            if count > 0.0 {
+            // Functions that do what they should are there from the start: a series that begins with 1 has not grown.
+            if count > 0.0 || code == 0 && function < TMF_NAMES.len() - 1 {
                 let response = if code == 0 { "function_complete" } else { response::name(code) };
                 families.sample(&the::TMF, &[name, label, response], count);
             }

@@ -17,10 +17,9 @@ pub enum When {
 }
 
 /// How the expression begins or what it has in it, when it has data, and the reason.
-const EMPTY: [(&str, When, &str); 8] = [
+const EMPTY: [(&str, When, &str); 7] = [
     ("ALERTS{", When::AfterTrouble, "as annotation: no alert fires while all is well"),
     ("resets(ringside_poller_loops_total", When::Never, "as annotation: the target is not restarted"),
-    ("ringside_scsi_tmf_total", When::OnlyAfterTrouble, "series of a function begin with the first one"),
     (
         "histogram_quantile(0.99, sum by (instance, controller, le) (rate(ringside_scsi_tmf_",
         When::OnlyAfterTrouble,

@@ -13,6 +13,7 @@ mod place;
 mod process;
 
 mod board;
+mod catalogue;
 mod empty;
 mod files;
 mod lab;

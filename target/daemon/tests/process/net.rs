@@ -190,7 +190,7 @@ mod dpdk {
         assert_eq!(metrics.sum("ringside_port_extended_total", &sent), frames);
         assert_eq!(metrics.sum("ringside_port_info", &[("port", "lo"), ("kind", "dpdk")]), 1.0);
         let mbufs = |state| metrics.sum("ringside_port_mbufs", &[("port", "lo"), ("state", state)]);
-        assert!(mbufs("used") > 0.0 && mbufs("free") > 0.0, "{} used, {} free", mbufs("used"), mbufs("free"));
+        assert!(mbufs("used") < mbufs("free"), "what came back is free again");
         assert!(metrics.sum("ringside_port_speed_bytes_per_second", &[("port", "lo")]) > 0.0);
         end(process);
     }

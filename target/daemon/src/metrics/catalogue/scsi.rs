@@ -48,8 +48,7 @@ super::group! {
     NO_ROOM: Counter "ringside_scsi_no_response_room_total" ["controller"] "R12",
         "Requests whose buffers had no room for a response: they got a bare used entry.",
         "A broken or hostile driver. Nothing else suffers; look at who runs in that guest.";
-    CHECK_CONDITIONS: Counter "ringside_scsi_check_conditions_total" ["controller", "sense_key"] "R28"
-        if "for sense keys that have occurred",
+    CHECK_CONDITIONS: Counter "ringside_scsi_check_conditions_total" ["controller", "sense_key"] "R28",
         "Commands that ended with CHECK CONDITION, by sense key.",
         "`unit_attention` and `illegal_request` at the start of a guest are normal. `medium_error`, `hardware_error` and \
          `aborted_command` come from the block device: look at `ringside_bdev_errors_total` and at the log of the host. \
@@ -61,9 +60,9 @@ super::group! {
         "Events that the driver had no buffer for; it was or will be told that some were lost.",
         "A Linux guest scans everything then. If a disk does not appear or disappear nevertheless, rescan in the guest; check \
          that QEMU's `hotplug` property is on.";
-    TMF: Counter "ringside_scsi_tmf_total" ["controller", "function", "response"] "R07, R08"
-        if "for functions that have been answered",
-        "Task management functions that were answered, by function and response.",
+    TMF: Counter "ringside_scsi_tmf_total" ["controller", "function", "response"] "R07, R08",
+        "Task management functions that were answered, by function and response; other responses than `function_complete` are \
+         there when they have been given.",
         "A guest ran out of patience (Linux aborts after 30 s) or resets its disks, as it does at boot. `abort_task` and \
          `logical_unit_reset` under load: the block device is too slow, see `ringside_scsi_command_duration_seconds` and \
          `ringside_bdev_pending_seconds`.";

@@ -48,7 +48,7 @@ bdevperf_result() {
 busy_seconds_ringside() {
     local metrics
     metrics=$(sed -n 's|.*\(http://127.0.0.1:[0-9]*/metrics\).*|\1|p' "$WORK/$1.log" | head -n 1)
-    [ -z "$metrics" ] || curl -s "$metrics" | sed -n 's/^ringside_poller_seconds_total{.*mode="busy".*} //p' | head -n 1
+    [ -z "$metrics" ] || ! command -v curl >/dev/null || curl -s "$metrics" | sed -n 's/^ringside_poller_seconds_total{.*mode="busy".*} //p' | head -n 1
 }
 
 busy_seconds_spdk() {

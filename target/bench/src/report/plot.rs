@@ -9,7 +9,6 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::series::{Line, Scaling, share};
 use super::summary::{Case, Class, Comparison};
-use super::table::short;
 use super::window::{Cores, Unit, Window};
 
 /// What keeps a plot from being drawn: nothing, in memory.
@@ -21,14 +20,15 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub(super) fn rates(cases: &[&Case], targets: &[&str]) -> Result<String, PlotError> {
     let largest = cases.iter().flat_map(|case| &case.figures).map(|figures| figures.rate.max).fold(1.0, f64::max);
     let rows = cases.len() as f64;
-    svg(WIDTH, 70 + ROW * cases.len() as u32 * targets.len().max(1) as u32, |area| {
+    svg(WIDTH, 52 + LEGEND + ROW * cases.len() as u32 * targets.len().max(1) as u32, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_top(LEGEND)
             .x_label_area_size(36)
             .y_label_area_size(NAMES)
             .build_cartesian_2d(0.0..largest * 1.05, 0.0..rows)?;
         let unit = cases.first().map_or("", |case| case.unit.name());
-        mesh(chart.configure_mesh().disable_y_mesh().y_labels(0).x_desc(unit).x_label_formatter(&|x| short(*x)))?;
+        mesh(chart.configure_mesh().disable_y_mesh().y_labels(0).x_desc(unit).x_label_formatter(&|x| rounded(*x)))?;
         for (target, who) in targets.iter().enumerate() {
             let bar = |(row, case): (usize, &&Case)| Some((rows - row as f64, case.of_all(who)?.rate));
             let bars: Vec<_> = cases.iter().enumerate().filter_map(bar).collect();
@@ -60,9 +60,10 @@ pub(super) fn ratios(cases: &[&Case], targets: &[&str]) -> Result<String, PlotEr
     let low = all.iter().map(|(_, ratio)| ends(ratio)[0]).fold(0.9, f64::min) * 0.95;
     let high = all.iter().map(|(_, ratio)| ends(ratio)[1]).fold(1.1, f64::max) * 1.05;
     let rows = all.len() as f64;
-    svg(WIDTH, 70 + ROW * all.len() as u32, |area| {
+    svg(WIDTH, 52 + LEGEND + ROW * all.len() as u32, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_top(LEGEND)
             .x_label_area_size(36)
             .y_label_area_size(NAMES)
             .build_cartesian_2d((low..high).log_scale(), 0.0..rows)?;
@@ -90,16 +91,17 @@ pub(super) fn scaling(scaling: &Scaling, unit: Unit, targets: &[&str]) -> Result
     svg(WIDTH, HEIGHT, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_top(LEGEND)
             .x_label_area_size(36)
             .y_label_area_size(80)
-            .build_cartesian_2d((x.0..x.1).log_scale(), (y.0..y.1).log_scale())?;
+            .build_cartesian_2d((x.0..x.1).log_scale().base(2.0), (y.0..y.1).log_scale().base(2.0))?;
         mesh(
             chart
                 .configure_mesh()
                 .x_desc(scaling.axis)
                 .y_desc(unit.name())
                 .x_label_formatter(&|x| format!("{x:.0}"))
-                .y_label_formatter(&|y| short(*y)),
+                .y_label_formatter(&|y| rounded(*y)),
         )?;
         for line in &scaling.lines {
             let color = color_of(targets, &line.who);
@@ -119,6 +121,7 @@ pub(super) fn windows(windows: &[(&str, Vec<&Window>)], unit: Unit, targets: &[&
     svg(WIDTH, HEIGHT, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_top(LEGEND)
             .x_label_area_size(36)
             .y_label_area_size(80)
             .build_cartesian_2d(0.5..last + 0.5, 0.0..largest * 1.1)?;
@@ -129,7 +132,7 @@ pub(super) fn windows(windows: &[(&str, Vec<&Window>)], unit: Unit, targets: &[&
                 .x_desc("round")
                 .y_desc(unit.name())
                 .x_label_formatter(&|x| if x.fract() == 0.0 { format!("{x:.0}") } else { String::new() })
-                .y_label_formatter(&|y| short(*y)),
+                .y_label_formatter(&|y| rounded(*y)),
         )?;
         for (who, windows) in windows {
             let color = color_of(targets, who);
@@ -152,6 +155,7 @@ pub(super) fn latencies(lines: &[Line], targets: &[&str]) -> Result<String, Plot
     svg(WIDTH, HEIGHT, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_top(LEGEND)
             .x_label_area_size(36)
             .y_label_area_size(80)
             .build_cartesian_2d((x.0..x.1).log_scale(), 0.0..top)?;
@@ -192,14 +196,14 @@ where
     style.label_style(FONT).axis_desc_style(FONT).light_line_style(WHITE).bold_line_style(BLACK.mix(0.12)).draw()
 }
 
-/// Who has which colour, at the upper right.
+/// Who has which colour, in a line above the plot.
 fn legend(area: &Area<'_>, targets: &[&str]) -> Drawn {
-    let style = FONT.into_text_style(area).pos(Pos::new(HPos::Right, VPos::Center));
-    let right = i32::try_from(WIDTH).unwrap_or(i32::MAX) - 12;
+    let style = FONT.into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
+    let mut x = 84;
     for (target, who) in targets.iter().enumerate() {
-        let y = 16 + 16 * i32::try_from(target).unwrap_or_default();
-        area.draw(&Rectangle::new([(right - 10, y - 5), (right, y + 5)], color(target).filled()))?;
-        area.draw(&Text::new((*who).to_owned(), (right - 16, y), style.clone()))?;
+        area.draw(&Rectangle::new([(x, 7), (x + 10, 17)], color(target).filled()))?;
+        area.draw(&Text::new((*who).to_owned(), (x + 15, 12), style.clone()))?;
+        x += 40 + 8 * i32::try_from(who.len()).unwrap_or_default();
     }
     Ok(())
 }
@@ -207,14 +211,23 @@ fn legend(area: &Area<'_>, targets: &[&str]) -> Drawn {
 /// A name to the left of a point of the axis.
 fn name_at(at: (f64, f64), name: &str) -> Text<'static, (f64, f64), String> {
     let style = TextStyle::from(FONT).pos(Pos::new(HPos::Right, VPos::Center));
-    // The space that does not break keeps it away from the axis.
-    Text::new(format!("{name}\u{a0}"), at, style)
+    // Spaces that do not break keep it away from the axis.
+    Text::new(format!("{name}\u{a0}\u{a0}"), at, style)
 }
 
 /// From the least to the largest value, and a little more; all values are above 0.
 fn bounds(values: impl Iterator<Item = f64>, more: f64) -> (f64, f64) {
     let (low, high) = values.fold((f64::MAX, 0.0), |(low, high), value| (low.min(value), f64::max(high, value)));
     if low > high { (1.0, 10.0) } else { (low.max(1e-3) / more, high.max(1e-3) * more) }
+}
+
+/// `20 M`, `1.5 M`, `250 k`: as many digits as it takes.
+fn rounded(rate: f64) -> String {
+    match rate {
+        1e6.. => format!("{} M", (rate / 1e4).round() / 100.0),
+        1e3.. => format!("{} k", (rate / 10.0).round() / 100.0),
+        _ => format!("{rate:.0}"),
+    }
 }
 
 /// `99.9 %` for three nines.
@@ -243,6 +256,8 @@ const COLORS: [RGBColor; 6] = [
 const FONT: (&str, i32) = ("sans-serif", 12);
 const WIDTH: u32 = 860;
 const HEIGHT: u32 = 300;
+/// Height of the line above a plot that says who has which colour.
+const LEGEND: u32 = 26;
 /// Height of a bar.
 const ROW: u32 = 22;
 /// Width of the names of cases.
@@ -256,6 +271,12 @@ mod tests {
     fn percent_has_as_many_nines_as_it_says() {
         let texts = [0.0, 1.0, 2.0, 3.0, 5.0].map(percent);
         assert_eq!(texts, ["0 %", "90 %", "99 %", "99.9 %", "99.999 %"]);
+    }
+
+    #[test]
+    fn rates_at_axes_have_no_more_digits_than_it_takes() {
+        let texts = [0.0, 999.0, 1_000.0, 250_000.0, 1_500_000.0, 20_000_000.0].map(rounded);
+        assert_eq!(texts, ["0", "999", "1 k", "250 k", "1.5 M", "20 M"]);
     }
 
     #[test]

@@ -21,12 +21,7 @@ fio_start() {
 
 # fio_serve DISK IDLE PATH DIRECT: serves one file, and pauses until it is measured.
 fio_serve() {
-    cat >"$WORK/$1.toml" <<EOF
-[reactor]
-cores = [$TARGET_CORE]
-idle = "$2"
-[metrics]
-listen = "127.0.0.1:0"
+    configure "$WORK/$1.toml" "$2" <<EOF
 [[bdev]]
 name = "$1"
 kind = "file"

@@ -53,12 +53,7 @@ net_serve_ringside() {
     loop) port='kind = "loopback"' ;;
     *) port=$(printf 'kind = "dpdk"\ndevice = "%s"' "$(net_null "$2" "$3")") ;;
     esac
-    cat >"$WORK/$1.toml" <<EOF
-[reactor]
-cores = [$TARGET_CORE]
-idle = "busy"
-[metrics]
-listen = "127.0.0.1:0"
+    configure "$WORK/$1.toml" busy <<EOF
 [[port]]
 name = "port"
 $port

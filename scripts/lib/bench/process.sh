@@ -7,6 +7,12 @@ declare -A TARGET_PIDS=()
 # program_of WHO: which build of ringside.
 program_of() { if [ "$1" = baseline ]; then echo "$BASELINE_PROGRAM"; else echo "$RINGSIDE"; fi; }
 
+# configure FILE IDLE <DEVICES: a configuration of one poller.
+configure() {
+    printf '[reactor]\ncores = [%s]\nidle = "%s"\n[metrics]\nlisten = "127.0.0.1:0"\n' "$TARGET_CORE" "$2" >"$1"
+    cat >>"$1"
+}
+
 # serve WHO CONFIG SOCKET: starts a build of ringside and waits for its socket.
 serve() {
     "$(program_of "$1")" serve --config "$2" 2>"$WORK/$1.log" &

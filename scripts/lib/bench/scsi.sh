@@ -31,12 +31,7 @@ scsi_file() {
 scsi_end() { rm -f "$OUT"/*.disk; }
 
 scsi_serve() {
-    cat >"$WORK/$1.toml" <<EOF
-[reactor]
-cores = [$TARGET_CORE]
-idle = "busy"
-[metrics]
-listen = "127.0.0.1:0"
+    configure "$WORK/$1.toml" busy <<EOF
 [[bdev]]
 name = "null0"
 kind = "null"

@@ -8,11 +8,7 @@
 
 swap_start() {
     CARGO_TARGET_DIR=.build cargo build --quiet --release -p bench --example swap_table
-    cat >"$WORK/ringside.toml" <<EOF
-[reactor]
-cores = [$TARGET_CORE]
-[metrics]
-listen = "127.0.0.1:0"
+    configure "$WORK/ringside.toml" adaptive <<EOF
 [[bdev]]
 name = "null0"
 kind = "null"

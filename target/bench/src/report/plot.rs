@@ -21,12 +21,7 @@ pub(super) fn rates(cases: &[&Case], targets: &[&str]) -> Result<String, PlotErr
     let largest = cases.iter().flat_map(|case| &case.figures).map(|figures| figures.rate.max).fold(1.0, f64::max);
     let rows = cases.len() as f64;
     svg(WIDTH, 52 + LEGEND + ROW * cases.len() as u32 * targets.len().max(1) as u32, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_top(LEGEND)
-            .x_label_area_size(36)
-            .y_label_area_size(NAMES)
-            .build_cartesian_2d(0.0..largest * 1.05, 0.0..rows)?;
+        let mut chart = frame(area, NAMES).build_cartesian_2d(0.0..largest * 1.05, 0.0..rows)?;
         let unit = cases.first().map_or("", |case| case.unit.name());
         mesh(chart.configure_mesh().disable_y_mesh().y_labels(0).x_desc(unit).x_label_formatter(&|x| rounded(*x)))?;
         for (target, who) in targets.iter().enumerate() {
@@ -61,12 +56,7 @@ pub(super) fn ratios(cases: &[&Case], targets: &[&str]) -> Result<String, PlotEr
     let high = all.iter().map(|(_, ratio)| ends(ratio)[1]).fold(1.1, f64::max) * 1.05;
     let rows = all.len() as f64;
     svg(WIDTH, 52 + LEGEND + ROW * all.len() as u32, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_top(LEGEND)
-            .x_label_area_size(36)
-            .y_label_area_size(NAMES)
-            .build_cartesian_2d((low..high).log_scale(), 0.0..rows)?;
+        let mut chart = frame(area, NAMES).build_cartesian_2d((low..high).log_scale(), 0.0..rows)?;
         let what = format!("{} by the other: more is better for {0}", targets[0]);
         mesh(
             chart.configure_mesh().disable_y_mesh().y_labels(0).x_desc(what).x_label_formatter(&|x| format!("{x:.2}")),
@@ -89,11 +79,7 @@ pub(super) fn scaling(scaling: &Scaling, unit: Unit, targets: &[&str]) -> Result
     let points = || scaling.lines.iter().flat_map(|line| &line.points);
     let (x, y) = (bounds(points().map(|point| point.0), 1.1), bounds(points().map(|point| point.1), 1.3));
     svg(WIDTH, HEIGHT, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_top(LEGEND)
-            .x_label_area_size(36)
-            .y_label_area_size(80)
+        let mut chart = frame(area, RATES)
             .build_cartesian_2d((x.0..x.1).log_scale().base(2.0), (y.0..y.1).log_scale().base(2.0))?;
         mesh(
             chart
@@ -119,12 +105,7 @@ pub(super) fn windows(windows: &[(&str, Vec<&Window>)], unit: Unit, targets: &[&
     let last = all().map(|window| window.round).max().unwrap_or(1) as f64;
     let largest = all().map(|window| window.rate).fold(1.0, f64::max);
     svg(WIDTH, HEIGHT, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_top(LEGEND)
-            .x_label_area_size(36)
-            .y_label_area_size(80)
-            .build_cartesian_2d(0.5..last + 0.5, 0.0..largest * 1.1)?;
+        let mut chart = frame(area, RATES).build_cartesian_2d(0.5..last + 0.5, 0.0..largest * 1.1)?;
         mesh(
             chart
                 .configure_mesh()
@@ -153,12 +134,7 @@ pub(super) fn latencies(lines: &[Line], targets: &[&str]) -> Result<String, Plot
     let x = bounds(points().map(|point| point.0), 1.2);
     let top = points().map(|point| point.1).fold(1.0, f64::max);
     svg(WIDTH, HEIGHT, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_top(LEGEND)
-            .x_label_area_size(36)
-            .y_label_area_size(80)
-            .build_cartesian_2d((x.0..x.1).log_scale(), 0.0..top)?;
+        let mut chart = frame(area, RATES).build_cartesian_2d((x.0..x.1).log_scale(), 0.0..top)?;
         mesh(
             chart
                 .configure_mesh()
@@ -185,6 +161,13 @@ fn svg(width: u32, height: u32, draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result
         area.present()?;
     }
     Ok(text)
+}
+
+/// What is around every plot: the line of the legend, and room for labels, so much of it on the left.
+fn frame<'a, 'b>(area: &'a Area<'b>, left: u32) -> ChartBuilder<'a, 'a, SVGBackend<'b>> {
+    let mut chart = ChartBuilder::on(area);
+    chart.margin(8).margin_top(LEGEND).x_label_area_size(36).y_label_area_size(left);
+    chart
 }
 
 /// Grid and labels, the same everywhere.
@@ -260,6 +243,8 @@ const HEIGHT: u32 = 300;
 const LEGEND: u32 = 26;
 /// Height of a bar.
 const ROW: u32 = 22;
+/// Width of rates and shares.
+const RATES: u32 = 80;
 /// Width of the names of cases.
 const NAMES: u32 = 290;
 

@@ -20,7 +20,7 @@
 #
 # Names of cases are what is measured: scsi/DISK/PATTERN/SIZE/qdDEPTH/RING and net/DIRECTION/BYTES/RING with our own client,
 # bdevperf/… and testpmd/… with the peers', ceiling/… the client against a thread that answers at once, fio/… and swap/…
-# (what a neighbour notices of memory tables that change).
+# (what a neighbour notices of memory tables that change), idle/… and crowd/… (what idling costs).
 #
 # Everybody is measured in turns within the same seconds, while the others are stopped. Before and after each window the
 # distance of the two cores is probed: on shared machines it changes, and throughput with it by a factor of two to three.
@@ -51,6 +51,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/bench/fio.sh
 # shellcheck source=scripts/lib/bench/swap.sh
 . scripts/lib/bench/swap.sh
+# shellcheck source=scripts/lib/bench/idle.sh
+. scripts/lib/bench/idle.sh
 
 # What the parts of the script use, too.
 # shellcheck disable=SC2034

@@ -2,7 +2,7 @@
 # Which cases there are, which of them are chosen, and who takes part in them. Sourced by scripts/bench.sh.
 
 # shellcheck disable=SC2034 # for bench.sh
-readonly FAMILIES=(ceiling scsi bdevperf net testpmd fio swap)
+readonly FAMILIES=(ceiling scsi bdevperf net testpmd fio swap idle crowd)
 readonly SIZES=(64 128 256 512 1024 1280 1518) # RFC 2544 §9.1
 CHOSEN=() CASES=() PARTIES=()
 
@@ -34,7 +34,8 @@ all_cases() {
             for access in randread/4k randwrite/4k read/128k; do echo "fio/$disk/$access/qd32 short"; done
         done
     fi
-    printf '%s full\n' swap/quiet swap/tables
+    printf '%s full\n' swap/quiet swap/tables {idle,crowd/64,crowd/256}/null/randread/4k/qd32 idle/malloc/randread/4k/qd32 \
+        idle/wake/randread/4k/qd1 crowd/{64,256}/null/randread/4k/qd1
 }
 
 # is_short CASE: `short` or `full`.
@@ -89,11 +90,13 @@ cases_of() {
 parties_of() {
     PARTIES=(ringside)
     case $1 in
+    idle/*) PARTIES=(adaptive busy) ;;
+    crowd/*) PARTIES=(beside alone) ;;
     ceiling/* | swap/*) ;;
     scsi/*/packed) PARTIES+=(${BASELINE:+baseline}) ;; # SPDK's target has split rings only
     scsi/* | bdevperf/*) PARTIES+=(${BASELINE:+baseline} ${SPDK:+spdk}) ;;
     net/* | testpmd/*) PARTIES+=(${BASELINE:+baseline} ${DPDK:+dpdk}) ;;
     fio/*) PARTIES+=(fio) ;;
     esac
-    [ $(($2 % 2)) -eq 1 ] || PARTIES=("${PARTIES[@]:1}" ringside)
+    [ $(($2 % 2)) -eq 1 ] || PARTIES=("${PARTIES[@]:1}" "${PARTIES[0]}")
 }

@@ -31,7 +31,21 @@ scsi_file() {
 scsi_end() { rm -f "$OUT"/*.disk; }
 
 scsi_serve() {
-    configure "$WORK/$1.toml" busy <<EOF
+    { scsi_memory_disks "${SOCKETS[$1]}" && cat; } <<EOF | configure "$WORK/$1.toml" busy
+[[scsi.lun]]
+target = 2
+bdev = "file0"
+[[bdev]]
+name = "file0"
+kind = "file"
+path = "$OUT/$1.disk"
+EOF
+    serve "$1" "$WORK/$1.toml" "${SOCKETS[$1]}"
+}
+
+# scsi_memory_disks SOCKET: a controller with the disks that need no file.
+scsi_memory_disks() {
+    cat <<EOF
 [[bdev]]
 name = "null0"
 kind = "null"
@@ -40,24 +54,16 @@ size = "1GiB"
 name = "malloc0"
 kind = "malloc"
 size = "512MiB"
-[[bdev]]
-name = "file0"
-kind = "file"
-path = "$OUT/$1.disk"
 [[scsi]]
 name = "bench"
-socket = "${SOCKETS[$1]}"
+socket = "$1"
 [[scsi.lun]]
 target = 0
 bdev = "null0"
 [[scsi.lun]]
 target = 1
 bdev = "malloc0"
-[[scsi.lun]]
-target = 2
-bdev = "file0"
 EOF
-    serve "$1" "$WORK/$1.toml" "${SOCKETS[$1]}"
 }
 
 # spdk_serve: SPDK's target with the same disks.

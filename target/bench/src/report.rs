@@ -41,8 +41,8 @@ pub struct Args {
     pub html: Option<PathBuf>,
 }
 
-/// Prints the table on standard output, and writes what is asked for. Ratios are those of the first target that is named to
-/// each of the others.
+/// Prints the table on standard output, and writes what is asked for. Ratios are those of the first target of a case to each
+/// of its others.
 ///
 /// # Errors
 /// A file that cannot be read or written, or that has something else in it than windows: its name, the line and the field.

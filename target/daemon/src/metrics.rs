@@ -89,6 +89,7 @@ impl Collector for Sources {
         self.responses(&mut families);
         self.events(&mut families);
         self.task_management(&mut families);
+        served::coalescing(&served, &mut families);
         served::virtqueues(&served, &mut families);
         net::collect(&self.nets, &mut families);
         ports::collect(&self.ports, &self.nets, &mut families);

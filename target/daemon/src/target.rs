@@ -76,7 +76,7 @@ impl Target {
         });
         let http = HttpServer::start(listener, exporter).map_err(failed("metrics.listen"))?;
         let watch = Watch::start(faults, services.clone(), nets.clone()).map_err(failed("reactor"))?;
-        let reloader = Arc::new(Reloader::new(config.clone(), services.clone(), bdevs));
+        let reloader = Arc::new(Reloader::new(config.clone(), services.clone(), nets.clone(), bdevs));
         let threads = Vec::new();
         let mut target = Target { reactor, services, nets, uplinks, ports, reloader, threads, stop, http, watch };
         for (index, socket) in scsi_sockets.into_iter().enumerate() {
@@ -176,7 +176,9 @@ fn pollers(reactor: &Reactor, cores: &[usize]) -> Vec<PollerHandle> {
 fn services(config: &Config, bdevs: &Bdevs, reactor: &Reactor, reports: &Sender<RingReport>) -> Vec<Arc<ScsiService>> {
     let service = |controller: &config::Controller| {
         let device = Arc::new(assemble::controller(controller, bdevs));
-        Arc::new(Service::new(device, pollers(reactor, &controller.pollers), reports.clone()))
+        let service = Service::new(device, pollers(reactor, &controller.pollers), reports.clone());
+        service.set_coalescing(controller.coalescing);
+        Arc::new(service)
     };
     config.controllers.iter().map(service).collect()
 }
@@ -190,7 +192,9 @@ fn nets(
     let service = |(index, net): (usize, &config::Net)| {
         let pollers = pollers(reactor, &net.pollers);
         let device = assemble::net(net, ports, &pollers).map_err(failed(&format!("net[{index}]")))?;
-        Ok(Arc::new(Service::new(Arc::new(device), pollers, reports.clone())))
+        let service = Service::new(Arc::new(device), pollers, reports.clone());
+        service.set_coalescing(net.coalescing);
+        Ok(Arc::new(service))
     };
     config.nets.iter().enumerate().map(service).collect()
 }

@@ -57,7 +57,8 @@ pub(super) fn ratios(cases: &[&Case], targets: &[&str]) -> Result<String, PlotEr
     let rows = all.len() as f64;
     svg(WIDTH, 52 + LEGEND + ROW * all.len() as u32, |area| {
         let mut chart = frame(area, NAMES).build_cartesian_2d((low..high).log_scale(), 0.0..rows)?;
-        let what = format!("{} by the other: more is better for {0}", targets[0]);
+        let what =
+            format!("{} by the other: more is better for {0}", all.first().map_or("", |(_, ratio)| ratio.of.as_str()));
         mesh(
             chart.configure_mesh().disable_y_mesh().y_labels(0).x_desc(what).x_label_formatter(&|x| format!("{x:.2}")),
         )?;

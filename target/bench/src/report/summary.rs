@@ -20,7 +20,7 @@ pub(super) struct Case {
     pub unit: Unit,
     /// By target, and of a target by distance of the cores, all together last.
     pub figures: Vec<Figures>,
-    /// Of the first target of all to each of the others.
+    /// Of the first target of the case to each of its others.
     pub ratios: Vec<Comparison>,
     /// Windows that count for nothing.
     pub failures: Vec<Failure>,
@@ -95,10 +95,11 @@ impl Case {
         let classes = classes(&good);
         let each = |who: &&str| classes.iter().filter_map(|class| Figures::new(who, *class, &good)).collect::<Vec<_>>();
         let figures = targets.iter().flat_map(each).collect();
+        let own = distinct(good.iter().map(|window| window.who.as_str()));
         let compare = |to: &&str| {
-            classes.iter().filter_map(|class| Comparison::new(targets[0], to, *class, &good)).collect::<Vec<_>>()
+            classes.iter().filter_map(|class| Comparison::new(own[0], to, *class, &good)).collect::<Vec<_>>()
         };
-        let ratios = targets[1..].iter().flat_map(compare).collect();
+        let ratios = own.iter().skip(1).flat_map(compare).collect();
         let failure = |window: &Window| {
             let why = window.failed.clone()?;
             Some(Failure { who: window.who.clone(), round: window.round, why })

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use vhost_user::{Device, RingStats};
+use vhost_user::{Coalescing, Device, RingStats};
 use virtqueue::FaultReason;
 
 use super::families::{Families, Family, Kind};
@@ -18,6 +18,7 @@ pub(super) struct Served {
     quiesce_wait_s: f64,
     /// In the order of the families.
     counts: [u64; 5],
+    coalescing: Coalescing,
     queues: u16,
     rings: Vec<(u16, Arc<RingStats>)>,
 }
@@ -37,6 +38,7 @@ impl Served {
             live: stats.live() as f64,
             quiesce_wait_s: stats.quiesce_wait_s(),
             counts: counts.map(|count| count.load(Ordering::Relaxed)),
+            coalescing: service.coalescing(),
             queues: service.device().queues(),
             rings: rings.cloned().collect(),
         }
@@ -85,6 +87,22 @@ pub(super) fn sessions(devices: &[Served], families: &mut Families) {
     families.extend(counters);
 }
 
+/// How calls are coalesced; what came of it is counted per queue.
+pub(super) fn coalescing(devices: &[Served], families: &mut Families) {
+    let mut delay = Family::new(
+        "ringside_coalescing_delay_base_seconds",
+        "delay_base_us of the controller or net device as it is now; 0 if calls are not coalesced.",
+        Kind::Gauge,
+    );
+    let mut threshold = Family::new("ringside_coalescing_iops_threshold", "iops_threshold, as it is now.", Kind::Gauge);
+    for device in devices {
+        let label = [("controller", &*device.name)];
+        delay.sample(&label, f64::from(device.coalescing.delay_base_us) / 1e6);
+        threshold.sample(&label, f64::from(device.coalescing.iops_threshold));
+    }
+    families.extend([delay, threshold]);
+}
+
 pub(super) fn virtqueues(devices: &[Served], families: &mut Families) {
     let mut counters = [
         Family::new("ringside_virtqueue_chains_total", "Descriptor chains fetched.", Kind::Counter),
@@ -98,6 +116,16 @@ pub(super) fn virtqueues(devices: &[Served], families: &mut Families) {
         Family::new(
             "ringside_virtqueue_calls_suppressed_total",
             "Publishes after which the driver wanted no call.",
+            Kind::Counter,
+        ),
+        Family::new(
+            "ringside_virtqueue_calls_delayed_total",
+            "Calls that were held back, where calls are coalesced.",
+            Kind::Counter,
+        ),
+        Family::new(
+            "ringside_virtqueue_calls_coalesced_total",
+            "Publishes that needed no call of their own, since one was held back already.",
             Kind::Counter,
         ),
     ];
@@ -125,6 +153,8 @@ pub(super) fn virtqueues(devices: &[Served], families: &mut Families) {
                 rings.iter().map(|ring| ring.kicks.value()).sum(),
                 rings.iter().map(|ring| ring.calls.value()).sum(),
                 rings.iter().map(|ring| ring.calls_suppressed.value()).sum(),
+                rings.iter().map(|ring| ring.calls_delayed.value()).sum(),
+                rings.iter().map(|ring| ring.calls_coalesced.value()).sum(),
             ];
             for (family, value) in counters.iter_mut().zip(values) {
                 family.sample(&labels, value as f64);

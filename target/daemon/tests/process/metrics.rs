@@ -8,7 +8,7 @@ use tests::live::exposition::{Exposition, fetch};
 use crate::place::{Place, one_controller};
 
 /// Family, kind, and the labels that its samples have.
-const FAMILIES: [(&str, &str, &[&str]); 44] = [
+const FAMILIES: [(&str, &str, &[&str]); 48] = [
     ("ringside_build_info", "gauge", &["version"]),
     // per LUN
     ("ringside_scsi_commands_total", "counter", &["controller", "lun", "op", "target"]),
@@ -42,6 +42,10 @@ const FAMILIES: [(&str, &str, &[&str]); 44] = [
     ("ringside_virtqueue_kicks_total", "counter", &["controller", "queue"]),
     ("ringside_virtqueue_calls_total", "counter", &["controller", "queue"]),
     ("ringside_virtqueue_calls_suppressed_total", "counter", &["controller", "queue"]),
+    ("ringside_coalescing_delay_base_seconds", "gauge", &["controller"]),
+    ("ringside_coalescing_iops_threshold", "gauge", &["controller"]),
+    ("ringside_virtqueue_calls_delayed_total", "counter", &["controller", "queue"]),
+    ("ringside_virtqueue_calls_coalesced_total", "counter", &["controller", "queue"]),
     ("ringside_virtqueue_size", "gauge", &["controller", "queue"]),
     ("ringside_virtqueue_cold", "gauge", &["controller", "queue"]),
     ("ringside_virtqueue_broken", "gauge", &["controller", "queue"]),

@@ -91,7 +91,7 @@ check_scripts() {
         skip "shellcheck of the scripts: not installed"
         return 0
     fi
-    shellcheck -x scripts/*.sh scripts/lib/*.sh scripts/guest/*.sh tests/guest/*.sh
+    shellcheck -x scripts/*.sh scripts/lib/*.sh scripts/lib/bench/*.sh scripts/guest/*.sh tests/guest/*.sh
     shellcheck -s dash scripts/guest/init
 }
 

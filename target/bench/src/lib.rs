@@ -4,6 +4,8 @@
 //! - [`scsi`] keeps reads and writes in flight on one LUN of a vhost-user-scsi socket, and verifies every block if asked.
 //! - [`net`] sends and receives frames through a vhost-user-net socket, and verifies every byte if asked.
 //! - [`cores`] measures how far two cores are apart, without which figures of two polling threads cannot be compared.
+//! - [`report`] sums up windows of both: medians, ratios with intervals, and plots. [`machine`] is what it says of where they
+//!   were measured.
 //!
 //! Common to both: `link` is the vhost-user conversation, `memory` what is shared, `stage` the time of a run, `meter` its
 //! latencies; one thread drives the rings while the calling thread watches it (`watch`, `board`, `signals`), and instead of a
@@ -14,10 +16,14 @@
 
 mod board;
 pub mod cores;
+mod histogram;
 mod link;
+pub mod machine;
 mod memory;
 mod meter;
 pub mod net;
+mod numbers;
+pub mod report;
 mod responder;
 mod ring;
 pub mod scsi;

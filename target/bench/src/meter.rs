@@ -4,6 +4,8 @@ use hdrhistogram::Histogram;
 use reactor::Tsc;
 use serde::Serialize;
 
+use crate::histogram::LatencyHistogram;
+
 /// Latencies of what came back without a failure.
 ///
 /// Most are short, and counted in a table by a shift and an addition. The others go into the histogram at once, and the
@@ -79,6 +81,17 @@ impl Meter {
         }
     }
 
+    /// Everything, for others to read; `None` if there were none.
+    pub(crate) fn export(&self) -> Option<LatencyHistogram> {
+        let mut nanos = LatencyHistogram::new();
+        // Values are the middles of their steps, so that a second rounding does not add to the first.
+        for step in self.histogram().iter_recorded() {
+            let value = self.long.median_equivalent(step.value_iterated_to());
+            nanos.record(Tsc::nanos(value), step.count_at_value());
+        }
+        (nanos.count() > 0).then_some(nanos)
+    }
+
     /// Everything in one histogram.
     fn histogram(&self) -> Histogram<u64> {
         let mut all = self.long.clone();
@@ -126,6 +139,20 @@ mod tests {
         close(latency.p999, 999.0);
         close(latency.max, 1000.0);
         assert_eq!(meter.count(), 1000);
+    }
+
+    #[test]
+    fn export_has_the_quantiles_of_the_meter() {
+        assert_eq!(Meter::new().export(), None);
+        let mut meter = Meter::new();
+        (1..=1000).for_each(|micros| meter.record(Tsc::ticks(micros * 1000)));
+        let export = meter.export().expect("a thousand");
+        assert_eq!(export.count(), 1000);
+        let latency = meter.latency();
+        for (share, wanted) in [(0.5, latency.p50), (0.99, latency.p99), (0.999, latency.p999), (1.0, latency.max)] {
+            let got = export.micros_at(share);
+            assert!((got - wanted).abs() <= wanted / 60.0, "{share}: {got} for {wanted}");
+        }
     }
 
     #[test]

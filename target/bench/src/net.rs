@@ -36,12 +36,14 @@ use virtqueue::Features;
 pub use args::{Args, Mode, Offload, Switch};
 pub use outcome::{Asked, Outcome};
 
+pub use crate::histogram::LatencyHistogram;
 pub use crate::meter::Latency;
 pub use crate::ring::Ring;
 
 use crate::board::Board;
 use crate::link::{Link, RingFds};
 use crate::memory::Memory;
+use crate::report::OneRun;
 use crate::responder::Responder;
 use crate::signals::Signals;
 use crate::some_seed;
@@ -56,12 +58,14 @@ use sender::Sender;
 /// outcome. The caller makes the exit status of [`Outcome::passed`].
 ///
 /// # Errors
-/// What keeps a run from beginning: arguments, nobody there, a device that lacks something. What goes wrong later is part of
+/// What keeps a run from beginning: arguments, a report that cannot be written, nobody there, a device that lacks something. What goes wrong later is part of
 /// the outcome.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let signals = Signals::install().context("signals")?;
+    let report = args.report.as_deref().map(OneRun::create).transpose()?;
     let outcome = measure(args, signals.as_fd())?;
     outcome.print(args.json).context("standard output")?;
+    report.map_or(Ok(()), |report| report.write(&outcome.json(), args.core))?;
     Ok(outcome)
 }
 

@@ -40,12 +40,14 @@ use virtqueue::Features;
 pub use args::{Args, Rw};
 pub use outcome::{Asked, ErrorKind, Outcome};
 
+pub use crate::histogram::LatencyHistogram;
 pub use crate::meter::Latency;
 pub use crate::ring::Ring;
 
 use crate::board::Board;
 use crate::link::{self, Link, RingFds};
 use crate::memory::Memory;
+use crate::report::OneRun;
 use crate::responder::Responder;
 use crate::signals::Signals;
 use crate::some_seed;
@@ -60,12 +62,14 @@ use queue::Queue;
 /// outcome. The caller makes the exit status of [`Outcome::passed`].
 ///
 /// # Errors
-/// What keeps a run from beginning: arguments, nobody listens, a device that lacks something, no such logical unit. What
+/// What keeps a run from beginning: arguments, a report that cannot be written, nobody listens, a device that lacks something, no such logical unit. What
 /// goes wrong later is part of the outcome.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let signals = Signals::install().context("signals")?;
+    let report = args.report.as_deref().map(OneRun::create).transpose()?;
     let outcome = measure(args, signals.as_fd())?;
     outcome.print(args.json).context("standard output")?;
+    report.map_or(Ok(()), |report| report.write(&outcome.json(), args.core))?;
     Ok(outcome)
 }
 

@@ -48,6 +48,10 @@ enum Bench {
     Net(bench::net::Args),
     /// How far apart two cores are: the round trip of a cache line
     Cores(bench::cores::Args),
+    /// What machine this is, as far as it says so
+    Machine(bench::machine::Args),
+    /// Sum up windows: medians, ratios with intervals, plots
+    Report(bench::report::Args),
 }
 
 /// Where the configuration comes from.
@@ -127,6 +131,8 @@ pub fn main() -> ExitCode {
         Command::Bench(Bench::Scsi(args)) => bench::scsi::run(&args).map(|outcome| passed(outcome.passed())),
         Command::Bench(Bench::Net(args)) => bench::net::run(&args).map(|outcome| passed(outcome.passed())),
         Command::Bench(Bench::Cores(args)) => bench::cores::run(&args).map(|_| ExitCode::SUCCESS),
+        Command::Bench(Bench::Machine(args)) => bench::machine::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(Bench::Report(args)) => bench::report::run(&args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("ringside: {error:#}");

@@ -99,6 +99,9 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Write figures and plots as one HTML page, too
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// Run against a thread of this process that takes and gives frames at once: the tool's own ceiling
     #[arg(long)]
     pub null_responder: bool,

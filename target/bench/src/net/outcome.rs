@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::args::{Args, Mode, Offload, name};
 use super::load::Report;
+use crate::histogram::LatencyHistogram;
 use crate::meter::{Latency, rounded};
 use crate::ring::Ring;
 
@@ -55,6 +56,8 @@ pub struct Outcome {
     pub interrupted: bool,
     /// Why it could not go on, if it could not.
     pub failure: Option<String>,
+    /// Histogram of the latencies in nanoseconds: HdrHistogram's V2 encoding, deflated, in base64. `None` without latencies.
+    pub lat_hist_ns: Option<LatencyHistogram>,
     /// What was asked for.
     #[serde(flatten)]
     pub asked: Asked,
@@ -105,6 +108,7 @@ impl Outcome {
             outcome.mpps = rounded(frames as f64 / seconds / 1e6, 1e6);
             outcome.gbps = rounded(bytes as f64 * 8.0 / seconds / 1e9, 1e6);
             outcome.lat_us = window.meter.latency();
+            outcome.lat_hist_ns = window.meter.export();
             outcome.tx_frames = window.taken;
             outcome.rx_frames = window.received;
             outcome.rx_bytes = window.bytes;
@@ -149,6 +153,7 @@ impl Outcome {
             busy: 0.0,
             interrupted: false,
             failure: None,
+            lat_hist_ns: None,
             asked: Asked::new(args, seed, mrg),
         }
     }
@@ -293,6 +298,8 @@ mod tests {
             let value = json["lat_us"][name].as_f64().unwrap();
             assert!((4.95..=5.05).contains(&value), "{name}: {value}");
         }
+        let histogram = LatencyHistogram::decode(json["lat_hist_ns"].as_str().unwrap()).unwrap();
+        assert_eq!(histogram.count(), 1000);
         for (name, value) in [
             ("socket", "/s".into()),
             ("server", false.into()),

@@ -10,7 +10,7 @@ use virtqueue::UsedFault;
 use super::Args;
 use super::cdb::Direction;
 use super::disk::Range;
-use super::pattern::{Numbers, Pattern};
+use super::pattern::Pattern;
 use super::queue::Queue;
 use super::reply::Tally;
 use super::verify::{Findings, Verified};
@@ -18,6 +18,7 @@ use super::work::{Bounded, Plain, Work};
 use crate::board::{Board, Order, Phase};
 use crate::link::RingFds;
 use crate::meter::Meter;
+use crate::numbers::Numbers;
 use crate::stage::{SLEEPING_TICK, Sleeper, Stage, TICK, cpu_time, ticks};
 
 /// All queues and what is measured on them.

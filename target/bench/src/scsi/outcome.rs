@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::disk::Range;
 use super::load::Report;
 use super::{Args, Ring, Rw};
+use crate::histogram::LatencyHistogram;
 use crate::meter::{Latency, rounded};
 
 /// The result of a run. Its JSON form is one object with these names; `asked` is part of that object.
@@ -47,6 +48,8 @@ pub struct Outcome {
     pub interrupted: bool,
     /// Why it could not go on, if it could not.
     pub failure: Option<String>,
+    /// Histogram of the latencies in nanoseconds: HdrHistogram's V2 encoding, deflated, in base64. `None` without latencies.
+    pub lat_hist_ns: Option<LatencyHistogram>,
     /// What was asked for.
     #[serde(flatten)]
     pub asked: Asked,
@@ -97,6 +100,7 @@ impl Outcome {
             outcome.iops = rounded(rate, 10.0);
             outcome.mib_per_s = rounded(rate * args.bs as f64 / f64::from(1 << 20), 10.0);
             outcome.lat_us = window.meter.latency();
+            outcome.lat_hist_ns = window.meter.export();
             outcome.ios = ios;
             outcome.measured_s = rounded(window.length.as_secs_f64(), 1e6);
             outcome.cpu = share(window.cpu);
@@ -130,6 +134,7 @@ impl Outcome {
             error_kinds: Vec::new(),
             interrupted: false,
             failure: None,
+            lat_hist_ns: None,
             asked: Asked::new(args, seed),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::cdb::Direction;
 use super::{Args, Rw};
+use crate::numbers::Numbers;
 
 /// One command to come: which piece of the range, counted in pieces of `--bs` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,29 +65,6 @@ impl Pattern {
 }
 
 const ALL: u64 = 1 << 32;
-
-/// Numbers that look random: the wyrand generator, two multiplications a number.
-#[derive(Clone, Debug)]
-pub(super) struct Numbers(u64);
-
-impl Numbers {
-    pub(super) fn new(seed: u64) -> Numbers {
-        Numbers(seed)
-    }
-
-    #[inline(always)]
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0xa076_1d64_78bd_642f);
-        let product = u128::from(self.0) * u128::from(self.0 ^ 0xe703_7ed1_a0b4_28db);
-        (product >> 64) as u64 ^ product as u64
-    }
-
-    /// A number below `end`, all about as often.
-    #[inline(always)]
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
-    }
-}
 
 #[cfg(test)]
 mod tests {

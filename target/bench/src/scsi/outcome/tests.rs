@@ -34,6 +34,9 @@ fn json_is_one_object_with_the_names_of_the_design() {
         let value = json["lat_us"][name].as_f64().unwrap();
         assert!((4.95..=5.05).contains(&value), "{name}: {value}");
     }
+    let histogram = LatencyHistogram::decode(json["lat_hist_ns"].as_str().unwrap()).unwrap();
+    assert_eq!(histogram.count(), 1000);
+    assert!((4.95..=5.05).contains(&histogram.micros_at(0.5)), "{}", histogram.micros_at(0.5));
     for (name, value) in [
         ("socket", "/s".into()),
         ("rw", "randread".into()),
@@ -84,6 +87,7 @@ fn run_that_never_measured_is_zeros_and_still_json() {
     let outcome = Outcome::new(&args, 7, &RANGE, &report);
     let json: serde_json::Value = serde_json::from_str(&outcome.json()).unwrap();
     assert_eq!((&json["iops"], &json["lat_us"]["p99"]), (&0.0.into(), &0.0.into()));
+    assert_eq!(json["lat_hist_ns"], serde_json::Value::Null);
     assert_eq!((&json["socket"], &json["core"]), (&serde_json::Value::Null, &serde_json::Value::Null));
 }
 

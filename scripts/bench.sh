@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures ringside with its own load generator: one poller and one client, each on a core of its own.
 #
-#   scripts/bench.sh [--time 3] [--repeats 5] [--cores TARGET,CLIENT] [--spdk PREFIX] [--baseline REV|PROGRAM] [--quick] [--files] [--swap] [--net]
+#   scripts/bench.sh [--time 3] [--repeats 5] [--cores TARGET,CLIENT] [--spdk PREFIX] [--baseline REV|PROGRAM] [--quick] [--files] [--swap] [--net] [--idle]
 #
 #   --time 3         seconds of each window
 #   --repeats 5      windows of each case; the cases of one round follow each other, so that all see the same machine
@@ -9,12 +9,13 @@
 #   --spdk PREFIX    also SPDK's vhost target (an SPDK source tree that was built there), in turns with ours under the
 #                    same client and on the same core
 #   --baseline X     also another build of ringside, a git revision (built under .build/baseline) or a program, in turns with
-#                    ours: ratios of medians with 95 % intervals (scripts/lib/baseline.sh says how); without files, swap, net
+#                    ours: ratios of medians with 95 % intervals (scripts/lib/baseline.sh says how); without files, swap, net, idle
 #   --quick          two repeats of one second, to see that it works
 #   --files          only the files
 #   --swap           only what a neighbour notices of memory tables that change
 #   --scrape         only what scrapes of the metrics cost, and a busy controller meanwhile (scripts/lib/scrape.sh says how)
 #   --net            only net devices, against DPDK's vhost PMD (scripts/lib/net.sh says how)
+#   --idle           only what idling costs: adaptive against busy, waking up, idle front-ends (scripts/lib/idle.sh says how)
 #
 # A file on tmpfs and one on the disk are measured against fio's io_uring engine on the same files, in turns, where there
 # is a fio (scripts/lib/files.sh says how, and why that way).
@@ -36,6 +37,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/scrape.sh
 # shellcheck source=scripts/lib/net.sh
 . scripts/lib/net.sh
+# shellcheck source=scripts/lib/idle.sh
+. scripts/lib/idle.sh
 
 readonly RINGSIDE=.build/release/ringside OUT=.build/bench NEAR_NS=230
 SECONDS_EACH=3 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SPDK='' ONLY='' WORK='' PIDS=() BASELINE='' BASELINE_BINARY=''
@@ -60,7 +63,7 @@ main() {
         --spdk) SPDK=${2:?--spdk needs a directory} && shift 2 ;;
         --baseline) BASELINE=${2:?--baseline needs a revision or a program} && shift 2 ;;
         --quick) SECONDS_EACH=1 REPEATS=2 && shift ;;
-        --files | --swap | --scrape | --net) ONLY=${1#--} && shift ;;
+        --files | --swap | --scrape | --net | --idle) ONLY=${1#--} && shift ;;
         -h | --help) usage "$0" && exit 0 ;;
         *) die "unknown argument '$1'" "see scripts/bench.sh --help" ;;
         esac
@@ -79,7 +82,7 @@ main() {
     trap 'exit 130' INT TERM
     machine
     local section
-    for section in memory swap scrape files net; do
+    for section in memory swap scrape files net idle; do
         [ "${ONLY:-$section}" != $section ] || ${section}_section
     done
 }
@@ -117,6 +120,7 @@ stop_targets() {
         wait "$pid" 2>/dev/null || true
     done
     PIDS=()
+    TARGET_PIDS=()
 }
 
 machine() {
@@ -124,14 +128,14 @@ machine() {
     say "ringside: $(git describe --always --dirty 2>/dev/null || echo unknown), poller on core $TARGET_CORE, client on core $CLIENT_CORE"
 }
 
-# start_ringside WHO PROGRAM
+# start_ringside WHO PROGRAM [IDLE [FILE]]: the file has what else is to be in the configuration.
 start_ringside() {
-    local who=$1 binary=$2
+    local who=$1 binary=$2 idle=${3:-busy}
     SOCKETS[$who]=$WORK/$who.sock
     cat >"$WORK/$who.toml" <<EOF
 [reactor]
 cores = [$TARGET_CORE]
-idle = "busy"
+idle = "$idle"
 [metrics]
 listen = "127.0.0.1:0"
 [[bdev]]
@@ -152,6 +156,7 @@ bdev = "null0"
 target = 1
 bdev = "malloc0"
 EOF
+    [ -z "${4:-}" ] || cat "$4" >>"$WORK/$who.toml"
     "$binary" serve --config "$WORK/$who.toml" 2>"$WORK/$who.log" &
     PIDS+=($!)
     TARGET_PIDS[$who]=$!
@@ -207,7 +212,7 @@ window() {
     for other in "${!TARGET_PIDS[@]}"; do [ "$other" = "$who" ] || others+=("${TARGET_PIDS[$other]}"); done
     [ ${#others[@]} = 0 ] || kill -STOP "${others[@]}" # their pollers would compete for the same core
     before=$(probe_beside "$mine")
-    json=$OUT/$who-${name// /_}-$round.json
+    json=$OUT/$who-${name//[ ,]/_}-$round.json
     # shellcheck disable=SC2086 # the arguments are words
     $RINGSIDE bench scsi --socket "${SOCKETS[$who]}" --target $target --lun 0 $arguments --time "$SECONDS_EACH" --warmup 0.3 \
         --core "$CLIENT_CORE" --json >"$json" 2>"$WORK/bench.log" || die "$who, $name:" "$(tail -n 5 "$WORK/bench.log")"

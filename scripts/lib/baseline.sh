@@ -28,18 +28,18 @@ baseline_binary() {
 
 baseline_summary() {
     say ''
-    printf '%-26s %-6s %6s %8s   %s\n' case cores pairs ratio "95 % interval (ours / baseline)"
+    printf '%-36s %-6s %6s %8s   %s\n' case cores pairs ratio "95 % interval (ours / baseline)"
     local case class
     for case in "${CASES[@]}"; do
         for class in near mixed far all; do
-            baseline_ratio "${case%%|*}" $class <"$OUT/windows"
+            ratio_of_pairs ringside baseline "${case%%|*}" $class <"$OUT/windows"
         done
     done
 }
 
-# baseline_ratio CASE CLASS <WINDOWS: a line of the table, or nothing if there is no pair. Few pairs have no interval.
-baseline_ratio() {
-    awk -F'|' -v name="$1" -v class="$2" -v least=$BASELINE_PAIRS -v draws=$BASELINE_DRAWS '
+# ratio_of_pairs OURS THEIRS CASE CLASS <WINDOWS: a line of the table, or nothing if there is no pair. Few pairs have no interval.
+ratio_of_pairs() {
+    awk -F'|' -v us="$1" -v them="$2" -v name="$3" -v class="$4" -v least=$BASELINE_PAIRS -v draws=$BASELINE_DRAWS '
         function sort(v, n,    i, j, x) {
             for (i = 2; i <= n; i++) { x = v[i]; for (j = i - 1; j > 0 && v[j] > x; j--) v[j + 1] = v[j]; v[j + 1] = x }
         }
@@ -48,15 +48,15 @@ baseline_ratio() {
             for (i = 1; i <= n; i++) { k = draw ? int(rand() * n) + 1 : i; a[i] = ours[k]; b[i] = theirs[k] }
             return median(a, n) / median(b, n)
         }
-        $2 == name && ($1 == "ringside" || $1 == "baseline") { iops[$1, $7] = $4 + 0; of[$1, $7] = $3; rounds[$7] = 1 }
+        $2 == name && ($1 == us || $1 == them) { iops[$1, $7] = $4 + 0; of[$1, $7] = $3; rounds[$7] = 1 }
         END {
             for (r in rounds) {
-                if (!(("ringside", r) in iops) || !(iops["baseline", r] > 0)) continue
-                if (class != "all" && (of["ringside", r] != class || of["baseline", r] != class)) continue
-                n++; ours[n] = iops["ringside", r]; theirs[n] = iops["baseline", r]
+                if (!((us, r) in iops) || !(iops[them, r] > 0)) continue
+                if (class != "all" && (of[us, r] != class || of[them, r] != class)) continue
+                n++; ours[n] = iops[us, r]; theirs[n] = iops[them, r]
             }
             if (!n) exit
-            printf "%-26s %-6s %6d %8.3f   ", name, class, n, ratio_of_medians(0)
+            printf "%-36s %-6s %6d %8.3f   ", name, class, n, ratio_of_medians(0)
             if (n < least) { printf "- (fewer than %d pairs)\n", least; exit }
             srand(1)
             for (d = 1; d <= draws; d++) drawn[d] = ratio_of_medians(1)

@@ -64,3 +64,26 @@ pub enum Armed {
         deadline: Option<Tsc>,
     },
 }
+
+impl Armed {
+    /// Every notification is enabled, and there is something to be done then, if at all.
+    #[must_use]
+    pub fn until(deadline: Option<Tsc>) -> Armed {
+        deadline.map_or(Armed::Sleep, |deadline| Armed::MustPoll { deadline: Some(deadline) })
+    }
+
+    /// The less patient of two answers.
+    #[must_use]
+    pub fn sooner(self, other: Armed) -> Armed {
+        match (self, other) {
+            (Armed::Ready, _) | (_, Armed::Ready) => Armed::Ready,
+            (Armed::Sleep, other) | (other, Armed::Sleep) => other,
+            (Armed::MustPoll { deadline: None }, _) | (_, Armed::MustPoll { deadline: None }) => {
+                Armed::MustPoll { deadline: None }
+            }
+            (Armed::MustPoll { deadline: Some(a) }, Armed::MustPoll { deadline: Some(b) }) => {
+                Armed::MustPoll { deadline: Some(a.min(b)) }
+            }
+        }
+    }
+}

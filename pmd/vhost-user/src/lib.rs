@@ -26,5 +26,5 @@ pub use backend_channel::BackendChannel;
 pub use device::{ConnectionParts, Device};
 pub use endpoint::{Endpoint, EndpointParts, F_EVENT_IDX, QuiesceClock, Shard};
 pub use notify::Notifier;
-pub use ring_set::{RingReport, RingSet, Stopped, Ticket};
+pub use ring_set::{Coalescing, RingReport, RingSet, Stopped, Ticket};
 pub use ring_stats::RingStats;

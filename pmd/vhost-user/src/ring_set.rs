@@ -8,6 +8,7 @@
 //! Custody of memory: requests hold no reference count. The set counts what is in flight by table generation; an old
 //! table is sent back to the control thread when the last request of its generation has completed.
 
+mod calls;
 mod heat;
 mod life;
 
@@ -18,6 +19,8 @@ use crossbeam::channel::Sender;
 use guest_memory::MemTable;
 use virtqueue::{Chain, ChainBatch, DeviceQueue, Fault, FaultReason};
 
+pub use self::calls::Coalescing;
+use self::calls::{Coalescer, Pace};
 use self::heat::Heat;
 use crate::notify::Notifier;
 use crate::ring_stats::RingStats;
@@ -39,6 +42,8 @@ pub struct RingSet {
     kicks_generation: u64,
     /// Counts polls, to do what is rarely needed once in 256.
     polls: u8,
+    /// `None` where each call goes at once.
+    coalescer: Option<Coalescer>,
     reporter: Reporter,
 }
 
@@ -99,6 +104,8 @@ struct Ring {
     passive: bool,
     /// See [`RingSet::set_cold_start`].
     cold_start: bool,
+    /// See [`RingSet::set_read_only`].
+    read_only: bool,
     fault_told: bool,
     starts: u64,
     /// Its memory is not in the current table: it is never fetched from or armed again until it is stopped.
@@ -106,6 +113,7 @@ struct Ring {
     waiter: Option<Waiter>,
     kick: Option<Notifier>,
     call: Option<Notifier>,
+    pace: Pace,
     err: Option<Notifier>,
     stats: Arc<RingStats>,
 }
@@ -140,6 +148,7 @@ impl RingSet {
             waiters: 0,
             kicks_generation: 0,
             polls: 0,
+            coalescer: None,
             reporter: Reporter { device, reports },
         }
     }
@@ -211,6 +220,7 @@ impl RingSet {
         }));
         ring.stats.in_flight.set(queue.in_flight().into());
         self.in_flight -= count;
+        self.rings[slot].count_again(count);
     }
 
     /// Puts the chain on the used ring, `written` bytes long. The driver sees it after the next publish.
@@ -238,7 +248,8 @@ impl RingSet {
         self.in_flight -= chains.len() as u32;
     }
 
-    /// Makes completed chains of the ring visible and calls the driver if it wants to be called.
+    /// Makes completed chains of the ring visible and calls the driver if it wants to be called: at once, or when
+    /// coalescing lets it.
     #[inline]
     pub fn publish(&mut self, slot: usize) {
         let ring = &mut self.rings[slot];
@@ -248,7 +259,11 @@ impl RingSet {
         }
         ring.stats.in_flight.set(queue.in_flight().into());
         if queue.publish() {
-            ring.call();
+            if self.coalescer.is_some() {
+                self.call_in_time(slot);
+            } else {
+                ring.call();
+            }
         } else {
             ring.stats.calls_suppressed.add(1);
         }
@@ -351,12 +366,14 @@ impl Ring {
             heat: Heat::Out,
             passive: false,
             cold_start: false,
+            read_only: false,
             fault_told: false,
             starts: 0,
             lost: false,
             waiter: None,
             kick: None,
             call: None,
+            pace: Pace::default(),
             err: None,
             stats,
         }
@@ -402,6 +419,7 @@ impl Ring {
     }
 
     fn answer_waiter(&mut self) {
+        self.send_call(); // R15: none comes after the answer
         match self.waiter.take() {
             Some(Waiter::Disable(back)) => drop(back.send(())),
             Some(Waiter::Stop(back)) => {

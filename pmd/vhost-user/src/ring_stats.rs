@@ -19,6 +19,10 @@ pub struct RingStats {
     pub calls: Counter,
     /// Publishes after which the driver wanted no call.
     pub calls_suppressed: Counter,
+    /// Calls that were held back, where calls are coalesced.
+    pub calls_delayed: Counter,
+    /// Publishes that needed no call of their own, since one was held back already.
+    pub calls_coalesced: Counter,
     /// Times that the queue was halted, by [`FaultReason`].
     pub faults: [Counter; FaultReason::ALL.len()],
     /// Size of the ring in descriptors while it is started, 0 otherwise.

@@ -1,5 +1,6 @@
 //! A running target made into what another configuration says, as far as that can be while guests use it: logical units,
-//! the block devices that they need, limits, and who may see the metrics. What only a start can do is refused before anything is touched.
+//! the block devices that they need, limits, how calls are coalesced, and who may see the metrics. What only a start can do is
+//! refused before anything is touched.
 //!
 //! [`Reloader::reload`] first looks for what cannot be, then makes the block devices, and only then changes anything: up to
 //! there a refusal leaves the target as it was. How a change reaches pollers and guests is `service.rs`; who asks for it is
@@ -13,13 +14,14 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
+use vhost_user::Coalescing;
 use virtio_scsi::{ChangeError, Limits, Release};
 
 use crate::assemble;
 use crate::bdevs::{AssembleError, Bdevs};
 use crate::config::{self, Bdev, Config, Lun};
 use crate::http::{Access, AccessError, Secrets};
-use crate::service::ScsiService;
+use crate::service::{NetService, ScsiService};
 use crate::target::warn;
 
 /// Changes a running target.
@@ -33,6 +35,8 @@ pub struct Reloader {
 /// What the target is, after the changes so far.
 struct State {
     config: Config,
+    /// Until the end: what a port has lent to a device goes back before pollers end.
+    nets: Vec<Arc<NetService>>,
     leaving: Vec<Leaving>,
 }
 
@@ -51,6 +55,7 @@ struct Plan<'a> {
     gone: Vec<&'a Lun>,
     come: Vec<&'a Lun>,
     limits: Option<Limits>,
+    coalescing: Option<Coalescing>,
 }
 
 /// What was changed.
@@ -62,6 +67,8 @@ pub struct Changes {
     pub removed: usize,
     /// Controllers with other limits.
     pub limits: usize,
+    /// Controllers and net devices whose calls are coalesced otherwise.
+    pub coalescing: usize,
 }
 
 /// Why a target stays as it is.
@@ -81,8 +88,14 @@ pub enum ReloadError {
 impl Reloader {
     /// For a target that was started with this configuration.
     #[must_use]
-    pub fn new(config: Config, services: Vec<Arc<ScsiService>>, bdevs: Bdevs, access: Arc<Access>) -> Reloader {
-        Reloader { services, bdevs, access, state: Mutex::new(State { config, leaving: Vec::new() }) }
+    pub fn new(
+        config: Config,
+        services: Vec<Arc<ScsiService>>,
+        nets: Vec<Arc<NetService>>,
+        bdevs: Bdevs,
+        access: Arc<Access>,
+    ) -> Reloader {
+        Reloader { services, bdevs, access, state: Mutex::new(State { config, nets, leaving: Vec::new() }) }
     }
 
     /// Makes of the target what `config` says. Returns when it is so. A logical unit that takes the place, or the block
@@ -113,7 +126,12 @@ impl Reloader {
             if let Some(limits) = plan.limits {
                 changes.limits += usize::from(done(plan, "limits", plan.service.set_limits(limits)));
             }
+            if let Some(coalescing) = plan.coalescing {
+                plan.service.set_coalescing(coalescing);
+                changes.coalescing += 1;
+            }
         }
+        changes.coalescing += state.coalesce_nets(config);
         changes.added = self.add(&plans, config, &mut state);
         self.bdevs.forget_unused();
         self.access.replace(secrets);
@@ -123,7 +141,9 @@ impl Reloader {
 
     /// Waits for what is under way. To be called when no connection is left.
     pub fn stop(&self) {
-        self.state.lock().leaving.drain(..).for_each(Leaving::wait);
+        let mut state = self.state.lock();
+        state.leaving.drain(..).for_each(Leaving::wait);
+        state.nets.clear();
     }
 
     fn remove(&self, plan: &Plan<'_>, lun: &Lun, state: &mut State) -> bool {
@@ -162,6 +182,17 @@ impl Reloader {
     }
 }
 
+impl State {
+    /// Makes of the net devices what can be changed of them. Returns the number of those that change.
+    fn coalesce_nets(&self, config: &Config) -> usize {
+        let changed = self.nets.iter().filter_map(|service| {
+            let net = config.net(&service.device().config().name)?;
+            (service.coalescing() != net.coalescing).then(|| service.set_coalescing(net.coalescing))
+        });
+        changed.count()
+    }
+}
+
 impl Leaving {
     /// Looks after the end of a logical unit on a thread of its own. `None` where there is no thread to be had: the next
     /// change finds what is left.
@@ -196,11 +227,12 @@ impl Leaving {
 
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Changes { added, removed, limits } = *self;
+        let Changes { added, removed, limits, coalescing } = *self;
         if *self == Changes::default() {
             return f.write_str("nothing to change");
         }
-        write!(f, "{added} LUNs added, {removed} removed, limits of {limits} controllers changed")
+        write!(f, "{added} LUNs added, {removed} removed, limits of {limits} controllers changed")?;
+        write!(f, ", coalescing of {coalescing} devices changed")
     }
 }
 
@@ -215,8 +247,9 @@ fn plan<'a>(service: &'a Arc<ScsiService>, old: &'a Config, new: &'a Config) -> 
     let gone: Vec<&Lun> = was.luns.iter().filter(|lun| !is.luns.iter().any(|other| same(lun, other))).collect();
     let come: Vec<&Lun> = is.luns.iter().filter(|lun| !was.luns.iter().any(|other| same(lun, other))).collect();
     let limits = (was.limits != is.limits).then(|| assemble::limits(&is.limits));
-    let any = !gone.is_empty() || !come.is_empty() || limits.is_some();
-    any.then_some(Plan { service, gone, come, limits })
+    let coalescing = (was.coalescing != is.coalescing).then_some(is.coalescing);
+    let any = !gone.is_empty() || !come.is_empty() || limits.is_some() || coalescing.is_some();
+    any.then_some(Plan { service, gone, come, limits, coalescing })
 }
 
 /// Whether a block device of the new configuration is one of the old, with everything that it stands on.

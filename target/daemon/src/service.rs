@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{self, Sender};
 use parking_lot::Mutex;
 use reactor::{PollerHandle, SourceHandle, Tsc};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -25,7 +25,9 @@ use stats::{Histogram, HistogramSnapshot};
 use vhost_user::connection::{self, Answer, Backend, Connector, EffectError, Listener, SocketError, Stop};
 use vhost_user::message::protocol;
 use vhost_user::session::{DeviceInfo, Effect, Refusal, Session};
-use vhost_user::{BackendChannel, Device, Endpoint, EndpointParts, QuiesceClock, RingReport, RingStats};
+use vhost_user::{
+    BackendChannel, Coalescing, Device, Endpoint, EndpointParts, QuiesceClock, RingReport, RingStats, Shard as _,
+};
 use virtio_net::NetDevice;
 use virtio_scsi::Controller;
 
@@ -48,6 +50,7 @@ pub struct Service<D: Device> {
     pollers: Vec<PollerHandle>,
     reports: Sender<RingReport>,
     stats: ServiceStats<D::Shard>,
+    coalescing: Mutex<Coalescing>,
     /// Held while a connection begins, and while the device changes: none misses a change.
     changing: Mutex<()>,
 }
@@ -130,7 +133,8 @@ impl<D: Device> Service<D> {
     /// A service that is not running.
     #[must_use]
     pub fn new(device: Arc<D>, pollers: Vec<PollerHandle>, reports: Sender<RingReport>) -> Service<D> {
-        Service { device, pollers, reports, stats: ServiceStats::default(), changing: Mutex::new(()) }
+        let (coalescing, changing) = (Mutex::new(Coalescing::OFF), Mutex::new(()));
+        Service { device, pollers, reports, stats: ServiceStats::default(), coalescing, changing }
     }
 
     /// The device.
@@ -148,6 +152,42 @@ impl<D: Device> Service<D> {
     /// Its socket is open: front-ends can connect, even before [`Service::run`] has begun on its thread.
     pub fn opened(&self) {
         self.stats.listening.store(1, Ordering::Relaxed);
+    }
+
+    /// How calls to its drivers are coalesced.
+    #[must_use]
+    pub fn coalescing(&self) -> Coalescing {
+        *self.coalescing.lock()
+    }
+
+    /// Coalesces calls like this from now on: when this returns, on every queue. Drivers notice nothing but that.
+    pub fn set_coalescing(&self, coalescing: Coalescing) {
+        let _alone = self.changing.lock();
+        *self.coalescing.lock() = coalescing;
+        self.tell(|shards| {
+            (0..shards)
+                .map(|_| move |shard: &mut D::Shard| shard.rings().set_coalescing(coalescing, Tsc::now()))
+                .collect()
+        });
+    }
+
+    /// Runs a job on every shard of every connection, made for as many shards as a connection has. Waits until all have
+    /// run; what they return is dropped here, not on a poller.
+    fn tell<J, R>(&self, jobs: impl Fn(usize) -> Vec<J>)
+    where
+        J: FnOnce(&mut D::Shard) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let (done, results) = channel::unbounded();
+        let connections: Vec<_> = self.stats.live.lock().iter().map(|live| Arc::clone(&live.shards)).collect();
+        for shards in connections {
+            for (shard, job) in shards.iter().zip(jobs(shards.len())) {
+                let done = done.clone();
+                shard.run(move |shard| drop(done.send(job(shard))));
+            }
+        }
+        drop(done);
+        results.into_iter().for_each(drop); // ends when the last job has run, or went with its shard
     }
 
     /// Serves front-ends until `stop` is requested, then waits for the last request of the last one.
@@ -242,7 +282,9 @@ impl<D: Device> Service<D> {
     /// A new connection: shards on the pollers, and the control half over them.
     fn connection(&self, connected: Arc<AtomicU64>) -> (Live<D::Shard>, Endpoint<D::Shard>) {
         let _unchanged = self.changing.lock();
-        let connection = self.device.connect(&self.pollers, &self.reports);
+        let mut connection = self.device.connect(&self.pollers, &self.reports);
+        let coalescing = self.coalescing();
+        connection.shards.iter_mut().for_each(|shard| shard.rings().set_coalescing(coalescing, Tsc::now()));
         let shards: Vec<_> =
             self.pollers.iter().zip(connection.shards).map(|(poller, shard)| poller.add(shard)).collect();
         let rings = connection.ring_stats.clone().into();

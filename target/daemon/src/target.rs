@@ -84,7 +84,7 @@ impl Target {
         let answers = Answers { exporter, health: Arc::clone(&health), access: Arc::clone(&access) };
         let http = HttpServer::start(listener, answers).map_err(failed("metrics.listen"))?;
         let watch = Watch::start(faults, health, services.clone(), nets.clone()).map_err(failed("reactor"))?;
-        let reloader = Arc::new(Reloader::new(config.clone(), services.clone(), bdevs.clone(), access));
+        let reloader = Arc::new(Reloader::new(config.clone(), services.clone(), nets.clone(), bdevs.clone(), access));
         let threads = Vec::new();
         let mut target =
             Target { reactor, services, nets, uplinks, ports, bdevs, reloader, threads, stop, http, watch, watched };
@@ -205,7 +205,9 @@ fn pollers(reactor: &Reactor, cores: &[usize]) -> Vec<PollerHandle> {
 fn services(config: &Config, bdevs: &Bdevs, reactor: &Reactor, reports: &Sender<RingReport>) -> Vec<Arc<ScsiService>> {
     let service = |controller: &config::Controller| {
         let device = Arc::new(assemble::controller(controller, bdevs));
-        Arc::new(Service::new(device, pollers(reactor, &controller.pollers), reports.clone()))
+        let service = Service::new(device, pollers(reactor, &controller.pollers), reports.clone());
+        service.set_coalescing(controller.coalescing);
+        Arc::new(service)
     };
     config.controllers.iter().map(service).collect()
 }
@@ -219,7 +221,9 @@ fn nets(
     let service = |(index, net): (usize, &config::Net)| {
         let pollers = pollers(reactor, &net.pollers);
         let device = assemble::net(net, ports, &pollers).map_err(failed(&format!("net[{index}]")))?;
-        Ok(Arc::new(Service::new(Arc::new(device), pollers, reports.clone())))
+        let service = Service::new(Arc::new(device), pollers, reports.clone());
+        service.set_coalescing(net.coalescing);
+        Ok(Arc::new(service))
     };
     config.nets.iter().enumerate().map(service).collect()
 }

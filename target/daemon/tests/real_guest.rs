@@ -87,6 +87,18 @@ fn real_guest_verifies_random_io_on_four_queues() {
     ringside.stop();
 }
 
+/// A lost interrupt would be a command that the guest waits for, aborts after 30 s, and complains of.
+#[test]
+fn real_guest_whose_interrupts_are_coalesced_misses_none() {
+    let Some(lab) = Lab::enter("real_guest_whose_interrupts_are_coalesced_misses_none") else { return };
+    let ringside = lab.serve(&one_disk("queues = 4\ndelay_base_us = 20\niops_threshold = 100"));
+    lab.guest("vm0", "fio-verify.sh").with_fio().cpus(4).env("JOB_MIB", 4).run();
+    let metrics = ringside.metrics();
+    metrics.assert_no_trouble();
+    assert!(metrics.sum("ringside_virtqueue_calls_delayed_total", &[]) > 0.0, "calls were held back");
+    ringside.stop();
+}
+
 #[test]
 fn real_guest_resets_its_disk_under_load_and_no_io_fails() {
     let Some(lab) = Lab::enter("real_guest_resets_its_disk_under_load_and_no_io_fails") else { return };

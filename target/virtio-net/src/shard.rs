@@ -70,7 +70,10 @@ impl Shard {
         let pair_of =
             (0..slots).map(|slot| pairs.iter().position(|pair| pair.tx_slot == slot).unwrap_or(NONE)).collect();
         // Receive buffers wait for frames, as long as it takes.
-        pairs.iter().for_each(|pair| rings.set_passive(pair.rx_slot, true));
+        for pair in &pairs {
+            rings.set_passive(pair.rx_slot, true);
+            rings.set_read_only(pair.tx_slot);
+        }
         Shard {
             rings,
             pairs,
@@ -176,6 +179,9 @@ impl Shard {
         for pair in &self.pairs {
             self.rings.set_passive(pair.rx_slot, Some(pair.rx_slot) != slot);
         }
+        for other in 0..self.rings.len() {
+            self.rings.set_prompt(other, Some(other) == slot);
+        }
         self.control = slot.map(|slot| {
             self.rings.set_cold_start(slot);
             ControlQueue::new(slot, features, Arc::clone(&self.session), Arc::clone(&self.stats))
@@ -194,7 +200,8 @@ impl Shard {
 }
 
 impl Source for Shard {
-    fn poll(&mut self, _now: Tsc) -> usize {
+    fn poll(&mut self, now: Tsc) -> usize {
+        self.rings.begin_poll(now);
         let mut work = self.poll_drivers();
         work += self.poll_ports();
         if self.announcing {
@@ -216,7 +223,7 @@ impl Source for Shard {
         // While the driver receives somewhere, frames for all of its pairs come.
         let receives = self.session.receives();
         let open = self.pairs.iter_mut().filter(|pair| pair.open || receives);
-        open.map(|pair| pair.port.arm()).fold(Armed::Sleep, sooner)
+        open.map(|pair| pair.port.arm()).fold(Armed::until(self.rings.next_call()), Armed::sooner)
     }
 
     fn disarm(&mut self) {
@@ -294,17 +301,3 @@ impl Drop for Shard {
 
 /// No pair.
 const NONE: usize = usize::MAX;
-
-/// The less patient of two answers.
-fn sooner(a: Armed, b: Armed) -> Armed {
-    match (a, b) {
-        (Armed::Ready, _) | (_, Armed::Ready) => Armed::Ready,
-        (Armed::Sleep, other) | (other, Armed::Sleep) => other,
-        (Armed::MustPoll { deadline: None }, _) | (_, Armed::MustPoll { deadline: None }) => {
-            Armed::MustPoll { deadline: None }
-        }
-        (Armed::MustPoll { deadline: Some(a) }, Armed::MustPoll { deadline: Some(b) }) => {
-            Armed::MustPoll { deadline: Some(a.min(b)) }
-        }
-    }
-}

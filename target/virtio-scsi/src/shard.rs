@@ -50,10 +50,12 @@ impl Shard {
         let (control, events) = (find(CONTROL_QUEUE), find(EVENT_QUEUE));
         let control = control.map(|slot| {
             rings.set_cold_start(slot);
+            rings.set_prompt(slot, true);
             ControlQueue::new(slot, Arc::clone(&nexus), Arc::clone(&stats))
         });
         let events = events.map(|slot| {
             rings.set_passive(slot, true);
+            rings.set_prompt(slot, true);
             EventQueue::new(slot, Arc::clone(&stats))
         });
         let mut requests = Requests::new(map, limits, Arc::clone(&nexus), Arc::clone(&stats));
@@ -194,6 +196,7 @@ impl Shard {
 
 impl Source for Shard {
     fn poll(&mut self, now: Tsc) -> usize {
+        self.rings.begin_poll(now);
         if self.sweeping.is_none() && self.nexus.fence.raised_since(self.fence_seen) {
             self.begin_sweep(now);
         }
@@ -234,7 +237,7 @@ impl Source for Shard {
         if function_under_way || !self.rings.can_sleep() {
             return Armed::MustPoll { deadline: None };
         }
-        self.requests.arm_backends()
+        self.requests.arm_backends().sooner(Armed::until(self.rings.next_call()))
     }
 
     fn disarm(&mut self) {

@@ -96,7 +96,10 @@ impl RingSet {
     // --- the way to sleep and back, of hot rings: cold ones sleep already ---
 
     /// Asks every driver to kick, then looks again: true if a chain is there already, so that the poller must not sleep.
+    ///
+    /// From here on until [`RingSet::disable_notifications`] no call is held back: see [`RingSet::next_call`].
     pub fn enable_notifications(&mut self) -> bool {
+        self.doze(true);
         let mut available = false;
         for slot in &self.hot {
             let ring = &mut self.rings[usize::from(*slot)];
@@ -111,6 +114,7 @@ impl RingSet {
 
     /// Tells every driver that kicks are not needed: the ring is polled again.
     pub fn disable_notifications(&mut self) {
+        self.doze(false);
         for slot in &self.hot {
             let ring = &mut self.rings[usize::from(*slot)];
             if ring.fetches()

@@ -1,6 +1,8 @@
 //! What the control half may rely on: calls that are not lost, rings that keep nobody awake. The data path is tested
 //! with the device models that use it.
 
+use std::os::fd::AsFd;
+
 use crossbeam::channel;
 use guest_memory::{Mapping, Pages, RegionConfig, SharedMemory};
 use rustix::event::{EventfdFlags, eventfd};
@@ -9,16 +11,16 @@ use virtqueue::{Features, RingAddresses, Segment, SplitLayout};
 
 use super::*;
 
-const SIZE: u16 = 8;
-const FEATURES: Features = Features { event_idx: true };
+pub(super) const SIZE: u16 = 8;
+pub(super) const FEATURES: Features = Features { event_idx: true };
 
 /// One writable buffer. What the device's table says of its address does not matter where nobody translates it.
-const BUFFER: Segment = Segment::writable(0, 16);
+pub(super) const BUFFER: Segment = Segment::writable(0, 16);
 
 /// A ring set with one ring, which is enabled, and the memory of that ring.
-struct Rig {
+pub(super) struct Rig {
     memory: SharedMemory,
-    set: RingSet,
+    pub(super) set: RingSet,
 }
 
 impl Rig {
@@ -29,7 +31,7 @@ impl Rig {
         Rig { memory: SharedMemory::create("ring", 4096, Pages::Small).unwrap(), set }
     }
 
-    fn addresses(&self) -> RingAddresses {
+    pub(super) fn addresses(&self) -> RingAddresses {
         let area = |offset, len| self.memory.slice().subslice(offset, len).unwrap();
         RingAddresses {
             desc: area(0, SplitLayout::desc_len(SIZE)),
@@ -38,17 +40,17 @@ impl Rig {
         }
     }
 
-    fn driver(&self) -> SplitDriver {
+    pub(super) fn driver(&self) -> SplitDriver {
         SplitDriver::new(SIZE, self.addresses(), FEATURES).unwrap()
     }
 
-    fn start(&mut self, base: u16) {
+    pub(super) fn start(&mut self, base: u16) {
         let queue = SplitDevice::new(SIZE, self.addresses(), base, FEATURES).unwrap();
         assert!(self.set.start(0, queue, None).is_none());
     }
 
     /// Starts the ring with a kick descriptor, from memory that the driver has laid out; the driver, and its end of the kick.
-    fn start_with_kick(&mut self) -> (SplitDriver, Notifier) {
+    pub(super) fn start_with_kick(&mut self) -> (SplitDriver, Notifier) {
         let driver = self.driver();
         let ours = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let theirs = Notifier::new(ours.try_clone().unwrap());
@@ -57,8 +59,14 @@ impl Rig {
         (driver, theirs)
     }
 
+    /// Starts it again after a stop, with a kick descriptor that it had.
+    pub(super) fn restart(&mut self, base: u32, kick: &Notifier) {
+        let queue = SplitDevice::new(SIZE, self.addresses(), base as u16, FEATURES).unwrap();
+        drop(self.set.start(0, queue, Some(Notifier::new(kick.as_fd().try_clone_to_owned().unwrap()))));
+    }
+
     /// Takes what is there and gives it back.
-    fn echo(&mut self) -> usize {
+    pub(super) fn echo(&mut self) -> usize {
         let tickets = self.pop();
         let count = tickets.len();
         tickets.into_iter().for_each(|ticket| self.set.complete(ticket, 0));
@@ -79,7 +87,7 @@ impl Rig {
     }
 
     /// Gives the ring a call descriptor and returns the front-end's end of it.
-    fn call(&mut self) -> Notifier {
+    pub(super) fn call(&mut self) -> Notifier {
         let ours = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let theirs = Notifier::new(ours.try_clone().unwrap());
         drop(self.set.set_call(0, Some(Notifier::new(ours))));
@@ -134,7 +142,7 @@ fn chains_of_a_passive_ring_are_no_reason_to_stay_awake() {
 }
 
 /// A rig whose device can translate what the driver puts on the ring.
-fn mapped() -> Rig {
+pub(super) fn mapped() -> Rig {
     let mut rig = Rig::new();
     let size = rig.memory.len() as u64;
     let region = RegionConfig { guest_addr: 0, size, user_addr: 0, mmap_offset: 0 };

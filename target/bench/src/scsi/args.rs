@@ -28,6 +28,10 @@ pub struct Args {
     /// Commands in flight on each queue
     #[arg(long, value_name = "DEPTH", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     pub qd: u16,
+    /// Send --qd commands to each queue at once, and when all are back the next ones after so many microseconds. 0: a command
+    /// for each that comes back
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=THINK_US_MAX))]
+    pub think_us: u32,
     /// Request queues, all driven by one thread
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=254))]
     pub queues: u16,
@@ -164,6 +168,8 @@ impl Rw {
     }
 }
 
+/// Longest think time: ten seconds.
+const THINK_US_MAX: i64 = 10_000_000;
 /// The smallest block there is.
 const SECTOR: u64 = 512;
 /// One descriptor holds the data of one command.
@@ -202,7 +208,7 @@ pub(super) mod tests {
         assert_eq!((args.time, args.warmup), (Duration::from_secs(10), Duration::from_secs(1)));
         assert_eq!((args.target, args.lun, args.ring, args.queue_size), (0, 0, Ring::Split, 128));
         assert_eq!((args.core, args.size, args.verify, args.json), (None, None, false, false));
-        assert_eq!(args.number_ios, None);
+        assert_eq!((args.number_ios, args.think_us), (None, 0));
         assert_eq!(parse("--socket s --number_ios 7").unwrap().number_ios, Some(7), "as fio spells it");
     }
 
@@ -235,7 +241,15 @@ pub(super) mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
-        for line in ["--lun 16384", "--target 256", "--queues 0", "--queues 255", "--qd 0", "--rwmixread 101"] {
+        for line in [
+            "--lun 16384",
+            "--target 256",
+            "--queues 0",
+            "--queues 255",
+            "--qd 0",
+            "--rwmixread 101",
+            "--think-us 10000001",
+        ] {
             assert!(parse(&format!("--socket s {line}")).is_err(), "{line}");
         }
         parse("--null-responder").unwrap().check().unwrap();

@@ -170,15 +170,37 @@ impl<'a> Load<'a> {
         self.queues.iter_mut().for_each(|queue| queue.prepare(&self.range, direction));
     }
 
-    /// Keeps all slots busy until the stage says that nothing more is sent, or the work does, and everything is back.
+    /// Keeps all slots busy until the stage says that nothing more is sent, or the work does, and everything is back. With a
+    /// time to think, batch by batch.
     fn cycle<W: Work>(&mut self, work: &mut W, mut stage: Stage) -> Result<(), Halt> {
-        self.queues.iter_mut().for_each(|queue| queue.prime(work));
+        let think = ticks(Duration::from_micros(self.args.think_us.into()));
+        self.next_tick = Tsc::now();
+        let last = loop {
+            self.queues.iter_mut().for_each(|queue| queue.prime(work));
+            let nothing_left = self.in_flight() == 0;
+            let last = self.exchange(work, &mut stage, think == 0)?;
+            if nothing_left || think == 0 || !stage.sends() {
+                break last;
+            }
+            self.think(&mut stage, last + think)?;
+            if !stage.sends() {
+                break last;
+            }
+        };
+        if let Stage::Measuring { since, .. } = stage {
+            self.window = Some(self.window_of(last - since)); // there was no more work
+        }
+        self.tell();
+        if self.asked_to_finish { Err(Halt::Finished) } else { Ok(()) }
+    }
+
+    /// Until everything is back; with `refill` there is a command for each that comes back. Returns when that was.
+    fn exchange<W: Work>(&mut self, work: &mut W, stage: &mut Stage, refill: bool) -> Result<Tsc, Halt> {
         let mut last = Tsc::now();
-        self.next_tick = last;
         while self.in_flight() > 0 {
             let mut came = 0;
             for queue in &mut self.queues {
-                came += queue.turn(work, &mut self.meter, &mut self.tally, stage.sends());
+                came += queue.turn(work, &mut self.meter, &mut self.tally, refill && stage.sends());
             }
             let now = Tsc::now();
             if came > 0 {
@@ -187,18 +209,31 @@ impl<'a> Load<'a> {
             }
             last = now;
             if now >= self.next_tick {
-                stage = self.tick(now, stage)?;
+                *stage = self.tick(now, *stage)?;
             }
             if came == 0 && self.sleeper.is_some() {
                 self.sleep(now);
                 last = Tsc::now();
             }
         }
-        if let Stage::Measuring { since, .. } = stage {
-            self.window = Some(self.window_of(last - since)); // there was no more work
+        Ok(last)
+    }
+
+    /// Sends nothing until then, or until nothing more is to be sent.
+    fn think(&mut self, stage: &mut Stage, until: Tsc) -> Result<(), Halt> {
+        loop {
+            let now = Tsc::now();
+            if now >= self.next_tick {
+                *stage = self.tick(now, *stage)?;
+            }
+            if now >= until || !stage.sends() {
+                return Ok(());
+            }
+            match &mut self.sleeper {
+                Some(sleeper) => sleeper.sleep(until.min(self.next_tick) - now),
+                None => std::hint::spin_loop(),
+            }
         }
-        self.tell();
-        if self.asked_to_finish { Err(Halt::Finished) } else { Ok(()) }
     }
 
     /// What is done now and then: tell how far it is, see what is wanted, see what time it is.

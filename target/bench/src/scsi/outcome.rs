@@ -70,6 +70,7 @@ pub struct Asked {
     pub rwmixread: Option<u8>,
     pub bs: u64,
     pub qd: u16,
+    pub think_us: u32,
     pub queues: u16,
     pub time_s: f64,
     pub number_ios: Option<u64>,
@@ -163,6 +164,7 @@ impl Asked {
             rwmixread: (args.rw == Rw::RandRw).then_some(args.rwmixread),
             bs: args.bs,
             qd: args.qd,
+            think_us: args.think_us,
             queues: args.queues,
             time_s: args.time.as_secs_f64(),
             number_ios: args.number_ios,
@@ -214,8 +216,11 @@ impl fmt::Display for Outcome {
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rw = serde_json::to_value(self.rw).unwrap_or_default();
-        let Asked { bs, qd, queues, target, lun, .. } = self;
+        let Asked { bs, qd, queues, target, lun, think_us, .. } = self;
         write!(f, "{} of {bs} bytes, depth {qd} on {queues} queue(s), ", rw.as_str().unwrap_or_default())?;
+        if *think_us > 0 {
+            write!(f, "{think_us} us between batches, ")?;
+        }
         match &self.socket {
             Some(socket) => write!(f, "target {target} LUN {lun} of {}", socket.display()),
             None => f.write_str("null responder"),

@@ -146,7 +146,7 @@ impl Queue {
 
     // --- the loop ---
 
-    /// Sends what `work` has for all free slots: to be called once, while nothing is in flight.
+    /// Sends what `work` has for all free slots: to be called while nothing is in flight.
     pub(super) fn prime<W: Work>(&mut self, work: &mut W) {
         let now = Tsc::now();
         for slot in 0..self.slots.len() {

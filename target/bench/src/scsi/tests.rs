@@ -49,6 +49,25 @@ fn run_of_every_pattern_succeeds_and_stops_every_ring() {
 }
 
 #[test]
+fn run_with_time_to_think_sends_whole_batches_each_when_the_last_is_back() {
+    let sent = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sent);
+    let device = Device::start(move |seen| {
+        count.fetch_add(u64::from(is_transfer(seen)), Ordering::Relaxed);
+        Twist::None
+    });
+    let outcome = run_on(&device, "--think-us 10000000 --queues 2");
+    assert!(outcome.passed(), "{outcome:?}");
+    assert_eq!((sent.load(Ordering::Relaxed), outcome.asked.think_us), (8, 10_000_000), "four to each of two queues");
+    for line in ["--think-us 50", "--think-us 50 --interrupt", "--think-us 50 --verify --rw randwrite"] {
+        let outcome = run_on(&Device::honest(), line);
+        assert!(outcome.passed(), "{line}: {outcome:?}");
+    }
+    let outcome = run_on(&Device::honest(), "--think-us 50 --number-ios 10 --time 60");
+    assert!(outcome.passed() && outcome.ios == 10, "{outcome:?}");
+}
+
+#[test]
 fn run_with_verification_of_every_pattern_finds_an_honest_device_honest() {
     for rw in ["randread", "randwrite", "randrw", "read", "write"] {
         let outcome = run_on(&Device::honest(), &format!("--rw {rw} --verify --queues 2"));

@@ -10,6 +10,8 @@ pub use self::metrics::exposure;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use vhost_user::Coalescing;
+
 use crate::config::{BdevKind, Cache, Config, Controller, File, Limits, OnCmdPerLun, OnMaxSectors};
 use crate::qemu_args::{DEFAULT_VIRTQUEUE_SIZE, MAX_VIRTQUEUE_SIZE, TOLD_SEG_MAX};
 
@@ -86,6 +88,7 @@ fn controller_notes(controller: &Controller) -> Vec<(String, String)> {
         max_sectors(controller),
         ring_size(controller),
         seg_max(controller),
+        coalescing(controller.coalescing),
     ];
     candidates.into_iter().flatten().collect()
 }
@@ -175,6 +178,13 @@ fn seg_max(controller: &Controller) -> Option<(String, String)> {
          request with more segments is answered VIRTIO_SCSI_S_FAILURE: a Linux guest {GIVES_UP}."
     );
     Some((format!("seg_max = {limit}"), text))
+}
+
+fn coalescing(Coalescing { delay_base_us, iops_threshold }: Coalescing) -> Option<(String, String)> {
+    (delay_base_us == 0 && iops_threshold != Coalescing::OFF.iops_threshold).then(|| {
+        let text = "without delay_base_us no call is delayed, however many requests there are".to_owned();
+        (format!("iops_threshold = {iops_threshold}"), text)
+    })
 }
 
 /// What a Linux guest does with an answer that counts as a failed attempt.

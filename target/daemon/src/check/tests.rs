@@ -113,6 +113,15 @@ fn r04_rings_and_segments_that_qemu_does_not_fit_are_noted() {
 }
 
 #[test]
+fn threshold_of_coalescing_that_is_off_is_noted() {
+    let text = "iops_threshold = 100: without delay_base_us no call is delayed, however many requests there are";
+    assert_eq!(notes_with("iops_threshold = 100\n"), [format!("scsi[0].{text}")]);
+    assert_eq!(notes_of(&format!("{SWITCH}{NET}iops_threshold = 100\n")), [format!("net[0].{text}")]);
+    assert_eq!(notes_with("iops_threshold = 60000\n"), [""; 0], "the default");
+    assert_eq!(notes_with("delay_base_us = 80\niops_threshold = 100\n"), [""; 0]);
+}
+
+#[test]
 fn parts_that_nothing_uses_are_noted() {
     assert_eq!(
         notes_of(DISK),

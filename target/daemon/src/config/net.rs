@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use port::Mac;
+use vhost_user::Coalescing;
 
 use super::identity::fnv_1a;
 use super::name::Name;
@@ -28,6 +29,8 @@ pub struct Net {
     /// Cores of the pollers that serve it, each in [`Reactor::cores`](super::Reactor::cores), none twice; queue pairs are
     /// dealt out over them in turn, the first owns the control queue. Default: the reactor's first core.
     pub pollers: Vec<usize>,
+    /// How calls to its driver are coalesced; default [`Coalescing::OFF`].
+    pub coalescing: Coalescing,
     /// The port that it is plugged into.
     pub port: Name,
     /// The guest's address, no group; default [`derived_mac`].
@@ -77,6 +80,7 @@ fn read_one<'t>(
     let given_pairs = section.take("queue_pairs");
     let queue_size_max = served::queue_size_max(&mut section, problems);
     let pollers = served::pollers(&mut section, cores, problems);
+    let coalescing = served::coalescing(&mut section, problems);
     let port = section.require("port", problems).and_then(|field| {
         let port = field.name(problems)?;
         ports.plug(&port, field.place(), problems);
@@ -105,6 +109,7 @@ fn read_one<'t>(
         queue_pairs: queue_pairs?,
         queue_size_max: queue_size_max?,
         pollers: pollers?,
+        coalescing: coalescing?,
         port: port?,
         mac: mac?.0,
         mtu: mtu?,

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use vhost_user::Coalescing;
+
 use super::bdev::Bdevs;
 use super::identity::Wwn;
 use super::limits::{self, Limits};
@@ -28,6 +30,8 @@ pub struct Controller {
     /// Cores of the pollers that serve it, each in [`Reactor::cores`](super::Reactor::cores), none twice; the first owns
     /// the control and the event queue. Default: the reactor's first core.
     pub pollers: Vec<usize>,
+    /// How calls to its driver are coalesced; default [`Coalescing::OFF`].
+    pub coalescing: Coalescing,
     /// What its guests may ask for.
     pub limits: Limits,
     /// Its LUNs, in the order of the text; each address and each bdev once.
@@ -65,6 +69,7 @@ fn read_one<'t>(
     let queues = section.take("queues").map_or(Some(QUEUES_DEFAULT), |field| field.integer(1..=QUEUES_MAX, problems));
     let queue_size_max = served::queue_size_max(&mut section, problems);
     let pollers = served::pollers(&mut section, cores, problems);
+    let coalescing = served::coalescing(&mut section, problems);
     let (limits, max_sectors) = limits::read(&mut section, queues, queue_size_max, problems);
     let luns = LunReader { controller: name.as_ref(), max_sectors, bdevs, wwns };
     let luns = luns.read(section.tables("lun", problems), problems);
@@ -77,6 +82,7 @@ fn read_one<'t>(
         queues: queues?,
         queue_size_max: queue_size_max?,
         pollers: pollers?,
+        coalescing: coalescing?,
         limits: limits?,
         luns: luns?,
     })

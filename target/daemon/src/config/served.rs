@@ -1,7 +1,9 @@
 //! Keys that every section with a vhost-user socket has: what a device is called, where its socket is, how large its rings may
-//! be and which pollers serve it. Names and sockets exist once, whatever kind of device they are of.
+//! be, which pollers serve it and how its calls are coalesced. Names and sockets exist once, whatever kind of device they are of.
 
 use std::path::PathBuf;
+
+use vhost_user::Coalescing;
 
 use super::name::Name;
 use super::problem::Reason;
@@ -73,6 +75,18 @@ pub(super) fn pollers(
         check_core(*core, place, cores, problems);
     }
     Some(pollers.into_iter().map(|(core, _)| core).collect())
+}
+
+/// How calls to its driver are coalesced; by default they are not. Names and meaning are SPDK's.
+pub(super) fn coalescing(section: &mut Section<'_>, problems: &mut Problems) -> Option<Coalescing> {
+    let Coalescing { delay_base_us, iops_threshold } = Coalescing::OFF;
+    let delay_base_us = section
+        .take("delay_base_us")
+        .map_or(Some(delay_base_us), |field| field.integer(0..=Coalescing::DELAY_BASE_US_MAX, problems));
+    let iops_threshold = section
+        .take("iops_threshold")
+        .map_or(Some(iops_threshold), |field| field.integer(Coalescing::IOPS_THRESHOLD_MIN..=u32::MAX, problems));
+    Some(Coalescing { delay_base_us: delay_base_us?, iops_threshold: iops_threshold? })
 }
 
 /// Notes a core that no poller runs on.

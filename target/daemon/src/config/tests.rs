@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use proptest::prelude::*;
+use vhost_user::Coalescing;
 
 use super::*;
 
@@ -78,6 +79,7 @@ fn r05_controller_without_limits_gets_qemus_defaults() {
         on_max_sectors: OnMaxSectors::Transport,
     };
     assert_eq!(controller.limits, limits);
+    assert_eq!(controller.coalescing, Coalescing { delay_base_us: 0, iops_threshold: 60_000 });
     let lun = &controller.luns[0];
     assert_eq!((lun.target, lun.lun, lun.bdev.as_str(), lun.read_only), (0, 0, "disk0", false));
     assert_eq!(lun.identity, Identity::derived(&controller.name, &lun.bdev));
@@ -111,6 +113,7 @@ fn config_with_every_key_is_read_as_written() {
         on_cmd_per_lun: OnCmdPerLun::Failure,
         on_max_sectors: OnMaxSectors::Scsi,
     };
+    assert_eq!(controller.coalescing, Coalescing { delay_base_us: 1_000_000, iops_threshold: 100 });
     assert_eq!(controller.limits, limits);
     let lun = &controller.luns[0];
     assert_eq!((lun.target, lun.lun, lun.bdev.as_str(), lun.read_only), (255, 16383, "slow", true));
@@ -155,6 +158,8 @@ max_sectors = 8
 seg_max = 62
 on_cmd_per_lun = "failure"
 on_max_sectors = "scsi"
+delay_base_us = 1000000
+iops_threshold = 100
 [[scsi.lun]]
 target = 255
 lun = 16383
@@ -246,7 +251,7 @@ fn unknown_keys_are_refused_at_every_level() {
         (
             "cmds_per_lun = 5\n",
             "f:12: scsi[0].cmds_per_lun: unknown key; known here: name, socket, mode, queues, queue_size_max, pollers, \
-             cmd_per_lun, max_sectors, seg_max, on_cmd_per_lun, on_max_sectors, lun",
+             delay_base_us, iops_threshold, cmd_per_lun, max_sectors, seg_max, on_cmd_per_lun, on_max_sectors, lun",
         ),
         (
             "[[scsi.lun]]\nbdev = 'disk0'\nid = 5\n",
@@ -579,6 +584,20 @@ fn r06_limits_out_of_bounds_are_refused_with_field_value_and_bound() {
         ),
         ("on_max_sectors = 'failure'\n", "f:12: scsi[0].on_max_sectors = 'failure': must be one of: transport, scsi"),
     ]);
+}
+
+#[test]
+fn coalescing_out_of_bounds_is_refused_with_field_value_and_bound() {
+    refused_after_base(&[
+        ("delay_base_us = 1000001\n", "f:12: scsi[0].delay_base_us = 1000001: must be 0 to 1000000"),
+        ("delay_base_us = -1\n", "f:12: scsi[0].delay_base_us = -1: must be 0 to 1000000"),
+        ("delay_base_us = 1.5\n", "f:12: scsi[0].delay_base_us = 1.5: must be an integer, not a float"),
+        ("iops_threshold = 99\n", "f:12: scsi[0].iops_threshold = 99: must be 100 to 4294967295"),
+        ("iops_threshold = 4294967296\n", "f:12: scsi[0].iops_threshold = 4294967296: must be 100 to 4294967295"),
+    ]);
+    let text = format!("{BASE}delay_base_us = 80\niops_threshold = 4294967295\n");
+    let coalescing = Coalescing { delay_base_us: 80, iops_threshold: u32::MAX };
+    assert_eq!(accepted(&text).controllers[0].coalescing, coalescing);
 }
 
 #[test]

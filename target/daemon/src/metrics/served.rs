@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use stats::{Counter, HistogramSnapshot};
-use vhost_user::{Device, RingStats};
+use vhost_user::{Coalescing, Device, RingStats};
 use virtqueue::FaultReason;
 
 use super::catalogue::served as the;
@@ -26,6 +26,7 @@ pub(super) struct Served {
     resets: u64,
     memory_tables: u64,
     memory_table_ticks: HistogramSnapshot,
+    coalescing: Coalescing,
     queues: u16,
     rings: Vec<(u16, Arc<RingStats>)>,
 }
@@ -50,6 +51,7 @@ impl Served {
             resets: stats.resets.load(Ordering::Relaxed),
             memory_tables: stats.memory_tables.load(Ordering::Relaxed),
             memory_table_ticks: stats.memory_table_ticks(),
+            coalescing: service.coalescing(),
             queues: service.device().queues(),
             rings: rings.cloned().collect(),
         }
@@ -83,6 +85,8 @@ fn session(device: &Served, families: &mut Families) {
         families.sample(metric, &name, count as f64);
     }
     families.durations(&the::MEMORY_TABLE_DURATION, &name, &device.memory_table_ticks);
+    families.sample(&the::DELAY_BASE, &name, f64::from(device.coalescing.delay_base_us) / 1e6);
+    families.sample(&the::IOPS_THRESHOLD, &name, f64::from(device.coalescing.iops_threshold));
     if let Some((features, protocol)) = device.negotiated {
         families.info(&the::SESSION_INFO, &[name[0], &format!("{features:#x}"), &format!("{protocol:#x}")]);
     }
@@ -100,6 +104,8 @@ fn virtqueue(labels: &[&str; 2], rings: &[&RingStats], families: &mut Families) 
     families.sample(&the::KICKS, labels, sum(|ring| &ring.kicks));
     families.sample(&the::CALLS, labels, sum(|ring| &ring.calls));
     families.sample(&the::SUPPRESSED, labels, sum(|ring| &ring.calls_suppressed));
+    families.sample(&the::DELAYED, labels, sum(|ring| &ring.calls_delayed));
+    families.sample(&the::COALESCED, labels, sum(|ring| &ring.calls_coalesced));
     let in_flight: u64 = rings.iter().map(|ring| ring.in_flight.value()).sum();
     families.sample(&the::IN_FLIGHT, labels, in_flight as f64);
     let highest = |level: fn(&RingStats) -> u64| rings.iter().map(|ring| level(ring)).max().unwrap_or(0) as f64;

@@ -45,7 +45,8 @@ impl Differences {
         self.value(&key("queue_size_max"), &old.queue_size_max, &new.queue_size_max);
         self.value(&key("pollers"), &old.pollers, &new.pollers);
         if self.0.len() == before {
-            let with = Controller { limits: new.limits, luns: new.luns.clone(), ..old.clone() };
+            let (limits, coalescing, luns) = (new.limits, new.coalescing, new.luns.clone());
+            let with = Controller { limits, coalescing, luns, ..old.clone() };
             self.rest(&format!("scsi[{index}]"), &with, new);
         }
     }
@@ -105,8 +106,9 @@ impl Differences {
 
     fn net(&mut self, index: usize, old: &Net, new: &Net) {
         let key = |name: &str| format!("net[{index}].{name}");
-        let Net { name: _, socket, mode, queue_pairs, queue_size_max, pollers, port, mac, mtu, offloads, isolated } =
-            new;
+        let Net {
+            name: _, socket, mode, queue_pairs, queue_size_max, pollers, port, mac, mtu, offloads, isolated, ..
+        } = new;
         self.value(&key("socket"), &old.socket, socket);
         self.value(&key("mode"), &old.mode.as_str(), &mode.as_str());
         self.value(&key("queue_pairs"), &old.queue_pairs, queue_pairs);
@@ -132,7 +134,9 @@ impl Differences {
     /// Differences in something that has no text of its own above.
     fn rest<T: PartialEq>(&mut self, section: &str, old: &T, new: &T) {
         if old != new {
-            self.0.push(format!("{section}: differs from the running target in more than LUNs and limits; {RESTART}"));
+            self.0.push(format!(
+                "{section}: differs from the running target in more than LUNs, limits and coalescing; {RESTART}"
+            ));
         }
     }
 }

@@ -14,9 +14,10 @@ fn refusals(old: &str, new: &str) -> Vec<String> {
 }
 
 #[test]
-fn limits_luns_and_bdevs_are_no_fixed_difference() {
+fn limits_coalescing_luns_and_bdevs_are_no_fixed_difference() {
     for (old, new) in [
         ("queues = 4", "queues = 4\ncmd_per_lun = 3\nmax_sectors = 8\non_cmd_per_lun = 'scsi'"),
+        ("queues = 4", "queues = 4\ndelay_base_us = 80\niops_threshold = 100"),
         ("bdev = 'b'", "bdev = 'b'\nlun = 7"),
         ("latency_us = 1", "latency_us = 2"),
         ("'null'", "'malloc'"),
@@ -49,6 +50,13 @@ fn fixed_differences_name_the_key_the_value_and_the_present_value() {
 const NET: &str = "[dpdk]\neal_args = ['--no-huge']\n[[port]]\nname = 'sw'\nkind = 'switch'\nuplink = 'lo'\n\
     [[port]]\nname = 'lo'\nkind = 'loopback'\n\
     [[net]]\nname = 'n0'\nsocket = '/run/n0.sock'\nport = 'sw'\nmac = '52:54:00:00:00:01'\n";
+
+#[test]
+fn coalescing_of_a_net_device_is_no_fixed_difference() {
+    let changed = NET.replace("port = 'sw'", "port = 'sw'\ndelay_base_us = 80\niops_threshold = 100");
+    assert_ne!(config(NET), config(&changed));
+    assert_eq!(fixed::differences(&config(NET), &config(&changed)), Vec::<String>::new());
+}
 
 #[test]
 fn changes_of_dpdk_ports_and_net_devices_are_refused_by_their_keys() {

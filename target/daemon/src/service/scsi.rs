@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crossbeam::channel;
 use virtio_scsi::{Announcement, ChangeError, Controller, Limits, Release, Shard, Unit};
 
 use super::{ScsiService, ServiceStats};
@@ -73,25 +72,6 @@ impl ScsiService {
         let _alone = self.changing.lock();
         self.announce(self.device.resize(target, lun, block_count)?);
         Ok(())
-    }
-
-    /// Runs a job on every shard of every connection, made for as many shards as a connection has. Waits until all have
-    /// run; what they return is dropped here, not on a poller.
-    fn tell<J, R>(&self, jobs: impl Fn(usize) -> Vec<J>)
-    where
-        J: FnOnce(&mut Shard) -> R + Send + 'static,
-        R: Send + 'static,
-    {
-        let (done, results) = channel::unbounded();
-        let connections: Vec<_> = self.stats.live.lock().iter().map(|live| Arc::clone(&live.shards)).collect();
-        for shards in connections {
-            for (shard, job) in shards.iter().zip(jobs(shards.len())) {
-                let done = done.clone();
-                shard.run(move |shard| drop(done.send(job(shard))));
-            }
-        }
-        drop(done);
-        results.into_iter().for_each(drop); // ends when the last job has run, or went with its shard
     }
 
     /// Tells the front-end. Connections that only wait for their last requests have nobody to be told.

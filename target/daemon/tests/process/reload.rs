@@ -141,6 +141,29 @@ fn hup_changes_limits_for_the_connected_front_end() {
     end(process);
 }
 
+#[test]
+fn hup_changes_coalescing_for_the_connected_front_end() {
+    let place = Place::new();
+    let text = one_controller(0);
+    let mut process = place.serve(&text);
+    let mut client = connect(&place);
+    let base = |process: &Process| process.scrape().sum("ringside_coalescing_delay_base_seconds", &[]);
+    assert_eq!(base(&process), 0.0);
+    let coalesced =
+        text.replace("queue_size_max = 256", "queue_size_max = 256\ndelay_base_us = 20\niops_threshold = 100");
+    assert!(reload(&place, &mut process, &coalesced).contains("coalescing of 1 devices changed"));
+    assert_eq!(base(&process), 20e-6);
+    let delayed = |process: &Process| process.scrape().sum("ringside_virtqueue_calls_delayed_total", &[]);
+    while delayed(&process) == 0.0 {
+        (0..50).for_each(|_| drop(good(client.run(FIRST, read(0, 0, 8)))));
+    }
+    assert!(reload(&place, &mut process, &text).contains("coalescing of 1 devices changed"));
+    let before = delayed(&process);
+    (0..50).for_each(|_| drop(good(client.run(FIRST, read(0, 0, 8)))));
+    assert_eq!((delayed(&process), base(&process)), (before, 0.0), "off");
+    end(process);
+}
+
 /// LUN 1 is slow: what takes its place, or its disk, waits until its requests have ended. Nobody else waits.
 #[test]
 fn hup_replaces_a_lun_when_its_last_request_has_ended() {

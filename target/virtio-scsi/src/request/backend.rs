@@ -63,7 +63,7 @@ impl Requests {
             }
             nearest = nearest.into_iter().chain(deadline).min();
         }
-        nearest.map_or(Armed::Sleep, |deadline| Armed::MustPoll { deadline: Some(deadline) })
+        Armed::until(nearest)
     }
 
     pub(crate) fn disarm_backends(&mut self) {

@@ -13,7 +13,7 @@ pub(super) fn notes(config: &Config) -> Vec<Note> {
         Some(Note { key: format!("port[{index}].{key}"), text })
     }));
     for (index, net) in config.nets.iter().enumerate() {
-        let of_net = [idle_pollers(net), ring_size(net), alone(config, net)];
+        let of_net = [idle_pollers(net), ring_size(net), alone(config, net), super::coalescing(net.coalescing)];
         notes.extend(of_net.into_iter().flatten().map(|(key, text)| Note { key: format!("net[{index}].{key}"), text }));
     }
     notes

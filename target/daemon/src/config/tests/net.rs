@@ -1,5 +1,7 @@
 //! Ports and net devices: every refusal with its text, every default, and reading back what was printed.
 
+use vhost_user::Coalescing;
+
 use super::*;
 
 /// A switch, a loopback and a net device on the switch, lines 1 to 10.
@@ -40,6 +42,7 @@ fn net_device_and_ports_without_keys_get_every_default() {
         queue_pairs: 1,
         queue_size_max: 1024,
         pollers: vec![0],
+        coalescing: Coalescing::OFF,
         port: Name::new("sw").unwrap(),
         mac: derived_mac(&Name::new("n0").unwrap()),
         mtu: 1500,
@@ -76,6 +79,8 @@ mode = "client"
 queue_pairs = 64
 queue_size_max = 256
 pollers = [2, 1]
+delay_base_us = 80
+iops_threshold = 100000
 port = "sw"
 mac = "52:54:00:00:00:0A"
 mtu = 9216
@@ -103,6 +108,7 @@ fn net_device_and_ports_with_every_key_are_read_as_written() {
         queue_pairs: 64,
         queue_size_max: 256,
         pollers: vec![2, 1],
+        coalescing: Coalescing { delay_base_us: 80, iops_threshold: 100_000 },
         port: Name::new("sw").unwrap(),
         mac: ::port::Mac([0x52, 0x54, 0, 0, 0, 0x0a]),
         mtu: 9216,
@@ -136,14 +142,16 @@ fn net_keys_out_of_bounds_are_refused() {
         ("mac = '01:00:5e:00:00:01'\n", &format!("f:11: net[0].mac = '01:00:5e:00:00:01': {group}")),
         ("mac = 'ff:ff:ff:ff:ff:ff'\n", &format!("f:11: net[0].mac = 'ff:ff:ff:ff:ff:ff': {group}")),
         ("mac = '00:00:00:00:00:00'\n", "f:11: net[0].mac = '00:00:00:00:00:00': must not be all zeros"),
+        ("delay_base_us = 1000001\n", "f:11: net[0].delay_base_us = 1000001: must be 0 to 1000000"),
+        ("iops_threshold = 99\n", "f:11: net[0].iops_threshold = 99: must be 100 to 4294967295"),
         ("mtu = 67\n", "f:11: net[0].mtu = 67: must be 68 to 9216"),
         ("mtu = 9217\n", "f:11: net[0].mtu = 9217: must be 68 to 9216"),
         ("offloads = 1\n", "f:11: net[0].offloads = 1: must be true or false, not an integer"),
         ("isolated = 'no'\n", "f:11: net[0].isolated = 'no': must be true or false, not a string"),
         (
             "queues = 1\n",
-            "f:11: net[0].queues: unknown key; known here: name, socket, mode, queue_pairs, queue_size_max, pollers, port, \
-             mac, mtu, offloads, isolated",
+            "f:11: net[0].queues: unknown key; known here: name, socket, mode, queue_pairs, queue_size_max, pollers, \
+             delay_base_us, iops_threshold, port, mac, mtu, offloads, isolated",
         ),
     ]);
     refused(&[("[[net]]\n", "f:1: net[0].name: missing\nf:1: net[0].socket: missing\nf:1: net[0].port: missing")]);

@@ -46,6 +46,12 @@ super::group! {
         "How long a stop, reset or change of memory has been waiting for requests in flight; 0 if none waits.",
         "Above a second: the block device holds requests, and the virtual machine waits with it. Look at \
          `ringside_scsi_in_flight`, and at the device.";
+    DELAY_BASE: Gauge "ringside_coalescing_delay_base_seconds" ["controller"] "R28",
+        "`delay_base_us` of the controller or net device as it is now; 0 if calls are not coalesced.",
+        "It changes with SIGHUP only.";
+    IOPS_THRESHOLD: Gauge "ringside_coalescing_iops_threshold" ["controller"] "R28",
+        "`iops_threshold` of the controller or net device as it is now.",
+        "It changes with SIGHUP only.";
     CHAINS: Counter "ringside_virtqueue_chains_total" ["controller", "queue"] "R28",
         "Descriptor chains that were fetched: requests, or buffers of a net device.",
         "Shows which queues a guest uses. One busy queue among idle ones: the guest has fewer queues than you think, or one \
@@ -71,6 +77,13 @@ super::group! {
     SUPPRESSED: Counter "ringside_virtqueue_calls_suppressed_total" ["controller", "queue"] "R28",
         "Publishes after which the driver wanted no call.",
         "High is good: the driver polls, or is still busy with what came before.";
+    DELAYED: Counter "ringside_virtqueue_calls_delayed_total" ["controller", "queue"] "R28",
+        "Calls that were held back, where calls are coalesced.",
+        "Each waited for up to `ringside_coalescing_delay_base_seconds` and a bit. With latencies that grow for no other reason: \
+         lower `delay_base_us`, or raise `iops_threshold`.";
+    COALESCED: Counter "ringside_virtqueue_calls_coalesced_total" ["controller", "queue"] "R28",
+        "Publishes that needed no call of their own, since one was held back already.",
+        "The interrupts that coalescing saved the guest. None while calls are delayed: it costs latency and saves nothing.";
     SIZE: Gauge "ringside_virtqueue_size" ["controller", "queue"] "R06",
         "Size of the ring in descriptors while it is started, otherwise 0.",
         "0 for a queue that should run: the driver has not started it, or its addresses do not map (see the log).";

@@ -20,7 +20,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/output.sh
 
 readonly EXAMPLES=.build/release/examples BASELINE=scripts/cost.baseline FEW=200 MANY=1200 BATCH=32 GROWTH_PERCENT=3
-readonly RINGS=(split)
+readonly RINGS=(split packed)
 # Name, example and its arguments before the ring, arguments behind it, requests of one batch of all pollers.
 readonly CASES=(
     "scsi_null_read|replay null read||$BATCH"

@@ -2,7 +2,7 @@
 //! instructions of a frame: run it with two numbers of batches and divide the difference. The device's part is what happens
 //! within `device_poll`, the driver's within `driver_submit` and `driver_take`.
 //!
-//! `replay_net [tx|rx] [BYTES] [split] [batches=10000]`: batches of 32 frames on a ring of 128. The port copies what is sent
+//! `replay_net [tx|rx] [BYTES] [split|packed] [batches=10000]`: batches of 32 frames on a ring of 128. The port copies what is sent
 //! into memory of its own, as any port has to; what is received comes from there.
 
 use std::sync::Arc;
@@ -14,8 +14,7 @@ use reactor::{Source, Tsc};
 use vhost_user::{Device, Shard as _};
 use virtio_net::wire::feature;
 use virtio_net::{NetConfig, NetDevice, Shard};
-use virtqueue::split::{PreparedChain, SplitDevice, SplitDriver};
-use virtqueue::{Features, RingAddresses, Segment, SplitLayout};
+use virtqueue::{DeviceQueue, DriverQueue, Features, Prepared, RingAddresses, RingFormat, Segment};
 
 const RING: u16 = 128;
 const BATCH: u64 = 32;
@@ -101,7 +100,11 @@ fn main() {
         Some(other) => panic!("direction '{other}': tx or rx"),
     };
     let bytes: usize = args.next().map_or(64, |word| word.parse().expect("bytes of a frame"));
-    assert_eq!(args.next().as_deref().unwrap_or("split"), "split", "ring format");
+    let format = match args.next().as_deref() {
+        Some("split") | None => RingFormat::Split,
+        Some("packed") => RingFormat::Packed,
+        Some(other) => panic!("ring format '{other}': split or packed"),
+    };
     let batches = args.next().map_or(10_000, |word| {
         word.strip_prefix("batches=").and_then(|number| number.parse().ok()).expect("batches=NUMBER")
     });
@@ -129,10 +132,10 @@ fn main() {
     let (back, _table) = channel::bounded(1);
     shard.rings().swap_table(Arc::clone(&table), &[], back);
     let (ring, features) = (u16::from(!receive), Features { event_idx: false });
-    let queue = SplitDevice::new(RING, addresses(&table), 0, features).expect("ring");
+    let queue = DeviceQueue::new(format, RING, addresses(&table, format), format.first_base(), features).expect("ring");
     drop(shard.rings().start(ring, queue, None));
     shard.rings().enable(ring);
-    let mut driver = SplitDriver::new(RING, addresses(&own), features).expect("ring");
+    let mut driver = DriverQueue::new(format, RING, addresses(&own, format), features).expect("ring");
     driver.disable_calls();
     let segment = |index| {
         let at = RING_AREA + SLOT * index;
@@ -162,13 +165,13 @@ fn device_poll(shard: &mut Shard) {
 }
 
 #[inline(never)]
-fn driver_submit(driver: &mut SplitDriver, chains: &[PreparedChain]) {
+fn driver_submit(driver: &mut DriverQueue, chains: &[Prepared]) {
     chains.iter().for_each(|chain| driver.submit(chain));
     driver.publish();
 }
 
 #[inline(never)]
-fn driver_take(driver: &mut SplitDriver) -> u64 {
+fn driver_take(driver: &mut DriverQueue) -> u64 {
     let mut done = 0;
     while driver.pop_used().is_some() {
         done += 1;
@@ -176,11 +179,8 @@ fn driver_take(driver: &mut SplitDriver) -> u64 {
     done
 }
 
-fn addresses(table: &MemTable) -> RingAddresses {
+fn addresses(table: &MemTable, format: RingFormat) -> RingAddresses {
+    let [desc, driver, device] = format.area_lens(RING);
     let part = |at: u64, len: usize| table.translate(at, len as u32).expect("mapped");
-    RingAddresses {
-        desc: part(0, SplitLayout::desc_len(RING)),
-        avail: part(4 << 10, SplitLayout::avail_len(RING)),
-        used: part(8 << 10, SplitLayout::used_len(RING)),
-    }
+    RingAddresses { desc: part(0, desc), avail: part(4 << 10, driver), used: part(8 << 10, device) }
 }

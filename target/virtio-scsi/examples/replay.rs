@@ -2,7 +2,7 @@
 //! can count the instructions of a request: run it with two numbers of batches and divide the difference. The device's part
 //! is what happens within `device_poll`, the driver's within `driver_submit` and `driver_take`.
 //!
-//! `replay [null|malloc] [read|write] [split] [WORD=NUMBER …]`: batches of 32 commands of 4 KiB on a ring of 128.
+//! `replay [null|malloc] [read|write] [split|packed] [WORD=NUMBER …]`: batches of 32 commands of 4 KiB on a ring of 128.
 //!
 //! * `batches=10000`: how many, of each busy queue.
 //! * `pollers=1`: shards, each with one busy queue of the same logical unit, polled in turn.
@@ -18,8 +18,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use scsi::{Identity, LogicalUnit, LogicalUnitConfig, Naa};
 use vhost_user::{Notifier, RingSet, Shard as _};
 use virtio_scsi::{Controller, ControllerConfig, Limits, Shard, Unit};
-use virtqueue::split::{PreparedChain, SplitDevice, SplitDriver};
-use virtqueue::{Features, RingAddresses, Segment, SplitLayout};
+use virtqueue::{DeviceQueue, DriverQueue, Features, Prepared, RingAddresses, RingFormat, Segment};
 
 const RING: u16 = 128;
 const BATCH: u64 = 32;
@@ -35,6 +34,7 @@ const QUEUE_AREA: u64 = RING_AREA + SLOT * BATCH;
 struct Case {
     bdev: Arc<dyn Bdev>,
     write: bool,
+    format: RingFormat,
     batches: u64,
     pollers: u16,
     idle: u16,
@@ -42,13 +42,13 @@ struct Case {
 
 /// The driver's side of a busy queue.
 struct Busy {
-    driver: SplitDriver,
-    chains: Vec<PreparedChain>,
+    driver: DriverQueue,
+    chains: Vec<Prepared>,
     done: u64,
 }
 
 fn main() {
-    let Case { bdev, write, batches, pollers, idle } = Case::parse(std::env::args().skip(1));
+    let Case { bdev, write, format, batches, pollers, idle } = Case::parse(std::env::args().skip(1));
     let controller = controller(bdev, pollers + idle);
     let mut shards = connect(&controller, pollers);
     let memory = SharedMemory::create("replay", (QUEUE_AREA * u64::from(pollers + idle)) as usize, Pages::Small)
@@ -61,9 +61,9 @@ fn main() {
         returned.push(old);
     }
     for queue in 0..pollers + idle {
-        start(shards[usize::from(queue % pollers)].rings(), queue, &table);
+        start(shards[usize::from(queue % pollers)].rings(), queue, format, &table);
     }
-    let mut busy: Vec<Busy> = (0..pollers).map(|queue| Busy::new(queue, &memory, &own, write)).collect();
+    let mut busy: Vec<Busy> = (0..pollers).map(|queue| Busy::new(queue, format, &memory, &own, write)).collect();
 
     for batch in 0..batches {
         busy.iter_mut().for_each(driver_submit);
@@ -117,10 +117,13 @@ impl Case {
             "write" => true,
             other => panic!("operation '{other}': read or write"),
         };
-        let ring = word("split");
-        assert_eq!(ring, "split", "ring format");
+        let format = match word("split").as_str() {
+            "split" => RingFormat::Split,
+            "packed" => RingFormat::Packed,
+            other => panic!("ring format '{other}': split or packed"),
+        };
         let bdev = Arc::new(Counted::new(bdev)); // as the target does
-        let mut case = Case { bdev, write, batches: 10_000, pollers: 1, idle: 0 };
+        let mut case = Case { bdev, write, format, batches: 10_000, pollers: 1, idle: 0 };
         for pair in args {
             match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>().expect("a number"))) {
                 Some(("batches", value)) => case.batches = value,
@@ -134,8 +137,8 @@ impl Case {
 }
 
 impl Busy {
-    fn new(queue: u16, memory: &SharedMemory, own: &MemTable, write: bool) -> Busy {
-        let mut driver = SplitDriver::new(RING, addresses(own, queue), FEATURES).expect("ring");
+    fn new(queue: u16, format: RingFormat, memory: &SharedMemory, own: &MemTable, write: bool) -> Busy {
+        let mut driver = DriverQueue::new(format, RING, addresses(own, queue, format), FEATURES).expect("ring");
         driver.disable_calls();
         let chains = (0..BATCH)
             .map(|index| {
@@ -172,8 +175,9 @@ fn connect(controller: &Controller, pollers: u16) -> Vec<Shard> {
     controller.connect(&handles, &reports).shards
 }
 
-fn start(rings: &mut RingSet, queue: u16, table: &MemTable) {
-    let device = SplitDevice::new(RING, addresses(table, queue), 0, FEATURES).expect("ring");
+fn start(rings: &mut RingSet, queue: u16, format: RingFormat, table: &MemTable) {
+    let areas = addresses(table, queue, format);
+    let device = DeviceQueue::new(format, RING, areas, format.first_base(), FEATURES).expect("ring");
     let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
     let index = FIRST_REQUEST_QUEUE + queue;
     drop(rings.start(index, device, Some(Notifier::new(kick))));
@@ -185,13 +189,10 @@ fn map(memory: &SharedMemory) -> MemTable {
     MemTable::new(vec![Arc::new(Mapping::map(memory.fd(), &region).expect("map"))]).expect("table")
 }
 
-fn addresses(table: &MemTable, queue: u16) -> RingAddresses {
+fn addresses(table: &MemTable, queue: u16, format: RingFormat) -> RingAddresses {
+    let [desc, driver, device] = format.area_lens(RING);
     let part = |at: u64, len: usize| table.translate(QUEUE_AREA * u64::from(queue) + at, len as u32).expect("mapped");
-    RingAddresses {
-        desc: part(0, SplitLayout::desc_len(RING)),
-        avail: part(4 << 10, SplitLayout::avail_len(RING)),
-        used: part(8 << 10, SplitLayout::used_len(RING)),
-    }
+    RingAddresses { desc: part(0, desc), avail: part(4 << 10, driver), used: part(8 << 10, device) }
 }
 
 /// Header at the start of the slot, response at 256, data in the second half; READ(10) or WRITE(10) of 8 blocks.

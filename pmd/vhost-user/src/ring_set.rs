@@ -104,8 +104,8 @@ struct Ring {
     passive: bool,
     /// See [`RingSet::set_cold_start`].
     cold_start: bool,
-    /// See [`RingSet::set_read_only`].
-    read_only: bool,
+    /// Whether chains are completed in order, if [`RingSet::set_read_only`] was called.
+    read_only: Option<bool>,
     fault_told: bool,
     starts: u64,
     /// Its memory is not in the current table: it is never fetched from or armed again until it is stopped.
@@ -366,7 +366,7 @@ impl Ring {
             heat: Heat::Out,
             passive: false,
             cold_start: false,
-            read_only: false,
+            read_only: None,
             fault_told: false,
             starts: 0,
             lost: false,

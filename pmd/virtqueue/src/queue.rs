@@ -111,11 +111,12 @@ impl DeviceQueue {
         })
     }
 
-    /// Says that the device writes to none of this ring's buffers: see [`PackedDevice::set_read_only`]. Split rings have no
-    /// drivers known that need it.
-    pub fn set_read_only(&mut self) {
+    /// Says that the device writes to none of this ring's buffers, and whether it completes chains in the order that they
+    /// were popped in: see [`PackedDevice::set_read_only`]. It makes no difference to split rings, whose used elements lie
+    /// eight to a cache line.
+    pub fn set_read_only(&mut self, in_order: bool) {
         if let DeviceQueue::Packed(queue) = self {
-            queue.set_read_only();
+            queue.set_read_only(in_order);
         }
     }
 

@@ -72,7 +72,7 @@ impl Shard {
         // Receive buffers wait for frames, as long as it takes.
         for pair in &pairs {
             rings.set_passive(pair.rx_slot, true);
-            rings.set_read_only(pair.tx_slot);
+            rings.set_read_only(pair.tx_slot, false);
         }
         Shard {
             rings,
@@ -264,6 +264,9 @@ impl VhostShard for Shard {
         }
         self.features = features;
         self.rules = Rules::new(features, self.mtu);
+        for pair in &self.pairs {
+            self.rings.set_read_only(pair.tx_slot, features & feature::IN_ORDER != 0);
+        }
         self.find_control(features);
         self.begin_session();
     }

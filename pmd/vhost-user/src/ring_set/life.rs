@@ -13,9 +13,10 @@ use super::{Retired, RingSet, Stopped, Waiter};
 use crate::notify::Notifier;
 
 impl RingSet {
-    /// Says that the device only reads from this ring's buffers, whenever it runs: see [`DeviceQueue::set_read_only`].
-    pub fn set_read_only(&mut self, slot: usize) {
-        self.rings[slot].read_only = true;
+    /// Says that the device only reads from this ring's buffers, and whether it completes its chains in order: see
+    /// [`DeviceQueue::set_read_only`]. It holds for the ring as it is started from now on.
+    pub fn set_read_only(&mut self, slot: usize, in_order: bool) {
+        self.rings[slot].read_only = Some(in_order);
     }
 
     /// Starts the ring with a queue that the control half set up. A driver that has used it before is called: the
@@ -27,8 +28,8 @@ impl RingSet {
         queue.disable_notifications();
         let used_before = queue.was_used();
         let ring = &mut self.rings[slot];
-        if ring.read_only {
-            queue.set_read_only();
+        if let Some(in_order) = ring.read_only {
+            queue.set_read_only(in_order);
         }
         ring.stats.size.set(u64::from(queue.size()));
         ring.queue = Some(queue);

@@ -39,6 +39,8 @@ pub struct PackedDevice {
     resumed_at: Option<u16>,
     /// Flags that are looked at in entries of indirect tables.
     table_flags: u16,
+    /// One used descriptor speaks of all chains that are published together.
+    one_for_all: bool,
 }
 
 /// Used descriptors that the driver does not look at yet, because the first of them has not been written.
@@ -90,6 +92,7 @@ impl PackedDevice {
             in_flight: vec![0; usize::from(size)].into_boxed_slice(),
             resumed_at: (avail != used).then_some(used.bits()),
             table_flags: WRITE | INDIRECT,
+            one_for_all: false,
         })
     }
 
@@ -103,10 +106,16 @@ impl PackedDevice {
         Ok(())
     }
 
-    /// Says that the device writes to none of this ring's buffers: entries of indirect tables are readable, whatever they
-    /// say. DPDK's virtio driver (22.11 to 24.11) leaves WRITE from an earlier use on some of those that it sends from.
-    pub fn set_read_only(&mut self) {
+    /// Says that the device writes to none of this ring's buffers, and whether it completes chains in the order that they
+    /// were popped in, as VIRTIO_F_IN_ORDER has it.
+    ///
+    /// Entries of indirect tables are readable then, whatever they say: DPDK's virtio driver (22.11 to 24.11) leaves WRITE
+    /// from an earlier use on some of those that it sends from. In order, one used descriptor is written for all chains that
+    /// are published together, with the id of the last (virtio 1.3 §2.8.9). Where the device writes, each chain needs one of
+    /// its own: those without are taken to be written to their ends.
+    pub fn set_read_only(&mut self, in_order: bool) {
         self.table_flags = INDIRECT;
+        self.one_for_all = in_order;
     }
 
     /// Number of descriptors.
@@ -373,10 +382,13 @@ impl PackedDevice {
         let write = if written > 0 { WRITE } else { 0 };
         let tail = Tail::new(written, head, self.used.used() | write);
         // The driver looks at one descriptor after the other: without the first, it sees none of those behind it.
-        if self.unpublished.first.is_none() {
-            self.unpublished.first = Some((slot, tail));
-        } else {
-            self.rings.set_tail(slot, tail);
+        match &mut self.unpublished.first {
+            Some((_, first)) if self.one_for_all => {
+                debug_assert_eq!(written, 0, "into a ring that is only read");
+                *first = Tail::new(0, head, first.flags());
+            }
+            Some(_) => self.rings.set_tail(slot, tail),
+            none => *none = Some((slot, tail)),
         }
         self.unpublished.chains += 1;
         self.unpublished.slots += slots;

@@ -52,7 +52,7 @@ fn r19_packed_tables_of_a_ring_that_is_only_read_say_nothing_of_directions() {
             ring.write_table(TABLE, &table);
             ring.raw.set_descriptor(0, TABLE, 16 * entries as u32, 3, INDIRECT | AVAIL);
             let mut device = ring.device();
-            device.set_read_only();
+            device.set_read_only(true);
             let mut batch = ChainBatch::new(8, 32);
             assert_eq!(device.pop(&ring.guest.table, 8, &mut batch), 1);
             let chain = batch.chains()[0];
@@ -75,7 +75,7 @@ fn r19_packed_tables_of_a_ring_that_is_only_read_say_nothing_of_directions() {
         let ring = Ring::new(8);
         write(&ring);
         let mut device = ring.device();
-        device.set_read_only();
+        device.set_read_only(true);
         assert_eq!(device.pop(&ring.guest.table, 8, &mut ChainBatch::new(8, 16)), 0);
         assert_eq!(device.fault(), Some(Fault { reason, head: Some(3) }));
     }

@@ -6,6 +6,7 @@ mod faults;
 #[path = "../split/fixture.rs"]
 #[allow(dead_code, reason = "the fixture of the split ring's tests, which use more of it")]
 mod fixture;
+mod in_order;
 mod notifications;
 mod ring;
 mod setup;

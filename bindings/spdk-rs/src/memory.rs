@@ -14,8 +14,10 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// Pages of SPDK's map of memory: address and length have to be multiples of it.
-    pub const PAGE: usize = 2 << 20;
+    /// Addresses and lengths that are multiples of this suit every SPDK.
+    pub const HUGE_PAGE: usize = 2 << 20;
+    /// Those that are multiples of this suit SPDK 25.09 and newer.
+    pub const PAGE: usize = 4096;
 
     /// Registers `len` bytes from `address` on.
     ///
@@ -23,7 +25,7 @@ impl Registered {
     /// The memory stays mapped until this is dropped, and until every request that uses it has ended.
     ///
     /// # Errors
-    /// Address or length are not aligned, a part is registered already, or an IOMMU refused it.
+    /// Address or length are not aligned as this SPDK wants them, a part is registered already, or an IOMMU refused it.
     pub unsafe fn new(_env: Env, address: *mut u8, len: usize) -> Result<Registered, Errno> {
         if !address.addr().is_multiple_of(Self::PAGE) || !len.is_multiple_of(Self::PAGE) {
             return Err(Errno::of(libc::EINVAL));

@@ -260,17 +260,17 @@ fn buffers_of_the_pool_run_out_and_come_back() {
 
 #[test]
 fn memory_is_registered_once_and_in_whole_pages() {
-    let layout = std::alloc::Layout::from_size_align(2 * Registered::PAGE, Registered::PAGE).unwrap();
+    let layout = std::alloc::Layout::from_size_align(2 * Registered::HUGE_PAGE, Registered::HUGE_PAGE).unwrap();
     // SAFETY: freed after everything that was registered in it is gone.
     unsafe {
         let memory = std::alloc::alloc_zeroed(layout);
         let register = |offset: usize, len| Registered::new(lab().env, memory.add(offset), len);
-        assert_eq!(register(4096, Registered::PAGE).unwrap_err().raw(), 22);
-        assert_eq!(register(0, 4096).unwrap_err().raw(), 22);
-        let whole = register(0, 2 * Registered::PAGE).unwrap();
-        assert_eq!(register(Registered::PAGE, Registered::PAGE).unwrap_err().raw(), 16);
+        assert_eq!(register(512, Registered::HUGE_PAGE).unwrap_err().raw(), 22);
+        assert_eq!(register(0, 4096 + 512).unwrap_err().raw(), 22);
+        let whole = register(0, 2 * Registered::HUGE_PAGE).unwrap();
+        assert_eq!(register(Registered::HUGE_PAGE, Registered::HUGE_PAGE).unwrap_err().raw(), 16);
         drop(whole);
-        drop(register(Registered::PAGE, Registered::PAGE).unwrap());
+        drop(register(Registered::HUGE_PAGE, Registered::HUGE_PAGE).unwrap());
         std::alloc::dealloc(memory, layout);
     }
 }

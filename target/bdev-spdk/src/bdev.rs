@@ -55,6 +55,7 @@ impl SpdkBdev {
             let shared = Arc::new(Shared::of(name, descriptor, read_only, memory)?);
             Ok::<_, SpdkError>(Arc::clone(made.get_or_init(|| shared)))
         })??;
+        spdk.opened(&shared);
         Ok(SpdkBdev { shared })
     }
 
@@ -94,8 +95,7 @@ impl Bdev for SpdkBdev {
 
 impl Drop for SpdkBdev {
     fn drop(&mut self) {
-        // The events of the descriptor have the rest of it: closing it lets go of that.
-        *self.shared.descriptor.lock() = None;
+        self.shared.close();
     }
 }
 
@@ -125,6 +125,12 @@ impl Shared {
             descriptor: Mutex::new(Some(descriptor)),
             product: found.product,
         })
+    }
+
+    /// Closes the bdev, when the last channel is closed, too. Its events hold this: closing it lets go of that.
+    pub(crate) fn close(&self) {
+        let descriptor = self.descriptor.lock().take();
+        drop(descriptor);
     }
 
     /// None once the device is closed.

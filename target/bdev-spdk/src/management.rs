@@ -1,8 +1,8 @@
 //! SPDK as a whole: its environment, the thread that manages it, and the SPDK threads of pollers.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,15 +11,18 @@ use parking_lot::Mutex;
 use reactor::{PollerHandle, SourceHandle};
 use spdk_rs::{Env, EnvConfig, Rpc, Subsystems, Thread, poll_others};
 
+use crate::bdev::Shared;
 use crate::config::{Environment, SpdkConfig, SpdkError};
 use crate::memory::{Memory, MemoryCounts};
 use crate::poller::SpdkPoller;
 
-/// SPDK, running. It is to be [stopped](Spdk::stop) when every device and every channel is closed.
+/// SPDK, running. It is to be [stopped](Spdk::stop) when every channel is closed.
 pub struct Spdk {
     env: Env,
-    jobs: Sender<Job>,
-    thread: JoinHandle<()>,
+    /// None once it was stopped.
+    jobs: Mutex<Option<Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    opened: Mutex<Vec<Weak<Shared>>>,
     pollers: Mutex<Vec<SourceHandle<SpdkPoller>>>,
     memory: Arc<Memory>,
     events: Arc<Events>,
@@ -76,8 +79,15 @@ impl Spdk {
         let env = answer.recv().map_err(|_| SpdkError::Ended)??;
         let memory = Arc::new(Memory::new(env));
         observe_mappings(&memory);
-        let pollers = Mutex::default();
-        Ok(Spdk { env, jobs, thread, pollers, memory, events: Arc::new(events) })
+        Ok(Spdk {
+            env,
+            jobs: Mutex::new(Some(jobs)),
+            thread: Mutex::new(Some(thread)),
+            opened: Mutex::default(),
+            pollers: Mutex::default(),
+            memory,
+            events: Arc::new(events),
+        })
     }
 
     /// Gives a poller its SPDK thread, which it polls from now on.
@@ -102,8 +112,16 @@ impl Spdk {
     ) -> Result<T, SpdkError> {
         let (answer, answered) = mpsc::channel();
         let job = Box::new(move |thread: &Thread| drop(answer.send(work(thread))));
-        self.jobs.send(job).map_err(|_| SpdkError::Ended)?;
+        let sent = self.jobs.lock().as_ref().map(|jobs| jobs.send(job));
+        sent.ok_or(SpdkError::Ended)?.map_err(|_| SpdkError::Ended)?;
         answered.recv().map_err(|_| SpdkError::Ended)
+    }
+
+    /// Remembers a device that is to be closed at the end, whoever holds it then.
+    pub(crate) fn opened(&self, device: &Arc<Shared>) {
+        let mut opened = self.opened.lock();
+        opened.retain(|other| other.strong_count() > 0);
+        opened.push(Arc::downgrade(device));
     }
 
     pub(crate) fn memory(&self) -> Arc<Memory> {
@@ -134,13 +152,21 @@ impl Spdk {
         }
     }
 
-    /// Ends SPDK. Devices that are still open are waited for.
-    pub fn stop(self) {
+    /// Ends SPDK, with what devices are still open: nobody has a channel of one any more. Once is enough.
+    pub fn stop(&self) {
         self.leave_pollers();
-        drop(self.jobs);
-        if self.thread.join().is_err() {
+        self.opened.lock().drain(..).filter_map(|device| device.upgrade()).for_each(|device| device.close());
+        drop(self.jobs.lock().take());
+        let thread = self.thread.lock().take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that manages SPDK has panicked");
         }
+    }
+}
+
+impl Drop for Spdk {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

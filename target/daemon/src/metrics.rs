@@ -82,6 +82,7 @@ impl Collector for Sources {
         build_info(&mut families);
         self.pollers(&mut families);
         bdevs::collect(&self.bdevs.devices(), &mut families);
+        bdevs::spdk_memory(self.bdevs.spdk(), &mut families);
         let served: Vec<Served> = self.served();
         served::sessions(&served, &mut families);
         self.limits(&mut families);

@@ -5,11 +5,26 @@ use bdev_file::FileCounts;
 
 use super::families::{Families, Family, Kind};
 use crate::bdevs::Device;
+use crate::spdk::{Counts, Spdk};
 
 pub(super) fn collect(devices: &[Device], families: &mut Families) {
     describe(devices, families);
     count(devices, families);
     files(devices, families);
+    spdk(devices, families);
+}
+
+/// Memory of front-ends, as far as SPDK knows it; nothing where there is no SPDK.
+pub(super) fn spdk_memory(spdk: &Spdk, families: &mut Families) {
+    let Some(memory) = spdk.memory() else { return };
+    let mut family = Family::new(
+        "ringside_spdk_guest_memory_bytes",
+        "Memory of front-ends: mapped, and registered with SPDK, whose devices reach that without a copy.",
+        Kind::Gauge,
+    );
+    family.sample(&[("state", "mapped")], memory.mapped as f64);
+    family.sample(&[("state", "registered")], memory.registered as f64);
+    families.add(family);
 }
 
 fn describe(devices: &[Device], families: &mut Families) {
@@ -18,7 +33,8 @@ fn describe(devices: &[Device], families: &mut Families) {
     for device in devices {
         let info = device.bdev.info();
         kinds.sample(&[("bdev", &info.name), ("kind", info.kind)], 1.0);
-        size.sample(&[("bdev", &info.name)], info.bytes() as f64);
+        let bytes = device.bdev.block_count().saturating_mul(u64::from(info.block_size));
+        size.sample(&[("bdev", &info.name)], bytes as f64);
     }
     families.extend([kinds, size]);
 }
@@ -48,6 +64,33 @@ fn count(devices: &[Device], families: &mut Families) {
         pending.histogram(&[name, ("op", "write")], &totals.write_ticks);
     }
     families.extend([requests, errors, bytes, pending]);
+}
+
+fn spdk(devices: &[Device], families: &mut Families) {
+    type Count = fn(&Counts) -> u64;
+    let counts: [(&str, &str, Count); 4] = [
+        ("ringside_bdev_spdk_direct_total", "Transfers whose buffers SPDK was given as they are.", |counts| {
+            counts.direct
+        }),
+        (
+            "ringside_bdev_spdk_bounced_total",
+            "Transfers through SPDK's pool, because SPDK could not take the guest's memory.",
+            |counts| counts.bounced,
+        ),
+        ("ringside_bdev_spdk_starved_total", "How often a transfer waited for SPDK's pool.", |counts| counts.starved),
+        ("ringside_bdev_spdk_waited_total", "How often a request waited until SPDK had room for it.", |counts| {
+            counts.waited
+        }),
+    ];
+    let devices = devices.iter().filter_map(|device| Some((device, device.spdk.as_ref()?)));
+    let devices: Vec<_> = devices.map(|(device, spdk)| (device.bdev.info().name.as_str(), spdk.counts())).collect();
+    for (name, help, count) in counts {
+        let mut family = Family::new(name, help, Kind::Counter);
+        for (bdev, counts) in &devices {
+            family.sample(&[("bdev", bdev)], count(counts) as f64);
+        }
+        families.add(family);
+    }
 }
 
 fn files(devices: &[Device], families: &mut Families) {

@@ -29,7 +29,7 @@ mod libspdk {
     ];
 
     const FUNCTIONS: [&str; 9] = [
-        "shim_.*",
+        "spdk_shim_.*",
         "spdk_env_(fini|dpdk_post_init|dpdk_post_fini)",
         "spdk_mem_(register|unregister)",
         "spdk_thread_(lib_fini|create|poll|send_msg|exit|is_exited|destroy|next_poller_expiration|has_active_pollers|get_name)",
@@ -178,8 +178,8 @@ mod libspdk {
             .layout_tests(true)
             .generate_comments(false)
             .formatter(bindgen::Formatter::None)
-            .allowlist_var("SHIM_.*")
-            .allowlist_type("shim_.*")
+            .allowlist_var("SPDK_SHIM_.*")
+            .allowlist_type("spdk_shim_.*")
             .opaque_type("spdk_rpc_opts|spdk_cpuset")
             .prepend_enum_name(false)
             .derive_default(false)

@@ -7,7 +7,7 @@ use crate::Thread;
 /// The calling thread's way into SPDK's pool of buffers.
 #[derive(Debug)]
 pub struct Buffers {
-    raw: NonNull<spdk_sys::shim_buffers>,
+    raw: NonNull<spdk_sys::spdk_shim_buffers>,
     small: u32,
     large: u32,
     /// Last, so that the SPDK thread is there when the pool is left.
@@ -43,8 +43,8 @@ impl Buffers {
         // SAFETY: a thread that is current (it lives here); the user was registered before subsystems were started, and without
         // subsystems there is no pool: that is refused. Two numbers are written.
         let raw = unsafe {
-            spdk_sys::shim_buffers_sizes(&mut small, &mut large);
-            spdk_sys::shim_buffers_open(USER.as_ptr(), SMALL_KEPT, LARGE_KEPT)
+            spdk_sys::spdk_shim_buffers_sizes(&mut small, &mut large);
+            spdk_sys::spdk_shim_buffers_open(USER.as_ptr(), SMALL_KEPT, LARGE_KEPT)
         };
         let raw = NonNull::new(raw).ok_or(BuffersError)?;
         Ok(Buffers { raw, small, large, _thread: thread.clone() })
@@ -63,14 +63,14 @@ impl Buffers {
         // The pool goes by the length, also when it takes the buffer back.
         let len = if len <= self.small { self.small } else { self.large };
         // SAFETY: on its thread, a length that the pool has.
-        let address = unsafe { spdk_sys::shim_buffers_take(self.raw.as_ptr(), len) };
+        let address = unsafe { spdk_sys::spdk_shim_buffers_take(self.raw.as_ptr(), len) };
         Some(Buffer { address: NonNull::new(address.cast())?, len })
     }
 
     /// Gives a buffer back that came from here.
     pub fn give(&mut self, buffer: Buffer) {
         // SAFETY: on its thread, taken with that length, and gone from here on.
-        unsafe { spdk_sys::shim_buffers_give(self.raw.as_ptr(), buffer.address.as_ptr().cast(), buffer.len) };
+        unsafe { spdk_sys::spdk_shim_buffers_give(self.raw.as_ptr(), buffer.address.as_ptr().cast(), buffer.len) };
     }
 }
 
@@ -91,6 +91,6 @@ impl Buffer {
 impl Drop for Buffers {
     fn drop(&mut self) {
         // SAFETY: on its thread, once. What was taken and not given back is lost, not freed.
-        unsafe { spdk_sys::shim_buffers_close(self.raw.as_ptr()) };
+        unsafe { spdk_sys::spdk_shim_buffers_close(self.raw.as_ptr()) };
     }
 }

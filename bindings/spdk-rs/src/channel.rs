@@ -4,7 +4,7 @@ use std::cell::UnsafeCell;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
-use spdk_sys::{iovec, shim_io, spdk_io_channel};
+use spdk_sys::{iovec, spdk_io_channel, spdk_shim_io};
 
 use crate::{Descriptor, Errno, Thread};
 
@@ -49,16 +49,16 @@ pub enum Command {
 }
 
 impl Command {
-    fn raw(self) -> spdk_sys::shim_io_type {
+    fn raw(self) -> spdk_sys::spdk_shim_io_type {
         match self {
-            Command::Read => spdk_sys::SHIM_IO_READ,
-            Command::Write => spdk_sys::SHIM_IO_WRITE,
-            Command::Unmap => spdk_sys::SHIM_IO_UNMAP,
-            Command::Flush => spdk_sys::SHIM_IO_FLUSH,
-            Command::WriteZeroes => spdk_sys::SHIM_IO_WRITE_ZEROES,
-            Command::Compare => spdk_sys::SHIM_IO_COMPARE,
-            Command::CompareAndWrite => spdk_sys::SHIM_IO_COMPARE_AND_WRITE,
-            Command::Reset => spdk_sys::SHIM_IO_RESET,
+            Command::Read => spdk_sys::SPDK_SHIM_IO_READ,
+            Command::Write => spdk_sys::SPDK_SHIM_IO_WRITE,
+            Command::Unmap => spdk_sys::SPDK_SHIM_IO_UNMAP,
+            Command::Flush => spdk_sys::SPDK_SHIM_IO_FLUSH,
+            Command::WriteZeroes => spdk_sys::SPDK_SHIM_IO_WRITE_ZEROES,
+            Command::Compare => spdk_sys::SPDK_SHIM_IO_COMPARE,
+            Command::CompareAndWrite => spdk_sys::SPDK_SHIM_IO_COMPARE_AND_WRITE,
+            Command::Reset => spdk_sys::SPDK_SHIM_IO_RESET,
         }
     }
 }
@@ -102,7 +102,7 @@ pub struct Failure {
 #[repr(C)]
 struct Place {
     /// First, so that its address is that of the place.
-    io: shim_io,
+    io: spdk_shim_io,
     token: u64,
     number: u32,
     first: Vec<iovec>,
@@ -170,7 +170,11 @@ impl IoChannel {
         // the callback, and buffers, too (a promise of the caller's).
         let status = unsafe {
             (*place).prepare(command, lba, blocks, token, buffers, second);
-            spdk_sys::shim_io_start(place.cast::<shim_io>(), self.descriptor.0.raw.as_ptr(), self.raw.as_ptr())
+            spdk_sys::spdk_shim_io_start(
+                place.cast::<spdk_shim_io>(),
+                self.descriptor.0.raw.as_ptr(),
+                self.raw.as_ptr(),
+            )
         };
         Errno::check(status).inspect_err(|_| self.vacant.push(number))
     }
@@ -213,7 +217,7 @@ impl IoChannel {
 
 impl Place {
     fn boxed(number: u32, ended: &Rc<Ended>) -> Box<UnsafeCell<Place>> {
-        let io = shim_io {
+        let io = spdk_shim_io {
             type_: 0,
             iov_count: 0,
             iov: ptr::null_mut(),
@@ -274,8 +278,8 @@ impl Place {
     fn outcome(&self) -> Outcome {
         let io = &self.io;
         match io.outcome {
-            spdk_sys::SHIM_GOOD => Outcome::Good,
-            spdk_sys::SHIM_REFUSED => Outcome::Refused(Errno::of(io.code)),
+            spdk_sys::SPDK_SHIM_GOOD => Outcome::Good,
+            spdk_sys::SPDK_SHIM_REFUSED => Outcome::Refused(Errno::of(io.code)),
             _ => Outcome::Failed(Failure {
                 nvme_type: io.nvme_type,
                 nvme_code: io.nvme_code,
@@ -287,7 +291,7 @@ impl Place {
     }
 }
 
-extern "C" fn io_done(io: *mut shim_io) {
+extern "C" fn io_done(io: *mut spdk_shim_io) {
     // SAFETY: the first field of a place, whose channel lives, on its thread, or was lost with all its places; nobody has a
     // reference to either now. There is room for every place, so that nothing is allocated.
     unsafe {

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use spdk_sys::{shim_bdev_info, shim_bdev_stat, spdk_bdev, spdk_bdev_desc};
+use spdk_sys::{spdk_bdev, spdk_bdev_desc, spdk_shim_bdev_info, spdk_shim_bdev_stat};
 
 use crate::message::guarded;
 use crate::{Errno, Thread, ThreadHandle};
@@ -76,46 +76,46 @@ impl IoTypes {
     /// Whether it can give blocks back.
     #[must_use]
     pub fn unmap(self) -> bool {
-        self.has(spdk_sys::SHIM_IO_UNMAP)
+        self.has(spdk_sys::SPDK_SHIM_IO_UNMAP)
     }
 
     /// Whether it can be flushed.
     #[must_use]
     pub fn flush(self) -> bool {
-        self.has(spdk_sys::SHIM_IO_FLUSH)
+        self.has(spdk_sys::SPDK_SHIM_IO_FLUSH)
     }
 
     /// Whether it can be reset.
     #[must_use]
     pub fn reset(self) -> bool {
-        self.has(spdk_sys::SHIM_IO_RESET)
+        self.has(spdk_sys::SPDK_SHIM_IO_RESET)
     }
 
     /// Whether it can write.
     #[must_use]
     pub fn write(self) -> bool {
-        self.has(spdk_sys::SHIM_IO_WRITE)
+        self.has(spdk_sys::SPDK_SHIM_IO_WRITE)
     }
 
     /// Whether it writes zeroes without being given them. SPDK writes them for one that can only write.
     #[must_use]
     pub fn write_zeroes(self) -> bool {
-        self.has(spdk_sys::SHIM_IO_WRITE_ZEROES)
+        self.has(spdk_sys::SPDK_SHIM_IO_WRITE_ZEROES)
     }
 
     /// Whether it compares. SPDK compares for one that can only read.
     #[must_use]
     pub fn compare(self) -> bool {
-        self.has(spdk_sys::SHIM_IO_COMPARE)
+        self.has(spdk_sys::SPDK_SHIM_IO_COMPARE)
     }
 
     /// Whether it compares and writes. SPDK does so, under a lock of the blocks, for one that can only read and write.
     #[must_use]
     pub fn compare_and_write(self) -> bool {
-        self.has(spdk_sys::SHIM_IO_COMPARE_AND_WRITE)
+        self.has(spdk_sys::SPDK_SHIM_IO_COMPARE_AND_WRITE)
     }
 
-    fn has(self, io_type: spdk_sys::shim_io_type) -> bool {
+    fn has(self, io_type: spdk_sys::spdk_shim_io_type) -> bool {
         self.0 & 1 << io_type != 0
     }
 }
@@ -214,10 +214,10 @@ impl Descriptor {
     #[must_use]
     pub fn info(&self) -> BdevInfo {
         self.assert_home();
-        let mut info = MaybeUninit::<shim_bdev_info>::uninit();
+        let mut info = MaybeUninit::<spdk_shim_bdev_info>::uninit();
         // SAFETY: an open descriptor, on its thread; the shim writes all of it, and its strings live as long as the descriptor.
         unsafe {
-            spdk_sys::shim_bdev_info(self.0.raw.as_ptr(), info.as_mut_ptr());
+            spdk_sys::spdk_shim_bdev_info(self.0.raw.as_ptr(), info.as_mut_ptr());
             let info = info.assume_init();
             BdevInfo {
                 name: owned(info.name),
@@ -248,7 +248,8 @@ impl Descriptor {
         // SAFETY: an open descriptor, which the call holds; the call lives until `stat_done`.
         unsafe {
             let stat = (*call).stat.as_mut_ptr();
-            let status = spdk_sys::shim_bdev_stat(self.0.raw.as_ptr(), stat, Some(stat_done), call.cast::<c_void>());
+            let status =
+                spdk_sys::spdk_shim_bdev_stat(self.0.raw.as_ptr(), stat, Some(stat_done), call.cast::<c_void>());
             if status != 0 {
                 stat_done(call.cast::<c_void>(), status);
             }
@@ -262,7 +263,7 @@ impl Descriptor {
 }
 
 struct StatCall {
-    stat: MaybeUninit<shim_bdev_stat>,
+    stat: MaybeUninit<spdk_shim_bdev_stat>,
     _open: Descriptor,
     done: Box<dyn FnOnce(Result<Statistics, Errno>)>,
 }
@@ -288,8 +289,8 @@ extern "C" fn stat_done(context: *mut c_void, status: i32) {
 
 extern "C" fn event(kind: spdk_sys::spdk_bdev_event_type, _bdev: *mut spdk_bdev, context: *mut c_void) {
     let event = match kind {
-        spdk_sys::SHIM_EVENT_REMOVE => Event::Remove,
-        spdk_sys::SHIM_EVENT_RESIZE => Event::Resize,
+        spdk_sys::SPDK_SHIM_EVENT_REMOVE => Event::Remove,
+        spdk_sys::SPDK_SHIM_EVENT_RESIZE => Event::Resize,
         _ => return,
     };
     // SAFETY: lives until the descriptor is closed, on this thread, after which SPDK reports nothing.

@@ -63,7 +63,7 @@ impl Env {
         let lcores = lcores(&config.cores).map(CString::new).transpose()?;
         let arguments = config.arguments.join(" ");
         let arguments = (!arguments.is_empty()).then(|| CString::new(arguments)).transpose()?;
-        let raw = spdk_sys::shim_env_config {
+        let raw = spdk_sys::spdk_shim_env_config {
             name: c"ringside".as_ptr(),
             lcores: lcores.as_ref().map_or(ptr::null(), |text| text.as_ptr()),
             arguments: arguments.as_ref().map_or(ptr::null(), |text| text.as_ptr()),
@@ -73,7 +73,7 @@ impl Env {
         };
         let before = sched_getaffinity(None).map_err(EnvError::Affinity)?;
         // SAFETY: strings that live until it returns; SPDK copies them. The first and only call (`once`).
-        let started = once(|| unsafe { spdk_sys::shim_env_start(&raw) });
+        let started = once(|| unsafe { spdk_sys::spdk_shim_env_start(&raw) });
         restore(&before);
         started
     }

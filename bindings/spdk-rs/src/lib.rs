@@ -44,6 +44,6 @@ pub use thread::{Gone, Thread, ThreadError, ThreadHandle, poll_others};
 #[must_use]
 pub fn version() -> String {
     // SAFETY: returns a string that lives as long as the process, and needs no environment.
-    let text = unsafe { std::ffi::CStr::from_ptr(spdk_sys::shim_version_string()) };
+    let text = unsafe { std::ffi::CStr::from_ptr(spdk_sys::spdk_shim_version_string()) };
     text.to_string_lossy().into_owned()
 }

@@ -20,7 +20,7 @@ static COMPLAINTS: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 pub(crate) fn take_over() {
     static ONCE: Once = Once::new();
     // SAFETY: `sink` takes what shim.h says, from any thread.
-    ONCE.call_once(|| unsafe { spdk_sys::shim_log_to(Some(sink), NOTICE) });
+    ONCE.call_once(|| unsafe { spdk_sys::spdk_shim_log_to(Some(sink), NOTICE) });
 }
 
 /// Forgets the complaints so far, does `work`, and returns its result with the complaints meanwhile.

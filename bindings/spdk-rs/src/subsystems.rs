@@ -46,11 +46,11 @@ impl Subsystems {
     /// See [`SubsystemError`]. What the configuration has that SPDK refuses is an error.
     pub fn start(thread: &Thread, json: Option<&[u8]>) -> Result<Subsystems, SubsystemError> {
         // SAFETY: asks about the calling thread.
-        if !unsafe { spdk_sys::shim_on_app_thread() } {
+        if !unsafe { spdk_sys::spdk_shim_on_app_thread() } {
             return Err(SubsystemError::OtherThread);
         }
         // SAFETY: a name that lives for ever. A second user of the same name is refused, and then it is there already.
-        unsafe { spdk_sys::shim_buffers_register(USER.as_ptr()) };
+        unsafe { spdk_sys::spdk_shim_buffers_register(USER.as_ptr()) };
         let subsystems = Subsystems { thread: thread.clone() };
         if let Some(json) = json {
             subsystems.load("the configuration of SPDK's subsystems", json)?;

@@ -88,7 +88,7 @@ pub(crate) fn start_library() -> Result<(), Errno> {
     // SAFETY: `created` takes what shim.h says; the first and only call (the lock, and what is in it).
     *STARTED
         .lock()
-        .get_or_insert_with(|| Errno::check(unsafe { spdk_sys::shim_threads_start(Some(created), MESSAGES) }))
+        .get_or_insert_with(|| Errno::check(unsafe { spdk_sys::spdk_shim_threads_start(Some(created), MESSAGES) }))
 }
 
 extern "C" fn created(thread: *mut spdk_thread) -> c_int {
@@ -186,7 +186,7 @@ impl Thread {
 /// thread does so; on another one nothing happens.
 pub fn poll_others(management: &Thread) -> bool {
     // SAFETY: asks about the calling thread, whose SPDK thread `management` is.
-    if !unsafe { spdk_sys::shim_on_app_thread() } {
+    if !unsafe { spdk_sys::spdk_shim_on_app_thread() } {
         return false;
     }
     let threads = OTHER_THREADS.lock().clone();

@@ -4,14 +4,14 @@
 #include <spdk/string.h>
 
 const char *
-shim_version_string(void)
+spdk_shim_version_string(void)
 {
 	return SPDK_VERSION_STRING;
 }
 
 /* Log */
 
-static shim_log_sink g_sink;
+static spdk_shim_log_sink g_sink;
 
 static void
 log_line(int level, const char *file, const int line, const char *func, const char *format, va_list args)
@@ -37,7 +37,7 @@ log_line(int level, const char *file, const int line, const char *func, const ch
 }
 
 void
-shim_log_to(shim_log_sink sink, int level)
+spdk_shim_log_to(spdk_shim_log_sink sink, int level)
 {
 	g_sink = sink;
 	spdk_log_open(log_line);
@@ -48,7 +48,7 @@ shim_log_to(shim_log_sink sink, int level)
 /* Environment */
 
 int
-shim_env_start(const struct shim_env_config *config)
+spdk_shim_env_start(const struct spdk_shim_env_config *config)
 {
 	struct spdk_env_opts opts = {};
 
@@ -71,7 +71,7 @@ shim_env_start(const struct shim_env_config *config)
 
 /* Threads */
 
-static shim_thread_created g_created;
+static spdk_shim_thread_created g_created;
 
 static int
 thread_op(struct spdk_thread *thread, enum spdk_thread_op op)
@@ -86,14 +86,14 @@ thread_op_supported(enum spdk_thread_op op)
 }
 
 int
-shim_threads_start(shim_thread_created created, size_t messages)
+spdk_shim_threads_start(spdk_shim_thread_created created, size_t messages)
 {
 	g_created = created;
 	return spdk_thread_lib_init_ext(thread_op, thread_op_supported, 0, messages);
 }
 
 bool
-shim_on_app_thread(void)
+spdk_shim_on_app_thread(void)
 {
 	return spdk_thread_is_app_thread(NULL);
 }
@@ -101,7 +101,7 @@ shim_on_app_thread(void)
 /* Block devices */
 
 void
-shim_bdev_info(struct spdk_bdev_desc *desc, struct shim_bdev_info *info)
+spdk_shim_bdev_info(struct spdk_bdev_desc *desc, struct spdk_shim_bdev_info *info)
 {
 	static const enum spdk_bdev_io_type types[] = {
 		SPDK_BDEV_IO_TYPE_READ, SPDK_BDEV_IO_TYPE_WRITE, SPDK_BDEV_IO_TYPE_UNMAP, SPDK_BDEV_IO_TYPE_FLUSH,
@@ -134,8 +134,8 @@ shim_bdev_info(struct spdk_bdev_desc *desc, struct shim_bdev_info *info)
 
 struct stat_call {
 	struct spdk_bdev_io_stat stat;
-	struct shim_bdev_stat *out;
-	shim_stat_done done;
+	struct spdk_shim_bdev_stat *out;
+	spdk_shim_stat_done done;
 	void *context;
 };
 
@@ -158,7 +158,7 @@ stat_done(struct spdk_bdev *bdev, struct spdk_bdev_io_stat *stat, void *arg, int
 }
 
 int
-shim_bdev_stat(struct spdk_bdev_desc *desc, struct shim_bdev_stat *stat, shim_stat_done done, void *context)
+spdk_shim_bdev_stat(struct spdk_bdev_desc *desc, struct spdk_shim_bdev_stat *stat, spdk_shim_stat_done done, void *context)
 {
 	struct stat_call *call = calloc(1, sizeof(*call));
 
@@ -178,10 +178,10 @@ struct io_private {
 	struct spdk_io_channel *channel;
 	struct spdk_bdev_io_wait_entry wait;
 };
-SPDK_STATIC_ASSERT(sizeof(struct io_private) <= sizeof(((struct shim_io *)0)->private_), "room for the wait entry");
+SPDK_STATIC_ASSERT(sizeof(struct io_private) <= sizeof(((struct spdk_shim_io *)0)->private_), "room for the wait entry");
 
 static struct io_private *
-io_private(struct shim_io *io)
+io_private(struct spdk_shim_io *io)
 {
 	return (struct io_private *)io->private_;
 }
@@ -189,17 +189,17 @@ io_private(struct shim_io *io)
 static void
 io_done(struct spdk_bdev_io *bdev_io, bool success, void *arg)
 {
-	struct shim_io *io = arg;
+	struct spdk_shim_io *io = arg;
 
 	if (spdk_likely(success)) {
-		io->outcome = SHIM_GOOD;
+		io->outcome = SPDK_SHIM_GOOD;
 	} else {
 		uint32_t cdw0;
 		int type, code, status, key, asc, ascq;
 
 		spdk_bdev_io_get_nvme_status(bdev_io, &cdw0, &type, &code);
 		spdk_bdev_io_get_scsi_status(bdev_io, &status, &key, &asc, &ascq);
-		io->outcome = SHIM_FAILED;
+		io->outcome = SPDK_SHIM_FAILED;
 		io->nvme_type = (uint16_t)type;
 		io->nvme_code = (uint16_t)code;
 		io->scsi_status = (uint8_t)status;
@@ -212,27 +212,27 @@ io_done(struct spdk_bdev_io *bdev_io, bool success, void *arg)
 }
 
 static int
-io_submit(struct shim_io *io)
+io_submit(struct spdk_shim_io *io)
 {
 	struct spdk_bdev_desc *desc = io_private(io)->desc;
 	struct spdk_io_channel *channel = io_private(io)->channel;
 
 	switch (io->type) {
-	case SHIM_IO_READ:
+	case SPDK_SHIM_IO_READ:
 		return spdk_bdev_readv_blocks(desc, channel, io->iov, io->iov_count, io->lba, io->blocks, io_done, io);
-	case SHIM_IO_WRITE:
+	case SPDK_SHIM_IO_WRITE:
 		return spdk_bdev_writev_blocks(desc, channel, io->iov, io->iov_count, io->lba, io->blocks, io_done, io);
-	case SHIM_IO_UNMAP:
+	case SPDK_SHIM_IO_UNMAP:
 		return spdk_bdev_unmap_blocks(desc, channel, io->lba, io->blocks, io_done, io);
-	case SHIM_IO_FLUSH:
+	case SPDK_SHIM_IO_FLUSH:
 		return spdk_bdev_flush_blocks(desc, channel, io->lba, io->blocks, io_done, io);
-	case SHIM_IO_RESET:
+	case SPDK_SHIM_IO_RESET:
 		return spdk_bdev_reset(desc, channel, io_done, io);
-	case SHIM_IO_WRITE_ZEROES:
+	case SPDK_SHIM_IO_WRITE_ZEROES:
 		return spdk_bdev_write_zeroes_blocks(desc, channel, io->lba, io->blocks, io_done, io);
-	case SHIM_IO_COMPARE:
+	case SPDK_SHIM_IO_COMPARE:
 		return spdk_bdev_comparev_blocks(desc, channel, io->iov, io->iov_count, io->lba, io->blocks, io_done, io);
-	case SHIM_IO_COMPARE_AND_WRITE:
+	case SPDK_SHIM_IO_COMPARE_AND_WRITE:
 		return spdk_bdev_comparev_and_writev_blocks(desc, channel, io->iov, io->iov_count, io->second_iov,
 				io->second_iov_count, io->lba, io->blocks, io_done, io);
 	default:
@@ -244,7 +244,7 @@ static void io_again(void *arg);
 
 /* Submits the request, or has it wait for a place. */
 static int
-io_submit_or_wait(struct shim_io *io)
+io_submit_or_wait(struct spdk_shim_io *io)
 {
 	struct io_private *own = io_private(io);
 	int rc = io_submit(io);
@@ -267,18 +267,18 @@ io_submit_or_wait(struct shim_io *io)
 static void
 io_again(void *arg)
 {
-	struct shim_io *io = arg;
+	struct spdk_shim_io *io = arg;
 	int rc = io_submit_or_wait(io);
 
 	if (rc != 0) {
-		io->outcome = SHIM_REFUSED;
+		io->outcome = SPDK_SHIM_REFUSED;
 		io->code = -rc;
 		io->done(io);
 	}
 }
 
 int
-shim_io_start(struct shim_io *io, struct spdk_bdev_desc *desc, struct spdk_io_channel *channel)
+spdk_shim_io_start(struct spdk_shim_io *io, struct spdk_bdev_desc *desc, struct spdk_io_channel *channel)
 {
 	struct io_private *own = io_private(io);
 
@@ -290,20 +290,20 @@ shim_io_start(struct shim_io *io, struct spdk_bdev_desc *desc, struct spdk_io_ch
 
 /* Buffers */
 
-struct shim_buffers {
+struct spdk_shim_buffers {
 	struct spdk_iobuf_channel channel;
 };
 
 int
-shim_buffers_register(const char *name)
+spdk_shim_buffers_register(const char *name)
 {
 	return spdk_iobuf_register_module(name);
 }
 
-struct shim_buffers *
-shim_buffers_open(const char *name, uint32_t small, uint32_t large)
+struct spdk_shim_buffers *
+spdk_shim_buffers_open(const char *name, uint32_t small, uint32_t large)
 {
-	struct shim_buffers *buffers = calloc(1, sizeof(*buffers));
+	struct spdk_shim_buffers *buffers = calloc(1, sizeof(*buffers));
 
 	if (buffers != NULL && spdk_iobuf_channel_init(&buffers->channel, name, small, large) != 0) {
 		free(buffers);
@@ -313,14 +313,14 @@ shim_buffers_open(const char *name, uint32_t small, uint32_t large)
 }
 
 void
-shim_buffers_close(struct shim_buffers *buffers)
+spdk_shim_buffers_close(struct spdk_shim_buffers *buffers)
 {
 	spdk_iobuf_channel_fini(&buffers->channel);
 	free(buffers);
 }
 
 void
-shim_buffers_sizes(uint32_t *small, uint32_t *large)
+spdk_shim_buffers_sizes(uint32_t *small, uint32_t *large)
 {
 	struct spdk_iobuf_opts opts = {};
 
@@ -330,33 +330,33 @@ shim_buffers_sizes(uint32_t *small, uint32_t *large)
 }
 
 void *
-shim_buffers_take(struct shim_buffers *buffers, uint32_t len)
+spdk_shim_buffers_take(struct spdk_shim_buffers *buffers, uint32_t len)
 {
 	return spdk_iobuf_get(&buffers->channel, len, NULL, NULL);
 }
 
 void
-shim_buffers_give(struct shim_buffers *buffers, void *buffer, uint32_t len)
+spdk_shim_buffers_give(struct spdk_shim_buffers *buffers, void *buffer, uint32_t len)
 {
 	spdk_iobuf_put(&buffers->channel, buffer, len);
 }
 
 /* Layouts */
 
-#define LAYOUT(type, field) ((struct shim_layout) { sizeof(type), _Alignof(type), offsetof(type, field) })
+#define LAYOUT(type, field) ((struct spdk_shim_layout) { sizeof(type), _Alignof(type), offsetof(type, field) })
 
-struct shim_layout
-shim_layout(enum shim_layout_of which)
+struct spdk_shim_layout
+spdk_shim_layout(enum spdk_shim_layout_of which)
 {
 	switch (which) {
-	case SHIM_LAYOUT_ENV_CONFIG:
-		return LAYOUT(struct shim_env_config, no_huge);
-	case SHIM_LAYOUT_BDEV_INFO:
-		return LAYOUT(struct shim_bdev_info, io_types);
-	case SHIM_LAYOUT_BDEV_STAT:
-		return LAYOUT(struct shim_bdev_stat, unmaps);
-	case SHIM_LAYOUT_IO:
-		return LAYOUT(struct shim_io, private_);
+	case SPDK_SHIM_LAYOUT_ENV_CONFIG:
+		return LAYOUT(struct spdk_shim_env_config, no_huge);
+	case SPDK_SHIM_LAYOUT_BDEV_INFO:
+		return LAYOUT(struct spdk_shim_bdev_info, io_types);
+	case SPDK_SHIM_LAYOUT_BDEV_STAT:
+		return LAYOUT(struct spdk_shim_bdev_stat, unmaps);
+	case SPDK_SHIM_LAYOUT_IO:
+		return LAYOUT(struct spdk_shim_io, private_);
 	}
-	return (struct shim_layout) { 0, 0, 0 };
+	return (struct spdk_shim_layout) { 0, 0, 0 };
 }

@@ -13,16 +13,16 @@
 #include <spdk/rpc.h>
 #include <spdk/thread.h>
 
-enum shim_version { SHIM_VERSION = SPDK_VERSION };
-const char *shim_version_string(void);
+enum spdk_shim_version { SPDK_SHIM_VERSION = SPDK_VERSION };
+const char *spdk_shim_version_string(void);
 
 /* Log: gets one message, without its final newline; level as SPDK_LOG_ERROR (0) to SPDK_LOG_DEBUG (4). */
-typedef void (*shim_log_sink)(int level, const char *text, size_t len);
+typedef void (*spdk_shim_log_sink)(int level, const char *text, size_t len);
 /* All of SPDK's messages up to `level` go to `sink` from here on. Once per process. */
-void shim_log_to(shim_log_sink sink, int level);
+void spdk_shim_log_to(spdk_shim_log_sink sink, int level);
 
 /* Environment. */
-struct shim_env_config {
+struct spdk_shim_env_config {
 	const char *name;
 	/* EAL's --lcores, or NULL for the first core */
 	const char *lcores;
@@ -34,31 +34,31 @@ struct shim_env_config {
 	bool no_huge;
 };
 /* Starts EAL and SPDK's environment over it. Returns 0, or a negative errno. Once per process. */
-int shim_env_start(const struct shim_env_config *config);
+int spdk_shim_env_start(const struct spdk_shim_env_config *config);
 
 /* Threads: `created` is called for every thread that is made, on the thread that makes it. Returns 0 to have it. */
-typedef int (*shim_thread_created)(struct spdk_thread *thread);
+typedef int (*spdk_shim_thread_created)(struct spdk_thread *thread);
 /* Whether the calling thread is, at the moment, the first SPDK thread of the process. */
-bool shim_on_app_thread(void);
-int shim_threads_start(shim_thread_created created, size_t messages);
+bool spdk_shim_on_app_thread(void);
+int spdk_shim_threads_start(spdk_shim_thread_created created, size_t messages);
 
 /* Block devices. */
-enum shim_io_type {
-	SHIM_IO_READ = SPDK_BDEV_IO_TYPE_READ,
-	SHIM_IO_WRITE = SPDK_BDEV_IO_TYPE_WRITE,
-	SHIM_IO_UNMAP = SPDK_BDEV_IO_TYPE_UNMAP,
-	SHIM_IO_FLUSH = SPDK_BDEV_IO_TYPE_FLUSH,
-	SHIM_IO_RESET = SPDK_BDEV_IO_TYPE_RESET,
-	SHIM_IO_WRITE_ZEROES = SPDK_BDEV_IO_TYPE_WRITE_ZEROES,
-	SHIM_IO_COMPARE = SPDK_BDEV_IO_TYPE_COMPARE,
-	SHIM_IO_COMPARE_AND_WRITE = SPDK_BDEV_IO_TYPE_COMPARE_AND_WRITE,
+enum spdk_shim_io_type {
+	SPDK_SHIM_IO_READ = SPDK_BDEV_IO_TYPE_READ,
+	SPDK_SHIM_IO_WRITE = SPDK_BDEV_IO_TYPE_WRITE,
+	SPDK_SHIM_IO_UNMAP = SPDK_BDEV_IO_TYPE_UNMAP,
+	SPDK_SHIM_IO_FLUSH = SPDK_BDEV_IO_TYPE_FLUSH,
+	SPDK_SHIM_IO_RESET = SPDK_BDEV_IO_TYPE_RESET,
+	SPDK_SHIM_IO_WRITE_ZEROES = SPDK_BDEV_IO_TYPE_WRITE_ZEROES,
+	SPDK_SHIM_IO_COMPARE = SPDK_BDEV_IO_TYPE_COMPARE,
+	SPDK_SHIM_IO_COMPARE_AND_WRITE = SPDK_BDEV_IO_TYPE_COMPARE_AND_WRITE,
 };
-enum shim_event {
-	SHIM_EVENT_REMOVE = SPDK_BDEV_EVENT_REMOVE,
-	SHIM_EVENT_RESIZE = SPDK_BDEV_EVENT_RESIZE,
+enum spdk_shim_event {
+	SPDK_SHIM_EVENT_REMOVE = SPDK_BDEV_EVENT_REMOVE,
+	SPDK_SHIM_EVENT_RESIZE = SPDK_BDEV_EVENT_RESIZE,
 };
 
-struct shim_bdev_info {
+struct spdk_shim_bdev_info {
 	/* live as long as the descriptor */
 	const char *name;
 	const char *product;
@@ -77,13 +77,13 @@ struct shim_bdev_info {
 	uint32_t alignment;
 	bool write_cache;
 	bool zoned;
-	/* bit n: the type n of enum shim_io_type is known to the device */
+	/* bit n: the type n of enum spdk_shim_io_type is known to the device */
 	uint32_t io_types;
 };
-void shim_bdev_info(struct spdk_bdev_desc *desc, struct shim_bdev_info *info);
+void spdk_shim_bdev_info(struct spdk_bdev_desc *desc, struct spdk_shim_bdev_info *info);
 
 /* A summary of what a device has done since it was there. */
-struct shim_bdev_stat {
+struct spdk_shim_bdev_stat {
 	uint64_t read_bytes;
 	uint64_t reads;
 	uint64_t written_bytes;
@@ -92,33 +92,33 @@ struct shim_bdev_stat {
 	uint64_t unmaps;
 };
 /* `done` is called on the calling thread, later; `stat` has to live until then. */
-typedef void (*shim_stat_done)(void *context, int status);
-int shim_bdev_stat(struct spdk_bdev_desc *desc, struct shim_bdev_stat *stat, shim_stat_done done, void *context);
+typedef void (*spdk_shim_stat_done)(void *context, int status);
+int spdk_shim_bdev_stat(struct spdk_bdev_desc *desc, struct spdk_shim_bdev_stat *stat, spdk_shim_stat_done done, void *context);
 
 /* How a request ended. */
-enum shim_outcome {
-	SHIM_GOOD,
+enum spdk_shim_outcome {
+	SPDK_SHIM_GOOD,
 	/* SPDK did not take it: `code` is the errno, positive */
-	SHIM_REFUSED,
+	SPDK_SHIM_REFUSED,
 	/* it failed: the NVMe status says how */
-	SHIM_FAILED,
+	SPDK_SHIM_FAILED,
 };
 
 /* One request: the fields above `private_` are the caller's, and stay as they are until `done` was called. */
-struct shim_io {
-	/* enum shim_io_type */
+struct spdk_shim_io {
+	/* enum spdk_shim_io_type */
 	uint32_t type;
 	int32_t iov_count;
 	struct iovec *iov;
-	/* what SHIM_IO_COMPARE_AND_WRITE writes; as long as `iov` together */
+	/* what SPDK_SHIM_IO_COMPARE_AND_WRITE writes; as long as `iov` together */
 	struct iovec *second_iov;
 	int32_t second_iov_count;
 	uint32_t reserved;
 	uint64_t lba;
 	uint64_t blocks;
-	/* Called on the thread of the channel, never from within shim_io_start. */
-	void (*done)(struct shim_io *io);
-	/* Results. enum shim_outcome. */
+	/* Called on the thread of the channel, never from within spdk_shim_io_start. */
+	void (*done)(struct spdk_shim_io *io);
+	/* Results. enum spdk_shim_outcome. */
 	uint32_t outcome;
 	int32_t code;
 	/* NVMe status code type and status code, and the same as SCSI has it: sense key, additional code and qualifier */
@@ -134,34 +134,34 @@ struct shim_io {
 };
 /* Begins the request. Returns 0: `done` will be called; or a negative errno: it will not. What SPDK has no room for waits in
  * its queue and counts as begun. */
-int shim_io_start(struct shim_io *io, struct spdk_bdev_desc *desc, struct spdk_io_channel *channel);
+int spdk_shim_io_start(struct spdk_shim_io *io, struct spdk_bdev_desc *desc, struct spdk_io_channel *channel);
 
 /* Pieces of SPDK's pool of buffers that a device can reach. */
-struct shim_buffers;
+struct spdk_shim_buffers;
 /* A user of the pool by this name; once per process and name, before subsystems are started. */
-int shim_buffers_register(const char *name);
+int spdk_shim_buffers_register(const char *name);
 /* The calling thread's way into the pool, with so many large buffers of its own. NULL if there are not as many. */
-struct shim_buffers *shim_buffers_open(const char *name, uint32_t small, uint32_t large);
-void shim_buffers_close(struct shim_buffers *buffers);
+struct spdk_shim_buffers *spdk_shim_buffers_open(const char *name, uint32_t small, uint32_t large);
+void spdk_shim_buffers_close(struct spdk_shim_buffers *buffers);
 /* Bytes of a small and of a large one. */
-void shim_buffers_sizes(uint32_t *small, uint32_t *large);
+void spdk_shim_buffers_sizes(uint32_t *small, uint32_t *large);
 /* A buffer of at least `len` bytes (at most a large one), or NULL if there is none at the moment. */
-void *shim_buffers_take(struct shim_buffers *buffers, uint32_t len);
-void shim_buffers_give(struct shim_buffers *buffers, void *buffer, uint32_t len);
+void *spdk_shim_buffers_take(struct spdk_shim_buffers *buffers, uint32_t len);
+void spdk_shim_buffers_give(struct spdk_shim_buffers *buffers, void *buffer, uint32_t len);
 
 /* For the tests: what the C compiler makes of our structures. */
-enum shim_layout_of {
-	SHIM_LAYOUT_ENV_CONFIG,
-	SHIM_LAYOUT_BDEV_INFO,
-	SHIM_LAYOUT_BDEV_STAT,
-	SHIM_LAYOUT_IO,
+enum spdk_shim_layout_of {
+	SPDK_SHIM_LAYOUT_ENV_CONFIG,
+	SPDK_SHIM_LAYOUT_BDEV_INFO,
+	SPDK_SHIM_LAYOUT_BDEV_STAT,
+	SPDK_SHIM_LAYOUT_IO,
 };
-struct shim_layout {
+struct spdk_shim_layout {
 	size_t size;
 	size_t align;
 	/* of the last field */
 	size_t offset;
 };
-struct shim_layout shim_layout(enum shim_layout_of which);
+struct spdk_shim_layout spdk_shim_layout(enum spdk_shim_layout_of which);
 
 #endif

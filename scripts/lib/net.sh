@@ -8,12 +8,14 @@
 # client sees them. Each window has a target and a client of its own.
 
 NET_WINDOWS=''
-# name, direction, bytes of a frame
+# name, direction, bytes of a frame, what virtio-user is told of its rings
 readonly NET_CASES=(
-    'guest to port 64 B|tx|64'
-    'port to guest 64 B|rx|64'
-    'guest to port 1518 B|tx|1518'
-    'port to guest 1518 B|rx|1518'
+    'guest to port 64 B|tx|64|packed_vq=0'
+    'port to guest 64 B|rx|64|packed_vq=0'
+    'guest to port 1518 B|tx|1518|packed_vq=0'
+    'port to guest 1518 B|rx|1518|packed_vq=0'
+    'guest to port 64 B packed|tx|64|packed_vq=1'
+    'port to guest 64 B packed|rx|64|packed_vq=1'
 )
 
 net_section() {
@@ -24,7 +26,7 @@ net_section() {
     NET_WINDOWS=$OUT/net-windows
     rm -f "$NET_WINDOWS"
     say ''
-    say "net devices: one poller between virtio-user (split ring of 256) and net_null, in turns with DPDK's vhost PMD"
+    say "net devices: one poller between virtio-user (rings of 256) and net_null, in turns with DPDK's vhost PMD"
     local round case
     for ((round = 1; round <= REPEATS; round++)); do
         for case in "${NET_CASES[@]}"; do
@@ -36,11 +38,11 @@ net_section() {
 }
 
 net_window() {
-    local who=$1 round=$2 name direction bytes before after rate socket=$WORK/net.sock
-    IFS='|' read -r name direction bytes <<<"$3"
+    local who=$1 round=$2 name direction bytes rings before after rate socket=$WORK/net.sock
+    IFS='|' read -r name direction bytes rings <<<"$3"
     before=$(probe)
     "net_start_$who" "$socket" "$direction" "$bytes"
-    rate=$(net_rate "$socket" "$direction" "$bytes")
+    rate=$(net_rate "$socket" "$direction" "$bytes" "$rings")
     stop_targets
     rm -f "$socket"
     after=$(probe)
@@ -85,9 +87,10 @@ net_start_dpdk() {
     await_socket "$1" $! "$WORK/net.log"
 }
 
-# net_rate SOCKET tx|rx BYTES: packets a second, as the client counts them.
+# net_rate SOCKET tx|rx BYTES RINGS: packets a second, as the client counts them.
 net_rate() {
-    local log=$WORK/client.log key=Rx-pps mode=rxonly devices=(--vdev "net_virtio_user0,path=$1,queues=1,queue_size=256")
+    local log=$WORK/client.log key=Rx-pps mode=rxonly
+    local devices=(--vdev "net_virtio_user0,path=$1,queues=1,queue_size=256,$4")
     if [ "$2" = tx ]; then
         key=Tx-pps mode=io
         devices+=(--vdev "net_null0,size=$3")

@@ -99,6 +99,8 @@ struct Ring {
     passive: bool,
     /// See [`RingSet::set_cold_start`].
     cold_start: bool,
+    /// See [`RingSet::set_read_only`].
+    read_only: bool,
     fault_told: bool,
     starts: u64,
     /// Its memory is not in the current table: it is never fetched from or armed again until it is stopped.
@@ -348,6 +350,7 @@ impl Ring {
             heat: Heat::Out,
             passive: false,
             cold_start: false,
+            read_only: false,
             fault_told: false,
             starts: 0,
             lost: false,

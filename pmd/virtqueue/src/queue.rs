@@ -111,6 +111,14 @@ impl DeviceQueue {
         })
     }
 
+    /// Says that the device writes to none of this ring's buffers: see [`PackedDevice::set_read_only`]. Split rings have no
+    /// drivers known that need it.
+    pub fn set_read_only(&mut self) {
+        if let DeviceQueue::Packed(queue) = self {
+            queue.set_read_only();
+        }
+    }
+
     /// What GET_VRING_BASE answers: where fetching goes on, and of packed rings where used descriptors do.
     #[must_use]
     pub fn base(&self) -> u32 {

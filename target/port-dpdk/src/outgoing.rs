@@ -25,7 +25,7 @@ struct Progress {
 struct Full(usize);
 
 impl Outgoing {
-    /// Sends a batch whose frames up to `rest` are in `out`. Returns how many were taken.
+    /// Sends the frames `rest` of a batch, the others having gone. Returns how many of the batch were taken.
     #[inline(never)]
     pub(crate) fn transmit_others(
         &mut self,
@@ -35,9 +35,6 @@ impl Outgoing {
     ) -> usize {
         let count = rest.end;
         let mut progress = Progress { drops: [None; Burst::MAX], sent_of: None, asked: false };
-        for (index, owner) in self.owners[..rest.start].iter_mut().enumerate() {
-            *owner = index as u8;
-        }
         let outcome = self.send_rest(segmenter, batch, rest, &mut progress);
         self.spare.clear();
         let taken = match outcome {

@@ -69,6 +69,31 @@ fn ring_port_returns_frames_of_every_length_and_cut_byte_for_byte_in_order() {
 }
 
 #[test]
+fn batch_of_long_frames_goes_in_runs_and_a_port_that_fills_up_takes_what_it_has_room_for() {
+    let port = open("net_ring8");
+    let (mut memory, mut plugged) = (Memory::new(), plug(&port));
+    // More bytes than are copied at a time, and frames that need another way between them.
+    let frames: Vec<_> = (0..BURST).map(|number| raw(number, 1518 - number)).collect();
+    let mut batch = FrameBatch::new(BURST, 2 * BURST);
+    for (number, frame) in frames.iter().enumerate() {
+        let cut: &[usize] = if [11, 12, 30].contains(&number) { &[700] } else { &[] };
+        memory.push(&mut batch, frame, cut, Offload::NONE);
+    }
+    assert_eq!(plugged.send(&batch), BURST);
+    assert_eq!(plugged.bytes(), frames);
+    // A ring of 1024 has room for 1023: the last batch stops in the middle of a run.
+    let batch = memory.batch(&frames);
+    for _ in 0..1023 / BURST {
+        assert_eq!(plugged.send(&batch), BURST);
+    }
+    assert_eq!(plugged.send(&batch), 1023 % BURST);
+    let bytes = |frames: &[Vec<u8>]| frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+    let rounds = (1 + 1023 / BURST) as u64;
+    assert_eq!(plugged.sent(), (32 + 1023, rounds * bytes(&frames) + bytes(&frames[..1023 % BURST])));
+    assert_eq!(plugged.bytes(), frames.iter().cycle().take(1023).cloned().collect::<Vec<_>>());
+}
+
+#[test]
 fn jumbo_frames_are_carried_whole_up_to_the_mtu() {
     let port = DpdkPort::open(eal(), DpdkPortConfig { mtu: 9000, ..config("net_ring1") }).unwrap();
     assert_eq!(port.traits().mtu_max, 9000);

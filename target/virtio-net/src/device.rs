@@ -155,6 +155,7 @@ impl Device for NetDevice {
             | feature::VHOST_USER_PROTOCOL
             | feature::INDIRECT_DESC
             | feature::EVENT_IDX
+            | feature::RING_PACKED
             | feature::IN_ORDER
             | feature::MRG_RXBUF
             | feature::MTU

@@ -57,6 +57,8 @@ pub mod feature {
     pub const VHOST_USER_PROTOCOL: u64 = 1 << 30;
     /// Virtio 1.
     pub const VERSION_1: u64 = 1 << 32;
+    /// Packed rings.
+    pub const RING_PACKED: u64 = 1 << 34;
     /// Buffers are used in the order that they were made available in.
     pub const IN_ORDER: u64 = 1 << 35;
     /// The driver takes long UDP/IPv4 frames (USO).

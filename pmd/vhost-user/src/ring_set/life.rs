@@ -13,6 +13,11 @@ use super::{Retired, RingSet, Stopped, Waiter};
 use crate::notify::Notifier;
 
 impl RingSet {
+    /// Says that the device only reads from this ring's buffers, whenever it runs: see [`DeviceQueue::set_read_only`].
+    pub fn set_read_only(&mut self, slot: usize) {
+        self.rings[slot].read_only = true;
+    }
+
     /// Starts the ring with a queue that the control half set up. A driver that has used it before is called: the
     /// back-end that it had then may have gone between the used index and the call.
     pub fn start(&mut self, index: u16, queue: impl Into<DeviceQueue>, kick: Option<Notifier>) -> Option<Notifier> {
@@ -22,6 +27,9 @@ impl RingSet {
         queue.disable_notifications();
         let used_before = queue.was_used();
         let ring = &mut self.rings[slot];
+        if ring.read_only {
+            queue.set_read_only();
+        }
         ring.stats.size.set(u64::from(queue.size()));
         ring.queue = Some(queue);
         ring.lost = false;

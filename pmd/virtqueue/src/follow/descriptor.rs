@@ -34,10 +34,10 @@ impl Descriptor {
     }
 
     /// A descriptor of a packed ring or table, as entry `index` of its chain: what follows it is the next one. `next` is NEXT
-    /// if there is one. Of its own flags, WRITE and INDIRECT are kept.
+    /// if there is one. Of its own flags, `kept` ones are.
     #[inline(always)]
-    pub(crate) const fn in_sequence([addr, rest]: [u64; 2], next: u16, index: u16) -> Descriptor {
-        let flags = (rest >> 48) as u16 & (WRITE | INDIRECT) | next;
+    pub(crate) const fn in_sequence([addr, rest]: [u64; 2], kept: u16, next: u16, index: u16) -> Descriptor {
+        let flags = (rest >> 48) as u16 & kept | next;
         Descriptor::new(addr, rest as u32, flags, index.wrapping_add(1))
     }
 
@@ -97,8 +97,8 @@ pub(crate) enum TableFormat {
     /// By their `next` field (virtio 1.3 §2.7.5.3).
     Linked,
     /// They follow each other up to the end of the table; WRITE is the only flag that means something (virtio 1.3
-    /// §2.8.7). INDIRECT is looked at all the same: a driver must not set it.
-    InSequence,
+    /// §2.8.7). INDIRECT is looked at all the same: a driver must not set it. Of their flags, these are looked at.
+    InSequence(u16),
 }
 
 impl TableFormat {
@@ -107,9 +107,9 @@ impl TableFormat {
     pub(crate) fn descriptor(self, words: [u64; 2], index: u16, len: u32) -> Descriptor {
         match self {
             TableFormat::Linked => Descriptor::from_words(words),
-            TableFormat::InSequence => {
+            TableFormat::InSequence(kept) => {
                 let more = (usize::from(index) + 1) * DESCRIPTOR < len as usize;
-                Descriptor::in_sequence(words, if more { NEXT } else { 0 }, index)
+                Descriptor::in_sequence(words, kept, if more { NEXT } else { 0 }, index)
             }
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use guest_memory::GuestArray;
 
 use super::rings::{Rings, Tail};
-use crate::follow::{DESCRIPTOR, Descriptor, Entries, INDIRECT, NEXT, TableFormat, View};
+use crate::follow::{DESCRIPTOR, Descriptor, Entries, INDIRECT, NEXT, TableFormat, View, WRITE};
 
 /// The slots from a chain's head on.
 #[derive(Clone, Copy)]
@@ -28,7 +28,7 @@ impl Slots {
     /// The head, of which the second half has been read.
     #[inline(always)]
     pub(super) fn first(self, tail: Tail) -> Descriptor {
-        Descriptor::in_sequence([self.rings.addr(self.head), tail.0], tail.flags() & NEXT, 0)
+        Descriptor::in_sequence([self.rings.addr(self.head), tail.0], WRITE | INDIRECT, tail.flags() & NEXT, 0)
     }
 }
 
@@ -41,7 +41,7 @@ impl Entries for Slots {
         }
         let slot = self.slot(index);
         let tail = self.rings.tail(slot);
-        Some(Descriptor::in_sequence([self.rings.addr(slot), tail.0], tail.flags() & NEXT, index))
+        Some(Descriptor::in_sequence([self.rings.addr(slot), tail.0], WRITE | INDIRECT, tail.flags() & NEXT, index))
     }
 }
 
@@ -80,16 +80,18 @@ impl Entries for CountedSlots {
 pub(super) struct Table {
     words: GuestArray<u64>,
     len: u32,
+    /// The flags that are looked at.
+    kept: u16,
 }
 
 impl Table {
     /// The table that `named` names; `None` if that takes a closer look.
     #[inline(always)]
-    pub(super) fn of(view: &View<'_>, named: Descriptor) -> Option<Table> {
+    pub(super) fn of(view: &View<'_>, named: Descriptor, kept: u16) -> Option<Table> {
         if named.has(NEXT) || !(named.len as usize).is_multiple_of(DESCRIPTOR) {
             return None;
         }
-        Some(Table { words: GuestArray::new(view.slice(named)?)?, len: named.len })
+        Some(Table { words: GuestArray::new(view.slice(named)?)?, len: named.len, kept })
     }
 }
 
@@ -101,6 +103,6 @@ impl Entries for Table {
             return None;
         }
         let words = [self.words.load(at, Ordering::Relaxed), self.words.load(at + 1, Ordering::Relaxed)];
-        Some(TableFormat::InSequence.descriptor(words, index, self.len))
+        Some(TableFormat::InSequence(self.kept).descriptor(words, index, self.len))
     }
 }

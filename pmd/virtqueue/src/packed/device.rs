@@ -37,6 +37,8 @@ pub struct PackedDevice {
     /// By buffer id: how many slots its chain in flight takes up; 0 if it has none.
     in_flight: Box<[u16]>,
     resumed_at: Option<u16>,
+    /// Flags that are looked at in entries of indirect tables.
+    table_flags: u16,
 }
 
 /// Used descriptors that the driver does not look at yet, because the first of them has not been written.
@@ -87,6 +89,7 @@ impl PackedDevice {
             hints: Hints::default(),
             in_flight: vec![0; usize::from(size)].into_boxed_slice(),
             resumed_at: (avail != used).then_some(used.bits()),
+            table_flags: WRITE | INDIRECT,
         })
     }
 
@@ -98,6 +101,12 @@ impl PackedDevice {
     pub fn rebase(&mut self, rings: RingAddresses) -> Result<(), SetupError> {
         self.rings = Rings::new(self.size(), rings)?;
         Ok(())
+    }
+
+    /// Says that the device writes to none of this ring's buffers: entries of indirect tables are readable, whatever they
+    /// say. DPDK's virtio driver (22.11 to 24.11) leaves WRITE from an earlier use on some of those that it sends from.
+    pub fn set_read_only(&mut self) {
+        self.table_flags = INDIRECT;
     }
 
     /// Number of descriptors.
@@ -259,7 +268,7 @@ impl PackedDevice {
         let chain = &mut batch.chains[popped];
         let Found { slots, first, .. } = found;
         if first.has(INDIRECT) {
-            let table = Table::of(view, first)?;
+            let table = Table::of(view, first, self.table_flags)?;
             quick::walk(view, table, table.entry(0)?, cell, start, chain)?;
             return Some(1);
         }
@@ -282,7 +291,7 @@ impl PackedDevice {
         let (size, Found { slots, first, .. }) = (self.size(), found);
         let room: &mut [GuestSlice] = batch.slices.get_mut(start..).unwrap_or_default();
         let long = if first.has(INDIRECT) {
-            let table = Table::of(view, first).and_then(|table| Some((table, table.entry(0)?)));
+            let table = Table::of(view, first, self.table_flags).and_then(|table| Some((table, table.entry(0)?)));
             table.and_then(|at| long::walk(view, at, size, 0, room)).map(|chain| (chain, 1))
         } else {
             let chain = long::walk(view, (slots, first), size, 0, room);
@@ -293,7 +302,7 @@ impl PackedDevice {
             Some(found) => found,
             None => {
                 let counted = CountedSlots::new(slots, first);
-                let format = TableFormat::InSequence;
+                let format = TableFormat::InSequence(self.table_flags);
                 let chain = walk::walk(memory, (&counted, 0), size, format, room, &mut batch.continued)?;
                 (chain, counted.count())
             }

@@ -41,6 +41,46 @@ fn r19_packed_readable_after_writable_halts() {
     });
 }
 
+/// Of a ring that is only read, tables hold readable buffers: DPDK's driver sends with entries that still say WRITE. All else
+/// that halts a ring halts this one.
+#[test]
+fn r19_packed_tables_of_a_ring_that_is_only_read_say_nothing_of_directions() {
+    for flags in [[WRITE, 0], [0, WRITE], [WRITE, WRITE]] {
+        for entries in [2, 3, 9] {
+            let ring = Ring::new(16);
+            let table: Vec<_> = (0..entries).map(|entry| (BUFFERS, 16, flags[entry % 2])).collect();
+            ring.write_table(TABLE, &table);
+            ring.raw.set_descriptor(0, TABLE, 16 * entries as u32, 3, INDIRECT | AVAIL);
+            let mut device = ring.device();
+            device.set_read_only();
+            let mut batch = ChainBatch::new(8, 32);
+            assert_eq!(device.pop(&ring.guest.table, 8, &mut batch), 1);
+            let chain = batch.chains()[0];
+            assert_eq!((chain.readable_descriptors, chain.writable_descriptors), (entries as u16, 0));
+            assert_eq!((chain.readable_bytes, chain.writable_bytes), (16 * entries as u64, 0));
+            assert_eq!(device.fault(), None);
+        }
+    }
+    let direct = |ring: &Ring| {
+        ring.raw.set_descriptor(0, BUFFERS, 16, 3, WRITE | NEXT | AVAIL);
+        ring.raw.set_descriptor(1, BUFFERS, 16, 3, AVAIL);
+    };
+    let nested = |ring: &Ring| {
+        ring.write_table(TABLE, &[(BUFFERS, 16, WRITE), (TABLE, 16, INDIRECT | WRITE)]);
+        ring.raw.set_descriptor(0, TABLE, 32, 3, INDIRECT | AVAIL);
+    };
+    for (reason, write) in
+        [(FaultReason::ReadableAfterWritable, &direct as &dyn Fn(&Ring)), (FaultReason::NestedIndirect, &nested)]
+    {
+        let ring = Ring::new(8);
+        write(&ring);
+        let mut device = ring.device();
+        device.set_read_only();
+        assert_eq!(device.pop(&ring.guest.table, 8, &mut ChainBatch::new(8, 16)), 0);
+        assert_eq!(device.fault(), Some(Fault { reason, head: Some(3) }));
+    }
+}
+
 #[test]
 fn r19_packed_indirect_tables_that_cannot_be_halt() {
     assert_halts(FaultReason::NestedIndirect, |ring| {

@@ -56,7 +56,13 @@ pub fn on_packet_socket(interface: &str, more: &str) -> String {
 
 /// The machine with that net device, as `ringside qemu-args` has it.
 pub fn machine(lab: &Lab, ringside: &Ringside, device: &str, memory: &str) -> DirectGuest {
+    machine_with(lab, ringside, device, memory, "")
+}
+
+/// The same, with further properties of the network card, each followed by a comma.
+fn machine_with(lab: &Lab, ringside: &Ringside, device: &str, memory: &str, properties: &str) -> DirectGuest {
     let arguments = ringside.qemu_args(device, &["--one-line", "--memory", memory, "--qemu", &qemu_version()]);
+    let arguments = arguments.replace("-device virtio-net-pci,", &format!("-device virtio-net-pci,{properties}"));
     lab.direct(&arguments, "net.sh").with_net()
 }
 
@@ -154,12 +160,12 @@ fn pings(guest: &mut Guest, network: &Network, sizes: &[u16]) {
 }
 
 /// What the driver took of what it was offered (virtio 1.3 §5.1.3, §6): without these, tests would pass on easier paths.
-fn has_features(guest: &mut Guest) {
+fn has_features(guest: &mut Guest, more: &[usize]) {
     let said = guest.ask("cat /sys/class/net/eth0/device/features");
     let features = said.iter().find(|line| line.starts_with(['0', '1']) && line.len() == 64).unwrap();
     // CSUM, GUEST_CSUM, MTU, HOST_TSO4, HOST_TSO6, MRG_RXBUF, INDIRECT_DESC, EVENT_IDX, VERSION_1
-    for bit in [0, 1, 3, 11, 12, 15, 28, 29, 32] {
-        assert_eq!(features.as_bytes()[bit], b'1', "feature {bit} of {features}");
+    for bit in [0, 1, 3, 11, 12, 15, 28, 29, 32].iter().chain(more) {
+        assert_eq!(features.as_bytes()[*bit], b'1', "feature {bit} of {features}");
     }
 }
 
@@ -178,7 +184,7 @@ fn real_guest_net_reaches_a_network_through_a_packet_socket() {
     let Some((lab, network)) = enter(test) else { return };
     let ringside = lab.serve(&on_packet_socket(&network.veth(), ""));
     let mut guest = up(machine(&lab, &ringside, "vm0net", "256M"));
-    has_features(&mut guest);
+    has_features(&mut guest, &[]);
     let before = ringside.metrics();
     // Nothing that takes fragments: the driver has the kernel put them together, and takes none of the larger whole.
     pings(&mut guest, &network, &[56, 1400]);
@@ -225,6 +231,26 @@ fn real_guest_net_copies_256_mib_each_way() {
         assert!(bytes > f64::from(256 << 20), "{direction}: {bytes} bytes");
     }
     ringside.stop();
+}
+
+/// As above, with packed rings (VIRTIO_F_RING_PACKED): the driver sleeps by the packed ring's own event suppression.
+#[test]
+fn real_guest_net_with_packed_rings_reaches_a_network() {
+    let Some((lab, network)) = enter("real_guest_net_with_packed_rings_reaches_a_network") else { return };
+    let tap = network.interface("p");
+    let ringside = lab.serve(&on_device(&format!("net_tap0,iface={tap}"), ""));
+    network.take(&tap);
+    let mut guest = up(machine_with(&lab, &ringside, "vm0net", "256M", "packed=on,"));
+    has_features(&mut guest, &[34]);
+    let before = ringside.metrics();
+    pings(&mut guest, &network, &[56, 4000]);
+    let mut server = iperf_server(&network);
+    iperf(&mut guest, &mut server, "-n 16M");
+    iperf(&mut guest, &mut server, "-n 16M -R");
+    there_and_back(&mut guest, &network, Data::mib(8), HOST);
+    assert_well(Some(&before), &ringside.metrics(), &[]);
+    end(guest);
+    ringside.stop_despite(&["qdisc", "Disabling rte flow support", "to secondary"]);
 }
 
 #[test]

@@ -71,6 +71,24 @@ fn frames_go_round_through_the_vectorized_driver() {
 }
 
 #[test]
+fn frames_go_round_in_packed_rings() {
+    let setup = Setup { options: "queue_size=256,packed_vq=1", ..PLAIN };
+    frames_go_round("frames_go_round_in_packed_rings", "", &setup);
+}
+
+#[test]
+fn frames_go_round_in_packed_rings_out_of_order_and_unmerged() {
+    let setup = Setup { options: "queue_size=256,packed_vq=1,in_order=0,mrg_rxbuf=0", ..PLAIN };
+    frames_go_round("frames_go_round_in_packed_rings_out_of_order_and_unmerged", "", &setup);
+}
+
+#[test]
+fn frames_go_round_in_two_pairs_of_packed_rings() {
+    let setup = Setup { pairs: 2, options: "queue_size=1024,packed_vq=1", ..PLAIN };
+    frames_go_round("frames_go_round_in_two_pairs_of_packed_rings", "queue_pairs = 2", &setup);
+}
+
+#[test]
 fn frames_go_round_in_rings_of_1024() {
     let setup = Setup { options: "queue_size=1024", ..PLAIN };
     frames_go_round("frames_go_round_in_rings_of_1024", "", &setup);

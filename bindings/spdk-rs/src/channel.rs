@@ -19,6 +19,7 @@ pub struct IoChannel {
     places: Vec<Box<UnsafeCell<Place>>>,
     vacant: Vec<u32>,
     ended: Rc<Ended>,
+    waits: u64,
     descriptor: Descriptor,
     /// Last: the channel is closed before the thread can end.
     _thread: Thread,
@@ -128,7 +129,7 @@ impl IoChannel {
         let ended = Rc::new(Ended(UnsafeCell::new(Vec::with_capacity(PLACES as usize))));
         let places: Vec<_> = (0..PLACES).map(|number| Place::boxed(number, &ended)).collect();
         let vacant = (0..PLACES).rev().collect();
-        Ok(IoChannel { raw, places, vacant, ended, descriptor: descriptor.clone(), _thread: thread.clone() })
+        Ok(IoChannel { raw, places, vacant, ended, waits: 0, descriptor: descriptor.clone(), _thread: thread.clone() })
     }
 
     /// Requests under way, those included that have ended and were not taken.
@@ -200,6 +201,7 @@ impl IoChannel {
             // SAFETY: its callback was called, so that the place is this channel's again.
             let place = unsafe { &*self.places[number as usize].get() };
             let finished = Finished { token: place.token, outcome: place.outcome() };
+            self.waits += place.io.waits;
             self.vacant.push(number);
             count += 1;
             each(finished);
@@ -207,11 +209,11 @@ impl IoChannel {
         count
     }
 
-    /// How often requests had to wait until SPDK had room for them.
+    /// How often requests that have finished had to wait until SPDK had room for them.
     #[must_use]
+    #[inline]
     pub fn waits(&self) -> u64 {
-        // SAFETY: on this thread; SPDK, and the shim, write to it in calls only.
-        self.places.iter().map(|place| unsafe { (*place.get()).io.waits }).sum()
+        self.waits
     }
 }
 
@@ -266,6 +268,7 @@ impl Place {
         self.second.extend(second.map(vector));
         self.token = token;
         self.io.type_ = command.raw();
+        self.io.waits = 0;
         self.io.lba = lba;
         self.io.blocks = blocks;
         self.io.iov = self.first.as_mut_ptr();

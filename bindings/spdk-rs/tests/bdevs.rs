@@ -107,8 +107,8 @@ fn requests_without_room_wait_and_end_once_each() {
             channel.start(Command::Write, token, 1, token, list, empty()).unwrap();
         }
     }
-    assert!(channel.waits() > 1000, "{}", channel.waits());
     let ended = drain(&thread, &mut channel);
+    assert!(channel.waits() > 1000, "{}", channel.waits());
     assert!(ended.iter().all(|finished| finished.outcome == Outcome::Good));
     let mut tokens: Vec<u64> = ended.iter().map(|finished| finished.token).collect();
     tokens.sort_unstable();

@@ -128,7 +128,7 @@ struct spdk_shim_io {
 	uint8_t sense_key;
 	uint8_t asc;
 	uint8_t ascq;
-	/* how often it had to wait for SPDK to have a place for it, since it was made */
+	/* how often it had to wait for SPDK to have a place for it; added to */
 	uint64_t waits;
 	uint64_t private_[10];
 };

@@ -310,6 +310,11 @@ impl Lane {
             self.part_finished(&one);
         }
         self.finished = finished;
+        let waits = self.channel.waits();
+        if waits != self.waits {
+            self.counters.waited.add(waits - self.waits);
+            self.waits = waits;
+        }
         if !self.starved.is_empty() {
             self.feed();
         }
@@ -398,18 +403,10 @@ impl Lane {
             self.give_back(index);
         }
     }
-
-    /// Counts what SPDK has made wait. Not for every poll: it looks at every place.
-    pub(crate) fn count_waits(&mut self) {
-        let waits = self.channel.waits();
-        self.counters.waited.add(waits - self.waits);
-        self.waits = waits;
-    }
 }
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.count_waits();
         self.open.set(self.open.get() - 1);
     }
 }

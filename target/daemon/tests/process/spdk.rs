@@ -9,11 +9,11 @@ use std::thread;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::device::HOTPLUG;
-use tests::live::client::{Client, EVENT, FIRST, Plan, good, read, test_unit_ready, write};
+use tests::live::client::{FIRST, good, read, test_unit_ready, write};
 use tests::live::until;
 
 use crate::place::{Place, Process};
+use crate::reload::connect;
 
 const CAPACITY_CHANGED: (u8, u8, u8) = (0x06, 0x2a, 0x09);
 const LUNS_CHANGED: (u8, u8, u8) = (0x06, 0x3f, 0x0e);
@@ -110,20 +110,12 @@ fn call(place: &Place, method: &str, params: &Value) -> Value {
     }
 }
 
-fn connect(place: &Place) -> Client {
-    let plan = Plan { rings: vec![0, EVENT, FIRST], features: HOTPLUG, ..Plan::default() };
-    let mut client = Client::connect(&place.path("vm0.sock"), &plan);
-    client.post_event_buffers(8);
-    client.ready(FIRST, 0);
-    client
-}
-
 /// It ends by itself, and SPDK has nothing to complain of.
-fn ends_silently(process: Process) {
+fn ends_silently(mut process: Process) {
     process.signal(Signal::TERM);
-    let lines = process.lines();
+    let lines = process.lines_until("drained");
     assert_eq!(process.wait().code(), Some(0));
-    let complaints: Vec<_> = lines.iter().filter(|line| line.contains(" spdk: ") && line.contains("ERROR")).collect();
+    let complaints: Vec<_> = lines.iter().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
 }
 
@@ -133,7 +125,7 @@ fn spdk_bdevs_of_every_kind_keep_every_byte() {
     let process = place.serve(&configuration(&place, &SERVED));
     for (number, bdev) in SERVED.iter().enumerate() {
         let mut bench = Command::new(env!("CARGO_BIN_EXE_ringside"));
-        bench.args(["bench", "scsi", "--rw", "randrw", "--bs", "8k", "--qd", "16", "--verify", "--number-ios", "3000"]);
+        bench.args(["bench", "scsi", "--rw", "randrw", "--bs", "8k", "--qd", "16", "--verify", "--number-ios", "1000"]);
         bench.args(["--lun", &number.to_string(), "--socket"]).arg(place.path("vm0.sock"));
         let output = bench.output().unwrap();
         assert!(output.status.success(), "{bdev}: {}", String::from_utf8_lossy(&output.stderr));
@@ -142,7 +134,7 @@ fn spdk_bdevs_of_every_kind_keep_every_byte() {
     for (number, bdev) in SERVED.iter().enumerate() {
         let label = ("bdev", &*format!("d{number}"));
         let moved = ["direct", "bounced"].map(|way| metrics.sum(&format!("ringside_bdev_spdk_{way}_total"), &[label]));
-        assert!(moved[0] + moved[1] >= 3000.0, "{bdev}: {moved:?}");
+        assert!(moved[0] + moved[1] >= 500.0, "{bdev}: {moved:?}");
     }
     ends_silently(process);
 }

@@ -4,12 +4,24 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use serde_json::{Value, json};
 use spdk_rs::{Command, Env, EnvConfig, Finished, IoChannel, Outcome, Rpc, Subsystems, Thread, poll_others};
+
+static ENDING: AtomicBool = AtomicBool::new(false);
+static MANAGEMENT: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
+
+/// Before DPDK takes its memory down, when the process ends.
+extern "C" fn end() {
+    ENDING.store(true, Ordering::Release);
+    if let Some(thread) = MANAGEMENT.lock().unwrap().take() {
+        let _ = thread.join();
+    }
+}
 
 type Job = Box<dyn FnOnce(&Thread) + Send>;
 
@@ -27,13 +39,13 @@ pub fn lab() -> &'static Lab {
         let path = rpc.to_str().unwrap().to_owned();
         let (jobs, received) = channel::<Job>();
         let (started, ready) = channel();
-        thread::spawn(move || {
+        let management = thread::spawn(move || {
             let env = Env::start(&env_config()).unwrap();
             let thread = Thread::create(env, "management").unwrap();
             let subsystems = Subsystems::start(&thread, Some(config().to_string().as_bytes())).unwrap();
-            let _rpc: Rpc = subsystems.serve_rpc(&path).unwrap();
+            let rpc: Rpc = subsystems.serve_rpc(&path).unwrap();
             started.send(env).unwrap();
-            loop {
+            while !ENDING.load(Ordering::Acquire) {
                 let busy = thread.poll() | poll_others(&thread);
                 match received.try_recv() {
                     Ok(job) => job(&thread),
@@ -41,7 +53,12 @@ pub fn lab() -> &'static Lab {
                     Err(_) => {}
                 }
             }
+            drop(rpc);
+            drop(subsystems);
         });
+        *MANAGEMENT.lock().unwrap() = Some(management);
+        // SAFETY: a function that may be called when the process ends.
+        assert_eq!(unsafe { libc::atexit(end) }, 0);
         Lab { env: ready.recv().unwrap(), jobs: Mutex::new(jobs), rpc }
     })
 }

@@ -9,7 +9,7 @@ use crate::ports::SharedEal;
 
 /// SPDK, which is not there.
 #[derive(Clone, Default)]
-pub struct Spdk;
+pub struct Spdk(());
 
 /// A bdev of it, of which there is none.
 pub enum Device {}
@@ -20,7 +20,7 @@ impl Spdk {
     /// # Errors
     /// Never.
     pub fn start(_: &Config, _: Option<SharedEal>, _: Sender<Event>) -> Result<Spdk, String> {
-        Ok(Spdk)
+        Ok(Spdk(()))
     }
 
     /// Nothing to be polled.

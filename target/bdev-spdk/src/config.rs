@@ -11,6 +11,8 @@ pub struct SpdkConfig {
     pub rpc_socket: Option<PathBuf>,
     /// Memory for SPDK in MiB, of an environment of its own. None: what it takes, or a sensible amount of ordinary memory.
     pub memory_mib: Option<u32>,
+    /// Ordinary memory even where there are huge pages, of an environment of its own.
+    pub ordinary_memory: bool,
     /// PCI addresses of devices that SPDK may take, of an environment of its own. None of them: it leaves PCI alone.
     pub pci: Vec<String>,
     /// Cores of pollers: SPDK's own threads keep off them where there are others.

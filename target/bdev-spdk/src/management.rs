@@ -247,8 +247,8 @@ fn start_environment(config: &SpdkConfig, environment: Environment) -> Result<En
 fn own_environment(config: &SpdkConfig) -> EnvConfig {
     let free_mib = free_hugepages_mib();
     let wanted_mib = config.memory_mib.unwrap_or(MEMORY_MIB);
-    let no_huge = free_mib < u64::from(wanted_mib);
-    if no_huge {
+    let no_huge = config.ordinary_memory || free_mib < u64::from(wanted_mib);
+    if no_huge && !config.ordinary_memory {
         tracing::warn!(
             free_mib,
             wanted_mib,
@@ -272,9 +272,12 @@ fn free_hugepages_mib() -> u64 {
     [("2048kB", 2), ("1048576kB", 1024)]
         .into_iter()
         .map(|(size, mib)| {
-            let path = format!("/sys/kernel/mm/hugepages/hugepages-{size}/free_hugepages");
-            let pages = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-            pages.unwrap_or(0) * mib
+            let count = |what: &str| {
+                let text = fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-{size}/{what}_hugepages"));
+                text.ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0)
+            };
+            // Those that somebody has mapped and not touched are still called free.
+            count("free").saturating_sub(count("resv")) * mib
         })
         .sum()
 }

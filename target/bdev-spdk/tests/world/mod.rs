@@ -30,8 +30,8 @@ impl World {
         let spdk = SpdkConfig {
             config: Some(config),
             rpc_socket: Some(rpc.clone()),
-            // More than there is of huge pages: ordinary ones.
             memory_mib: Some(600),
+            ordinary_memory: true,
             ..SpdkConfig::default()
         };
         let told = std::sync::Mutex::new(told);

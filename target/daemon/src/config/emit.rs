@@ -235,6 +235,7 @@ struct SpdkText<'c> {
     rpc_socket: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<String>,
+    ordinary_memory: bool,
     pci: &'c [String],
 }
 
@@ -246,6 +247,7 @@ impl<'c> From<&'c Spdk> for SpdkText<'c> {
             config: spdk.config.as_ref().map(text),
             rpc_socket: spdk.rpc_socket.as_ref().map(text),
             memory: spdk.memory.map(|size| size.to_string()),
+            ordinary_memory: spdk.ordinary_memory,
             pci: &spdk.pci,
         }
     }

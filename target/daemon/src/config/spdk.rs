@@ -17,6 +17,8 @@ pub struct Spdk {
     pub rpc_socket: Option<PathBuf>,
     /// Memory for SPDK; none: what it takes.
     pub memory: Option<ByteSize>,
+    /// Ordinary memory even where there are huge pages; default false.
+    pub ordinary_memory: bool,
     /// PCI addresses of devices that SPDK may take, none of them empty. None: it leaves PCI alone.
     pub pci: Vec<String>,
 }
@@ -57,12 +59,22 @@ pub(super) fn read(root: &mut Section<'_>, problems: &mut Problems) -> Option<Sp
             inside.then_some(Some(size))
         }),
     };
+    let ordinary_memory = match section.take("ordinary_memory") {
+        None => Some(false),
+        Some(field) => field.boolean(problems),
+    };
     let pci = match section.take("pci") {
         None => Some(Vec::new()),
         Some(field) => arguments(field, problems),
     };
     section.finish(problems);
-    Some(Spdk { config: config?, rpc_socket: rpc_socket?, memory: memory?, pci: pci? })
+    Some(Spdk {
+        config: config?,
+        rpc_socket: rpc_socket?,
+        memory: memory?,
+        ordinary_memory: ordinary_memory?,
+        pci: pci?,
+    })
 }
 
 /// Reads the keys of a bdev.

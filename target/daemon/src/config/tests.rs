@@ -331,12 +331,13 @@ fn bdev_kinds_that_are_not_built_are_refused_by_name() {
 #[test]
 fn spdk_keys_are_read_as_written() {
     let config = accepted(
-        "[spdk]\nconfig = '/etc/spdk.json'\nrpc_socket = '/run/spdk.sock'\nmemory = '1GiB'\npci = ['0000:3b:00.0']\n",
+        "[spdk]\nconfig = '/etc/spdk.json'\nrpc_socket = '/run/spdk.sock'\nmemory = '1GiB'\nordinary_memory = true\npci = ['0000:3b:00.0']\n",
     );
     let spdk = Spdk {
         config: Some("/etc/spdk.json".into()),
         rpc_socket: Some("/run/spdk.sock".into()),
         memory: Some(ByteSize::new(1 << 30)),
+        ordinary_memory: true,
         pci: vec!["0000:3b:00.0".to_owned()],
     };
     assert_eq!(config.spdk, spdk);

@@ -31,6 +31,7 @@ impl Spdk {
             config: config.spdk.config.clone(),
             rpc_socket: config.spdk.rpc_socket.clone(),
             memory_mib: config.spdk.memory.map(|size| u32::try_from(size.bytes() >> 20).unwrap_or(u32::MAX)),
+            ordinary_memory: config.spdk.ordinary_memory,
             pci: config.spdk.pci.clone(),
             poller_cores: config.reactor.cores.clone(),
         };

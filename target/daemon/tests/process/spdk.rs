@@ -83,7 +83,7 @@ fn configuration(place: &Place, served: &[&str]) -> String {
     fs::write(place.path("spdk.json"), json.to_string()).unwrap();
     let mut text = format!(
         "[metrics]\nlisten = '127.0.0.1:0'\n[reactor]\ncores = [{core}]\n\
-         [spdk]\nconfig = '{{dir}}/spdk.json'\nrpc_socket = '{{dir}}/rpc.sock'\nmemory = '640MiB'\n\
+         [spdk]\nconfig = '{{dir}}/spdk.json'\nrpc_socket = '{{dir}}/rpc.sock'\nmemory = '640MiB'\nordinary_memory = true\n\
          [[scsi]]\nname = 'vm0'\nsocket = '{{dir}}/vm0.sock'\npollers = [{core}]\n",
         core = tests::live::rig::cores(1).unwrap()[0]
     );

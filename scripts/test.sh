@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # The whole suite: sets the machine up, checks the sources, runs every test. What CI runs.
 #
-#   scripts/test.sh [--fast] [--no-setup]
+#   scripts/test.sh [--fast] [--no-setup] [--with-spdk PREFIX]
 #
 #   --fast       without the tests that boot a guest (their names contain `real_guest`)
 #   --no-setup   do not install anything; what is missing is skipped or fails by its own message
+#   --with-spdk PREFIX
+#                the tests of SPDK's bdevs, too, with the SPDK that was installed there. The libdpdk.pc of the DPDK that it
+#                was built with has to be found: PKG_CONFIG_PATH, and LD_LIBRARY_PATH where its libraries are not installed
 #
 # Cheap checks first, the tests last, so that the output ends with the test runner's own summary. The first stage
 # that fails ends the run. Runs cargo nextest where it is installed, else cargo test.
@@ -15,7 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/output.sh
 . scripts/lib/output.sh
 
-SKIPPED=() STAGE=''
+SKIPPED=() STAGE='' SPDK_PREFIX=''
 
 main() {
     local fast=no setup=yes
@@ -23,6 +26,10 @@ main() {
         case $1 in
         --fast) fast=yes ;;
         --no-setup) setup=no ;;
+        --with-spdk)
+            SPDK_PREFIX=${2:?a folder has to follow --with-spdk}
+            shift
+            ;;
         -h | --help) usage "$0" && exit 0 ;;
         *) die "unknown argument '$1'" "see scripts/test.sh --help" ;;
         esac
@@ -46,7 +53,9 @@ main() {
     select_networks
     select_testpmd
     select_dashboards
+    select_spdk
     report_skipped
+    [ -z "$SPDK_PREFIX" ] || stage SPDK test_spdk
     stage tests run_tests
 }
 
@@ -155,6 +164,32 @@ select_dashboards() {
     fi
     [ -x .build/dashboards/bin/python ] ||
         skip "dashboards against Grafana's schema, and OpenMetrics against its parser (target/daemon/tests/{dashboards,process}): no .build/dashboards (scripts/setup.sh --only dashboards)"
+}
+
+# select_spdk: SPDK has no packages, so its tests are asked for; their absence is never silent.
+select_spdk() {
+    if [ -z "$SPDK_PREFIX" ]; then
+        skip "tests with SPDK (bindings/spdk-*, target/bdev-spdk, target/daemon/tests/process/spdk.rs): no --with-spdk PREFIX"
+        return 0
+    fi
+    [ -e "$SPDK_PREFIX/lib/pkgconfig/spdk_event_bdev.pc" ] ||
+        die "no SPDK in $SPDK_PREFIX" "build it with ./configure --prefix=$SPDK_PREFIX, then make && make install"
+}
+
+# test_spdk: in a directory of its own, because everything is built against that DPDK. Each test starts SPDK, in a process of
+# its own: that takes nextest.
+test_spdk() {
+    command -v cargo-nextest >/dev/null || die "no cargo nextest" "cargo install cargo-nextest"
+    local features=ringside/spdk,bdev-spdk/libspdk,spdk-rs/libspdk,spdk-sys/libdpdk
+    export CARGO_TARGET_DIR=$PWD/.build/spdk
+    (
+        export PKG_CONFIG_PATH=$SPDK_PREFIX/lib/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
+        local packages=(-p spdk-sys -p spdk-rs -p bdev-spdk -p ringside --features "$features")
+        cargo clippy --quiet "${packages[@]}" --all-targets -- -D warnings
+        cargo nextest run --cargo-profile ci --config-file scripts/nextest.toml "${packages[@]}" \
+            -E 'package(spdk-sys) + package(spdk-rs) + package(bdev-spdk) + test(spdk)'
+    )
+    unset CARGO_TARGET_DIR
 }
 
 run_tests() {

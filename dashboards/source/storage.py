@@ -136,4 +136,14 @@ def _files():
             query(ratio('sum by (instance, bdev) (rate(ringside_bdev_requests_total@bdev[@]) '
                         'and on (job, instance, bdev) ringside_bdev_file_direct@bdev)',
                         per_second("ringside_bdev_file_enters_total")), name)),
+        series("SPDK: transfers", """Direct: SPDK was given the guest's memory as it is. Bounced: through SPDK's pool, each costs a copy;
+            give the guest aligned memory on huge pages.""", "ops",
+            query(per_second("ringside_bdev_spdk_direct_total"), "direct " + name),
+            query(per_second("ringside_bdev_spdk_bounced_total"), "bounced " + name)),
+        series("SPDK: waits", """Starved: a transfer waited for a buffer of SPDK's pool. Waited: a request waited for room in SPDK or its
+            device. Enlarge SPDK's pools if it goes on.""", "ops",
+            query(per_second("ringside_bdev_spdk_starved_total"), "starved " + name),
+            query(per_second("ringside_bdev_spdk_waited_total"), "waited " + name)),
+        series("SPDK: guest memory", "Memory of guests that is mapped, and what of it SPDK's devices reach without a copy.", "bytes",
+            query("sum by (instance, state) (ringside_spdk_guest_memory_bytes@instance)", "{{state}} ({{instance}})")),
     ]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bdev::testing::{Calls, Recorder};
 use ringside::assemble::{self, Bdevs};
 use ringside::config::Config;
+use ringside::spdk::Spdk;
 use tests::device::{Device, FIRST, Request, Setup, lun, read_10, unit_with, write_10};
 use virtio_scsi::Limit;
 
@@ -72,7 +73,7 @@ fn r03_configured_units_promise_no_more_than_max_sectors() {
                  [[scsi.lun]]\ntarget = 0\nlun = 0\nbdev = 'disk'\n"
             );
             let config = Config::parse(&text, "text").unwrap();
-            let bdevs = Bdevs::build(&config).unwrap();
+            let bdevs = Bdevs::build(&config, Spdk::default()).unwrap();
             let controller = assemble::controller(&config.controllers[0], &bdevs);
             let blocks = controller.map().unit(0).expect("the only one").logical_unit.max_transfer_blocks();
             let promised = u64::from(blocks) * u64::from(block_size);

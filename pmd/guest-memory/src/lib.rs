@@ -26,6 +26,7 @@ compile_error!("ringside runs on 64-bit little-endian Linux");
 
 mod array;
 mod mapping;
+mod observers;
 mod own;
 mod pollers;
 mod sigbus;
@@ -34,6 +35,7 @@ mod table;
 
 pub use array::{GuestArray, Scalar};
 pub use mapping::{MapError, Mapping, RegionConfig};
+pub use observers::{MappingObserver, observe_mappings};
 pub use own::{Backing, HugeRegion, Pages, SharedMemory};
 pub use pollers::never_map_on_this_thread;
 pub use slice::GuestSlice;

@@ -7,7 +7,7 @@ use std::ptr;
 use rustix::fs::{FileType, SeekFrom};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use crate::{GuestSlice, pollers, sigbus};
+use crate::{GuestSlice, observers, pollers, sigbus};
 
 /// A memory region as a front-end describes it (vhost-user "Memory region description").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +137,7 @@ impl Mapping {
         let memory = unsafe { GuestSlice::from_raw(base.add(inset), config.size as usize) };
         let mapping = Mapping { config: *config, memory, base, length, guard };
         mapping.populate_resident(fd, offset, stat.st_size == stat.st_blocks * 512);
+        observers::tell(|observer| observer.mapped(mapping.whole()));
         Ok(mapping)
     }
 
@@ -151,6 +152,12 @@ impl Mapping {
     #[inline]
     pub fn memory(&self) -> GuestSlice {
         self.memory
+    }
+
+    /// All pages of the mapping: the region, and what lies on its first and last page beside it.
+    fn whole(&self) -> GuestSlice {
+        // SAFETY: mapped as long as this lives.
+        unsafe { GuestSlice::from_raw(self.base, self.length) }
     }
 
     /// Whether the memory went away under us: a SIGBUS was caught, and the region holds unrelated zero pages since.
@@ -189,6 +196,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         pollers::assert_may_map("munmap");
+        observers::tell(|observer| observer.unmapping(self.whole()));
         self.guard.release();
         // SAFETY: mapped in `map`, unmapped only here; see the crate's documentation for why no slice is in use.
         if let Err(error) = unsafe { rustix::mm::munmap(self.base.cast(), self.length) } {

@@ -141,6 +141,10 @@ impl Bdev for Counted {
         self.base.info()
     }
 
+    fn block_count(&self) -> u64 {
+        self.base.block_count()
+    }
+
     fn open(&self) -> Channel {
         self.base.open().counted(Counting::new(self.blocks.join(), self.base.info().block_size))
     }

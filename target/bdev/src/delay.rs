@@ -100,6 +100,10 @@ impl Bdev for Delay {
         &self.info
     }
 
+    fn block_count(&self) -> u64 {
+        self.base.block_count()
+    }
+
     fn open(&self) -> Channel {
         let channel: Box<dyn IoChannel> = Box::new(DelayChannel {
             base: self.base.open(),

@@ -13,6 +13,11 @@ pub trait Bdev: Send + Sync {
     /// What the device is. Constant for as long as it lives.
     fn info(&self) -> &BdevInfo;
 
+    /// How many blocks it has now: those of [`info`](Bdev::info), unless it is one that can grow.
+    fn block_count(&self) -> u64 {
+        self.info().block_count
+    }
+
     /// Opens a channel. Called on a control thread, may block and allocate; the channel then moves to its poller.
     fn open(&self) -> Channel;
 
@@ -30,7 +35,7 @@ pub struct BdevInfo {
     pub kind: &'static str,
     /// Bytes per logical block: 512 or 4096.
     pub block_size: u32,
-    /// Number of logical blocks.
+    /// Number of logical blocks when it was opened; see [`Bdev::block_count`].
     pub block_count: u64,
     /// A physical block is `2^n` logical ones (SBC-4, READ CAPACITY (16)).
     pub physical_block_exponent: u8,
@@ -55,6 +60,8 @@ pub struct BdevInfo {
     /// Most blocks of one [`Op::Unmap`] over all its extents, and of one [`Op::WriteZeroes`] or [`Op::WriteSame`], so
     /// that none of them keeps a poller for long. The caller splits, or refuses, what is more.
     pub bulk_blocks_max: u32,
+    /// Most blocks of one [`Op::CompareAndWrite`]. The caller refuses what is more.
+    pub compare_and_write_blocks_max: u32,
 }
 
 /// The operations that a device may have or not. None, unless it says so.
@@ -135,6 +142,7 @@ impl BdevInfo {
             unmap_granularity_blocks: 1,
             unmap_extents_max: UNMAP_EXTENTS_MAX,
             bulk_blocks_max: BULK_BYTES_MAX / geometry.block_size(),
+            compare_and_write_blocks_max: u32::MAX,
         }
     }
 

@@ -44,6 +44,10 @@ impl Bdev for Faulty {
         &self.info
     }
 
+    fn block_count(&self) -> u64 {
+        self.base.block_count()
+    }
+
     fn open(&self) -> Channel {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let channel: Box<dyn IoChannel> = Box::new(FaultyChannel {

@@ -30,6 +30,10 @@ impl Bdev for Ordered {
         self.base.info()
     }
 
+    fn block_count(&self) -> u64 {
+        self.base.block_count()
+    }
+
     fn open(&self) -> Channel {
         let channel: Box<dyn IoChannel> = Box::new(OrderedChannel {
             base: self.base.open(),

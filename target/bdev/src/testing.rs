@@ -132,6 +132,10 @@ impl Bdev for Recorder {
         &self.info
     }
 
+    fn block_count(&self) -> u64 {
+        self.base.block_count()
+    }
+
     fn open(&self) -> Channel {
         lock(&self.record).open_channels += 1;
         let channel: Box<dyn IoChannel> =

@@ -10,6 +10,7 @@ use guest_memory::Backing;
 use parking_lot::Mutex;
 
 use crate::config::{self, BdevKind, Cache, Config};
+use crate::spdk::{self, Spdk};
 
 /// A block device that could not be made. The text names it as the configuration does.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +22,10 @@ pub struct AssembleError {
 
 /// The block devices there are. A handle: clones see the same devices.
 #[derive(Clone, Default)]
-pub struct Bdevs(Arc<Mutex<BTreeMap<String, Entry>>>);
+pub struct Bdevs {
+    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+    spdk: Spdk,
+}
 
 struct Entry {
     device: Device,
@@ -36,6 +40,8 @@ pub struct Device {
     pub bdev: Arc<Counted>,
     /// The same, if it is a file.
     pub file: Option<Arc<File>>,
+    /// The same, if it is a bdev of SPDK's.
+    pub spdk: Option<Arc<spdk::Device>>,
     /// What the memory of a malloc device is made of.
     pub backing: Option<Backing>,
 }
@@ -48,12 +54,12 @@ pub struct Staged {
 }
 
 impl Bdevs {
-    /// Makes those of a configuration, each after the one it stands on.
+    /// Makes those of a configuration, each after the one it stands on; those of SPDK's come from `spdk`.
     ///
     /// # Errors
     /// The first one that cannot be made, mostly for want of memory.
-    pub fn build(config: &Config) -> Result<Bdevs, AssembleError> {
-        let bdevs = Bdevs::default();
+    pub fn build(config: &Config, spdk: Spdk) -> Result<Bdevs, AssembleError> {
+        let bdevs = Bdevs { entries: Arc::default(), spdk };
         bdevs.ensure(bdevs.stage(config, |_| false)?);
         Ok(bdevs)
     }
@@ -71,7 +77,7 @@ impl Bdevs {
                 Some(device) => device,
                 None => {
                     staged.made.push(name.clone());
-                    staged.build_one(bdev).map_err(|text| AssembleError { name: name.clone(), text })?
+                    staged.build_one(bdev, &self.spdk).map_err(|text| AssembleError { name: name.clone(), text })?
                 }
             };
             staged.devices.insert(name, device);
@@ -81,7 +87,7 @@ impl Bdevs {
 
     /// From now on these are the devices of the configuration. Others are forgotten when nobody uses them.
     pub fn ensure(&self, staged: Staged) {
-        let mut entries = self.0.lock();
+        let mut entries = self.entries.lock();
         entries.values_mut().for_each(|entry| entry.wanted = false);
         let wanted = staged.devices.into_iter().map(|(name, device)| (name, Entry { device, wanted: true }));
         let replaced: Vec<_> = wanted.filter_map(|(name, entry)| entries.insert(name, entry)).collect();
@@ -89,11 +95,21 @@ impl Bdevs {
         drop(replaced); // which may take time
     }
 
+    /// The configuration does not have these devices any more: they are forgotten when nobody uses them.
+    pub fn lose<'n>(&self, names: impl Iterator<Item = &'n str>) {
+        let mut entries = self.entries.lock();
+        for name in names {
+            if let Some(entry) = entries.get_mut(name) {
+                entry.wanted = false;
+            }
+        }
+    }
+
     /// Closes devices that the configuration does not have and that nobody uses any more.
     pub fn forget_unused(&self) {
         loop {
             let unused = |_: &String, entry: &mut Entry| !entry.wanted && Arc::strong_count(&entry.device.bdev) == 1;
-            let gone: Vec<_> = self.0.lock().extract_if(.., unused).collect();
+            let gone: Vec<_> = self.entries.lock().extract_if(.., unused).collect();
             if gone.is_empty() {
                 return; // and none that stood on one of them
             }
@@ -112,11 +128,17 @@ impl Bdevs {
     /// All of them, by name.
     #[must_use]
     pub fn devices(&self) -> Vec<Device> {
-        self.0.lock().values().map(|entry| entry.device.clone()).collect()
+        self.entries.lock().values().map(|entry| entry.device.clone()).collect()
+    }
+
+    /// Where those of kind `spdk` come from.
+    #[must_use]
+    pub fn spdk(&self) -> &Spdk {
+        &self.spdk
     }
 
     fn find(&self, name: &str) -> Option<Device> {
-        self.0.lock().get(name).map(|entry| entry.device.clone())
+        self.entries.lock().get(name).map(|entry| entry.device.clone())
     }
 }
 
@@ -130,9 +152,9 @@ impl Staged {
         Arc::clone(&self.devices[name].bdev) as Arc<dyn Bdev>
     }
 
-    fn build_one(&self, bdev: &config::Bdev) -> Result<Device, String> {
+    fn build_one(&self, bdev: &config::Bdev, spdk: &Spdk) -> Result<Device, String> {
         let (name, in_order) = (bdev.name.as_str(), bdev.in_order);
-        let (mut file, mut backing) = (None, None);
+        let (mut file, mut backing, mut spdk_device) = (None, None, None);
         let mut bdev: Arc<dyn Bdev> = match &bdev.kind {
             BdevKind::Malloc(geometry) => {
                 let (size, block_size) = (geometry.size.bytes(), geometry.block_size.bytes());
@@ -155,11 +177,16 @@ impl Staged {
                 let opened = File::open(name, &file_config(config)).map_err(|error| error.to_string())?;
                 Arc::clone(file.insert(Arc::new(opened))) as Arc<dyn Bdev>
             }
+            BdevKind::Spdk(config) => {
+                let opened = spdk.open(name, config)?;
+                spdk_device = Some(opened.device);
+                opened.bdev
+            }
         };
         if in_order {
             bdev = Arc::new(Ordered::new(bdev));
         }
-        Ok(Device { bdev: Arc::new(Counted::new(bdev)), file, backing })
+        Ok(Device { bdev: Arc::new(Counted::new(bdev)), file, spdk: spdk_device, backing })
     }
 }
 

@@ -22,6 +22,7 @@ mod reader;
 mod scsi;
 mod served;
 mod size;
+mod spdk;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -45,6 +46,7 @@ pub use self::problem::{ConfigErrors, Problem, Reason};
 pub use self::reactor::Reactor;
 pub use self::scsi::Controller;
 pub use self::size::{ByteSize, SizeError};
+pub use self::spdk::{SPDK_BUILT, Spdk, SpdkBdev};
 pub use self::words::{Cache, Idle, Mode, OnCmdPerLun, OnMaxSectors};
 
 use self::bdev::Bdevs;
@@ -65,6 +67,8 @@ pub struct Config {
     pub controllers: Vec<Controller>,
     /// `[dpdk]`: the environment of DPDK ports.
     pub dpdk: Dpdk,
+    /// `[spdk]`: what block devices of kind `spdk` come from.
+    pub spdk: Spdk,
     /// `[[port]]`, in the order of the text.
     pub ports: Vec<Port>,
     /// `[[net]]`, in the order of the text.
@@ -142,8 +146,8 @@ impl Config {
         self.nets.iter().find(|net| net.name.as_str() == name)
     }
 
-    /// Size and block size of the block device of that name, its own or those of its base; none for a file whose size
-    /// is its own business.
+    /// Size and block size of the block device of that name, its own or those of its base; none for a file, or a bdev of
+    /// SPDK's, whose size is its own business.
     pub fn geometry(&self, name: &str) -> Option<Geometry> {
         match &self.bdev(name)?.kind {
             BdevKind::Malloc(geometry) | BdevKind::Null(geometry) => Some(*geometry),
@@ -151,6 +155,7 @@ impl Config {
                 let block_size = file.block_size;
                 file.size.map(|size| Geometry { size, block_size, physical_block_size: block_size })
             }
+            BdevKind::Spdk(_) => None,
             BdevKind::Delay(Delay { base, .. }) | BdevKind::Error(Fault { base, .. }) => self.geometry(base),
         }
     }
@@ -187,15 +192,16 @@ fn read_document(text: &str) -> Result<Config, Vec<Problem>> {
     let mut bdevs = Bdevs::read(&mut root, &mut problems);
     let controllers = scsi::read(&mut root, cores, &mut bdevs, &mut served, &mut problems);
     let dpdk = dpdk::read(&mut root, &mut problems);
+    let spdk = spdk::read(&mut root, &mut problems);
     let mut ports = Ports::read(&mut root, cores, &mut problems);
     let nets = net::read(&mut root, cores, &mut ports, &mut served, &mut problems);
     root.finish(&mut problems);
 
     let problems = problems.into_sorted();
-    match (reactor, metrics, dpdk) {
-        (Some(reactor), Some(metrics), Some(dpdk)) if problems.is_empty() => {
+    match (reactor, metrics, dpdk.zip(spdk)) {
+        (Some(reactor), Some(metrics), Some((dpdk, spdk))) if problems.is_empty() => {
             let (bdevs, ports) = (bdevs.into_list(), ports.into_list());
-            Ok(Config { reactor, metrics, bdevs, controllers, dpdk, ports, nets })
+            Ok(Config { reactor, metrics, bdevs, controllers, dpdk, spdk, ports, nets })
         }
         _ => Err(problems),
     }

@@ -8,6 +8,7 @@
 //! - [`target`] is all of it running: [`bdevs`] are its block devices, [`ports`] its ports, [`assemble`] makes controllers and
 //!   net devices of the configuration, [`service`] gives each socket its threads, [`watch`] logs what pollers may not.
 //!   [`reload`] makes of it what another configuration says.
+//! - [`spdk`] is SPDK behind block devices of its kind, where the program was built with it.
 //! - [`metrics`] is the exporter, [`health`] knows whether pollers turn, and [`http`] serves both.
 //! - [`logging`] says where log lines go.
 //! - [`serve`] runs a target in the foreground.
@@ -29,5 +30,6 @@ pub mod reload;
 pub mod run_dir;
 pub mod serve;
 pub mod service;
+pub mod spdk;
 pub mod target;
 pub mod watch;

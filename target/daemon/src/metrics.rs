@@ -97,6 +97,7 @@ impl Sources {
         self.watched.collect(&mut families);
         pollers::collect(&self.health, &mut families);
         bdevs::collect(&self.bdevs.devices(), &mut families);
+        bdevs::spdk_memory(self.bdevs.spdk(), &mut families);
         served::collect(&self.served(), &mut families);
         scsi::collect(&self.controllers, &mut families);
         net::collect(&self.nets, &mut families);

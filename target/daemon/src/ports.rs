@@ -16,6 +16,13 @@ use crate::config::{self, Config, PortKind};
 #[cfg(feature = "dpdk")]
 mod dpdk;
 
+/// DPDK's environment, for whoever shares it.
+#[cfg(feature = "dpdk")]
+pub type SharedEal = port_dpdk::StartedEal;
+/// DPDK's environment, of which there is none.
+#[cfg(not(feature = "dpdk"))]
+pub type SharedEal = std::convert::Infallible;
+
 /// The ports there are. A handle: clones see the same ports.
 #[derive(Clone, Default)]
 pub struct Ports(Arc<[Entry]>);
@@ -55,11 +62,11 @@ pub struct OpenError {
 }
 
 impl Ports {
-    /// Makes those of a configuration. Starts DPDK if one of them needs it.
+    /// Makes those of a configuration. Starts DPDK if one of them needs it; then its environment comes with them.
     ///
     /// # Errors
     /// The first one that cannot be made.
-    pub fn open(config: &Config) -> Result<Ports, OpenError> {
+    pub fn open(config: &Config) -> Result<(Ports, Option<SharedEal>), OpenError> {
         #[cfg(feature = "dpdk")]
         let dpdk = dpdk::Dpdk::start(config)?;
         let mut opened: Vec<(usize, Entry)> = Vec::with_capacity(config.ports.len());
@@ -82,7 +89,11 @@ impl Ports {
             opened.push((index, entry));
         }
         opened.sort_by_key(|(index, _)| *index);
-        Ok(Ports(opened.into_iter().map(|(_, entry)| entry).collect()))
+        #[cfg(feature = "dpdk")]
+        let eal = dpdk.started();
+        #[cfg(not(feature = "dpdk"))]
+        let eal = None;
+        Ok((Ports(opened.into_iter().map(|(_, entry)| entry).collect()), eal))
     }
 
     /// All of them, in the order of the configuration.

@@ -22,6 +22,7 @@ use crate::bdevs::{AssembleError, Bdevs};
 use crate::config::{self, Bdev, Config, Lun};
 use crate::http::{Access, AccessError, Secrets};
 use crate::service::{NetService, ScsiService};
+use crate::spdk::Event;
 use crate::target::warn;
 
 /// Changes a running target.
@@ -119,12 +120,12 @@ impl Reloader {
         state.leaving.retain(|leaving| !leaving.thread.is_finished());
         let mut changes = Changes::default();
         for plan in &plans {
-            changes.removed += plan.gone.iter().filter(|lun| self.remove(plan, lun, &mut state)).count();
+            changes.removed += plan.gone.iter().filter(|lun| self.remove(plan.service, lun, &mut state)).count();
         }
         self.bdevs.ensure(staged);
         for plan in &plans {
             if let Some(limits) = plan.limits {
-                changes.limits += usize::from(done(plan, "limits", plan.service.set_limits(limits)));
+                changes.limits += usize::from(done(plan.service, "limits", plan.service.set_limits(limits)));
             }
             if let Some(coalescing) = plan.coalescing {
                 plan.service.set_coalescing(coalescing);
@@ -139,6 +140,43 @@ impl Reloader {
         Ok(changes)
     }
 
+    /// Does to the target what has happened to a block device: logical units over one that goes, go, too (R22), and it is as if
+    /// the configuration did not have them; those over one that has grown or shrunk have another capacity.
+    pub fn happened(&self, event: &Event) {
+        let mut state = self.state.lock();
+        match event {
+            Event::Removed { bdev } => self.lose(bdev, &mut state),
+            Event::Resized { bdev, block_count } => {
+                for (service, lun) in self.luns_over(bdev, &state.config) {
+                    done(service, "resizing a LUN", service.resize_lun(lun.target, lun.lun, *block_count));
+                }
+            }
+        }
+    }
+
+    fn lose(&self, bdev: &str, state: &mut State) {
+        let config = state.config.clone();
+        for (service, lun) in self.luns_over(bdev, &config) {
+            self.remove(service, lun, state);
+        }
+        let over = |name: &str| chain(&config, name).contains(bdev);
+        self.bdevs.lose(config.bdevs.iter().map(|bdev| bdev.name.as_str()).filter(|name| over(name)));
+        self.bdevs.forget_unused();
+        state.config.bdevs.retain(|bdev| !over(&bdev.name));
+        for controller in &mut state.config.controllers {
+            controller.luns.retain(|lun| !over(&lun.bdev));
+        }
+    }
+
+    /// Logical units that stand on a block device, and who serves them.
+    fn luns_over<'a>(&'a self, bdev: &str, config: &'a Config) -> Vec<(&'a Arc<ScsiService>, &'a Lun)> {
+        let luns = self.services.iter().flat_map(|service| {
+            let luns = config.controller(service.controller().name()).map_or(&[][..], |controller| &controller.luns);
+            luns.iter().map(move |lun| (service, lun))
+        });
+        luns.filter(|(_, lun)| chain(config, &lun.bdev).contains(bdev)).collect()
+    }
+
     /// Waits for what is under way. To be called when no connection is left.
     pub fn stop(&self) {
         let mut state = self.state.lock();
@@ -146,9 +184,9 @@ impl Reloader {
         state.nets.clear();
     }
 
-    fn remove(&self, plan: &Plan<'_>, lun: &Lun, state: &mut State) -> bool {
-        let release = plan.service.remove_lun(lun.target, lun.lun);
-        let name = plan.service.controller().name();
+    fn remove(&self, service: &ScsiService, lun: &Lun, state: &mut State) -> bool {
+        let release = service.remove_lun(lun.target, lun.lun);
+        let name = service.controller().name();
         match release {
             Ok(release) => {
                 tracing::info!(controller = %name, target = lun.target, lun = lun.lun, "LUN removed");
@@ -156,7 +194,7 @@ impl Reloader {
                 state.leaving.extend(Leaving::begin(name, lun, bdevs, release, self.bdevs.clone()));
                 true
             }
-            Err(error) => done(plan, "removing a LUN", Err(error)),
+            Err(error) => done(service, "removing a LUN", Err(error)),
         }
     }
 
@@ -172,7 +210,7 @@ impl Reloader {
             let bdevs = chain(config, &lun.bdev);
             state.leaving.extract_if(.., |leaving| leaving.hinders(plan, lun, &bdevs)).for_each(Leaving::wait);
             let result = plan.service.add_lun(Arc::new(assemble::unit(lun, &self.bdevs)));
-            if done(plan, "adding a LUN", result) {
+            if done(plan.service, "adding a LUN", result) {
                 added += 1;
                 let name = plan.service.controller().name();
                 tracing::info!(controller = %name, target = lun.target, lun = lun.lun, bdev = %lun.bdev, "LUN added");
@@ -270,9 +308,9 @@ fn chain(config: &Config, name: &str) -> BTreeSet<String> {
 }
 
 /// A step of a change that was checked before: if it fails nevertheless, that is said, and the others go on.
-fn done(plan: &Plan<'_>, what: &str, result: Result<(), ChangeError>) -> bool {
+fn done(service: &ScsiService, what: &str, result: Result<(), ChangeError>) -> bool {
     let told = result.inspect_err(|error| {
-        tracing::error!(controller = %plan.service.controller().name(), "{what}: {error}");
+        tracing::error!(controller = %service.controller().name(), "{what}: {error}");
     });
     told.is_ok()
 }

@@ -21,6 +21,7 @@ use crate::metrics::{Exporter, Sources, Watched};
 use crate::ports::{OpenError, Ports, Uplinks};
 use crate::reload::Reloader;
 use crate::service::{NetService, ScsiService, Service, Socket};
+use crate::spdk::{Events, Spdk};
 use crate::watch::Watch;
 
 /// Faults that wait to be logged, at most; more are only counted.
@@ -42,7 +43,9 @@ pub struct Target {
     uplinks: Uplinks,
     ports: Ports,
     bdevs: Bdevs,
+    spdk: Spdk,
     reloader: Arc<Reloader>,
+    events: Events,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<Stop>,
     http: HttpServer,
@@ -56,16 +59,20 @@ impl Target {
     /// # Errors
     /// The first thing that does not work; whatever was started before it is gone again.
     pub fn start(config: &Config) -> Result<Target, StartError> {
-        let bdevs = Bdevs::build(config).map_err(failed("bdev"))?;
+        // DPDK's environment first: SPDK stands on it, if it is there, and bdevs may be SPDK's.
+        let (ports, eal) = Ports::open(config)?;
+        let (happen, events) = channel::unbounded();
+        let spdk = Spdk::start(config, eal, happen).map_err(failed("spdk"))?;
+        let bdevs = Bdevs::build(config, spdk.clone()).map_err(failed("bdev"))?;
         bdevs.devices().iter().for_each(warn);
         let scsi_sockets = sockets("scsi", config.controllers.iter().map(|c| (&*c.socket, c.mode)))?;
         let net_sockets = sockets("net", config.nets.iter().map(|net| (&*net.socket, net.mode)))?;
         let access = Arc::new(Access::new(Secrets::read(&config.metrics)?));
         let listener = http::bind(config.metrics.listen).map_err(failed("metrics.listen"))?;
-        let ports = Ports::open(config)?;
         let reactor = Reactor::start(&reactor_config(config)).map_err(failed("reactor.cores"))?;
         // Threads from here on inherit this: they keep off the pollers' cores where there are others.
         reactor::affinity::control_affinity(&config.reactor.cores).map_err(failed("reactor.cores"))?;
+        spdk.join(reactor.pollers()).map_err(failed("spdk"))?;
         let (reports, faults) = channel::bounded(REPORTS_MAX);
         let services = services(config, &bdevs, &reactor, &reports);
         let uplinks = ports.plug_uplinks(reactor.pollers())?;
@@ -85,9 +92,23 @@ impl Target {
         let http = HttpServer::start(listener, answers).map_err(failed("metrics.listen"))?;
         let watch = Watch::start(faults, health, services.clone(), nets.clone()).map_err(failed("reactor"))?;
         let reloader = Arc::new(Reloader::new(config.clone(), services.clone(), nets.clone(), bdevs.clone(), access));
-        let threads = Vec::new();
-        let mut target =
-            Target { reactor, services, nets, uplinks, ports, bdevs, reloader, threads, stop, http, watch, watched };
+        let events = Events::start(events, Arc::clone(&reloader)).map_err(failed("reactor"))?;
+        let mut target = Target {
+            reactor,
+            services,
+            nets,
+            uplinks,
+            ports,
+            bdevs,
+            spdk,
+            reloader,
+            events,
+            threads: Vec::new(),
+            stop,
+            http,
+            watch,
+            watched,
+        };
         for (index, socket) in scsi_sockets.into_iter().enumerate() {
             let service = Arc::clone(&target.services[index]);
             target.serve(service, socket).map_err(failed(&format!("scsi[{index}]")))?;
@@ -142,14 +163,17 @@ impl Target {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        self.events.stop();
         self.reloader.stop();
         self.http.stop();
         self.watch.stop();
         // Nobody else has them any more: what a port lent to a device goes back while the pollers still run.
         drop(self.nets);
         drop(self.uplinks);
+        self.spdk.leave_pollers();
         drop(self.reactor.shutdown());
         drop(self.services);
+        self.spdk.stop();
         drop(self.ports);
     }
 

@@ -22,7 +22,7 @@ mod cost {
         let receive = words.get(1).is_some_and(|word| word == "rx");
         let len: usize = words.get(2).map_or(64, |word| word.parse().expect("a length"));
         let eal_args = ["--no-huge", "--no-shconf", "-m", "128"].map(str::to_owned).to_vec();
-        let eal = start_eal(&DpdkConfig { eal_args }, &[], &[]).expect("EAL");
+        let eal = start_eal(&DpdkConfig { eal_args, ..DpdkConfig::default() }, &[], &[]).expect("EAL").eal;
         let port = DpdkPort::open(eal, DpdkPortConfig::new("null", "net_null0")).expect("net_null");
         let attachment = Attachment {
             device: Arc::from("cost"),

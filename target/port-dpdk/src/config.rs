@@ -6,6 +6,8 @@ pub struct DpdkConfig {
     /// Further arguments of DPDK's EAL. What they say about memory, cores, devices and telemetry replaces what would have been
     /// chosen.
     pub eal_args: Vec<String>,
+    /// Memory in MiB for others that share EAL, where it has to be said from the start.
+    pub further_memory_mib: u64,
 }
 
 /// One port. [`DpdkPortConfig::new`] fills in what is usual.

@@ -11,8 +11,19 @@ use crate::config::{DpdkConfig, DpdkPortConfig, MBUF_CACHE};
 pub struct Plan {
     /// All arguments, those of the user last.
     pub arguments: Vec<String>,
+    /// EAL is told to keep all of its memory from the start (`--no-huge`, `--legacy-mem`): whoever shares it has to know.
+    pub legacy_memory: bool,
     /// Memory comes in ordinary pages because there are no free hugepages: slower, and no device can reach it without an IOMMU.
     pub plain_memory: bool,
+}
+
+/// EAL, and how its memory is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct StartedEal {
+    /// The token.
+    pub eal: Eal,
+    /// Whether it has all of its memory from the start (`--no-huge`, `--legacy-mem`).
+    pub legacy_memory: bool,
 }
 
 /// Starts EAL for these ports. Its own threads run on `control_cores` (where the caller may run, if empty), and the calling
@@ -20,7 +31,11 @@ pub struct Plan {
 ///
 /// # Errors
 /// It did not start, or was started before. See [`EalError`].
-pub fn start_eal(config: &DpdkConfig, ports: &[DpdkPortConfig], control_cores: &[usize]) -> Result<Eal, EalError> {
+pub fn start_eal(
+    config: &DpdkConfig,
+    ports: &[DpdkPortConfig],
+    control_cores: &[usize],
+) -> Result<StartedEal, EalError> {
     // EAL has a thread for each core that is not taken from it, and a number for each thread: pollers could get none.
     let allowed = reactor::affinity::allowed().unwrap_or_default();
     let cores = if control_cores.is_empty() { &allowed } else { control_cores };
@@ -31,7 +46,8 @@ pub fn start_eal(config: &DpdkConfig, ports: &[DpdkPortConfig], control_cores: &
         );
     }
     tracing::info!(version = dpdk::version(), arguments = plan.arguments.join(" "), "starting DPDK");
-    Eal::start(&EalConfig { arguments: plan.arguments, cores: cores.to_vec() })
+    let eal = Eal::start(&EalConfig { arguments: plan.arguments, cores: cores.to_vec() })?;
+    Ok(StartedEal { eal, legacy_memory: plan.legacy_memory })
 }
 
 impl Plan {
@@ -44,7 +60,7 @@ impl Plan {
         let mut arguments: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(|&word| word.to_owned()));
 
-        let wanted = memory_mib(ports);
+        let wanted = memory_mib(ports) + config.further_memory_mib;
         let plain_memory = !given(&MEMORY) && hugepages_mib < wanted;
         if plain_memory {
             // Not together with --in-memory; without shared configuration nothing is left behind all the same.
@@ -69,7 +85,8 @@ impl Plan {
             add(&["--lcores", &format!("0@({cores})")]);
         }
         arguments.extend(user.iter().cloned());
-        Plan { arguments, plain_memory }
+        let legacy_memory = plain_memory || given(&["--no-huge", "--legacy-mem"]);
+        Plan { arguments, legacy_memory, plain_memory }
     }
 }
 
@@ -145,7 +162,8 @@ mod tests {
     use super::*;
 
     fn plan(user: &[&str], devices: &[&str], hugepages: u64) -> Plan {
-        let config = DpdkConfig { eal_args: user.iter().map(|&word| word.to_owned()).collect() };
+        let config =
+            DpdkConfig { eal_args: user.iter().map(|&word| word.to_owned()).collect(), ..DpdkConfig::default() };
         let ports: Vec<_> = devices.iter().map(|&device| DpdkPortConfig::new(device, device)).collect();
         Plan::new(&config, &ports, &[0, 2], hugepages)
     }
@@ -167,6 +185,10 @@ mod tests {
         assert_eq!(plan.arguments[..3], ["--no-huge", "--no-shconf", "-m"]);
         let mib: u64 = plan.arguments[3].parse().unwrap();
         assert!((2 * 4 * 9..200).contains(&mib), "{mib} MiB for 8 pools of 4095 mbufs of 2048 bytes");
+        assert!(plan.legacy_memory);
+        let shared = DpdkConfig { further_memory_mib: 512, ..DpdkConfig::default() };
+        let ports = [DpdkPortConfig::new("net_null0", "net_null0"), DpdkPortConfig::new("net_ring0", "net_ring0")];
+        assert_eq!(Plan::new(&shared, &ports, &[0, 2], 20).arguments[3], (mib + 512).to_string());
     }
 
     #[test]
@@ -182,6 +204,7 @@ mod tests {
 
     #[test]
     fn plan_leaves_to_the_user_what_the_user_says_and_puts_it_last() {
+        assert!(plan(&["--legacy-mem"], &[], 1000).legacy_memory && !plan(&["--in-memory"], &[], 1000).legacy_memory);
         let arguments = plan(&["--no-huge", "-m64", "-l", "3", "-a", "01:00.0"], &["net_null0"], 1000).arguments;
         assert_eq!(arguments, ["--no-telemetry", "--no-huge", "-m64", "-l", "3", "-a", "01:00.0"]);
         let arguments = plan(&["--in-memory", "--telemetry", "--log-level=8"], &["net_null0"], 0).arguments;

@@ -21,5 +21,5 @@ mod spread;
 
 pub use config::{DpdkConfig, DpdkPortConfig};
 pub use dpdk::Eal;
-pub use eal::{Plan, start_eal};
+pub use eal::{Plan, StartedEal, start_eal};
 pub use port::{DpdkPort, OpenError};

@@ -14,7 +14,7 @@ fn eal_with_default_arguments_keeps_its_threads_on_the_control_cores() {
     let control = &allowed[..1];
     let config = DpdkPortConfig { queues: 1, ..DpdkPortConfig::new("up", "net_null0") };
     let own = threads();
-    let eal = start_eal(&DpdkConfig::default(), std::slice::from_ref(&config), control).unwrap();
+    let eal = start_eal(&DpdkConfig::default(), std::slice::from_ref(&config), control).unwrap().eal;
     let port = DpdkPort::open(eal, config).unwrap();
     assert_eq!(sched_getaffinity(None).unwrap(), before, "the caller's own");
     let others: Vec<_> = threads().into_iter().filter(|thread| !own.contains(thread)).collect();

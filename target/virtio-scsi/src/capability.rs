@@ -10,6 +10,7 @@ use scsi::{Identity, LogicalUnitConfig, Unmap};
 pub fn logical_unit_config(identity: Identity, info: &BdevInfo) -> LogicalUnitConfig {
     let can = info.can;
     let write_same_max = info.bulk_blocks_max.min(WRITE_SAME_BLOCKS_MAX);
+    let compare_and_write_max = u8::try_from(info.compare_and_write_blocks_max).unwrap_or(u8::MAX);
     LogicalUnitConfig {
         physical_block_exponent: info.physical_block_exponent,
         read_only: info.read_only,
@@ -18,7 +19,7 @@ pub fn logical_unit_config(identity: Identity, info: &BdevInfo) -> LogicalUnitCo
         optimal_transfer_blocks: info.optimal_transfer_blocks,
         verify: can.verify && can.compare,
         write_same_max_blocks: if can.write_same && can.write_zeroes { write_same_max } else { 0 },
-        compare_and_write_max_blocks: if can.compare_and_write { u8::MAX } else { 0 },
+        compare_and_write_max_blocks: if can.compare_and_write { compare_and_write_max } else { 0 },
         unmap: unmap(info),
         lba_status: can.block_status,
         ..LogicalUnitConfig::new(identity, info.block_size, info.block_count)

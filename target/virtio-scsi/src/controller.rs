@@ -208,7 +208,7 @@ impl Controller {
             return Err(ChangeError::Absent { target, lun });
         };
         let unit = map.unit(index).ok_or(ChangeError::Absent { target, lun })?;
-        let max = unit.bdev.info().block_count;
+        let max = unit.bdev.block_count();
         if !(1..=max).contains(&block_count) {
             return Err(ChangeError::OutOfRange { field: "block_count", value: block_count, min: 1, max });
         }

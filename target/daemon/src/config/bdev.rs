@@ -1,5 +1,5 @@
 //! The `[[bdev]]` sections: kinds, sizes, block devices over other block devices, and who uses which one. The block
-//! devices themselves are in the crates `bdev` and `bdev-file`.
+//! devices themselves are in the crates `bdev`, `bdev-file` and `bdev-spdk`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +11,7 @@ use super::name::Name;
 use super::problem::Reason;
 use super::reader::{Field, Place, Problems, Section};
 use super::size::ByteSize;
+use super::spdk::{self, SPDK_BUILT, SpdkBdev};
 
 /// A block device, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum BdevKind {
     Null(Geometry),
     /// A regular file or a block device of this host.
     File(File),
+    /// A bdev of SPDK's.
+    Spdk(SpdkBdev),
     /// Another block device, slower.
     Delay(Delay),
     /// Another block device that fails on demand.
@@ -45,6 +48,7 @@ impl BdevKind {
             Self::Malloc(_) => "malloc",
             Self::Null(_) => "null",
             Self::File(_) => "file",
+            Self::Spdk(_) => "spdk",
             Self::Delay(_) => "delay",
             Self::Error(_) => "error",
         }
@@ -53,7 +57,7 @@ impl BdevKind {
     /// The block device that this one stands on, whose geometry it has.
     pub fn base(&self) -> Option<&Name> {
         match self {
-            Self::Malloc(_) | Self::Null(_) | Self::File(_) => None,
+            Self::Malloc(_) | Self::Null(_) | Self::File(_) | Self::Spdk(_) => None,
             Self::Delay(delay) => Some(&delay.base),
             Self::Error(fault) => Some(&fault.base),
         }
@@ -64,7 +68,7 @@ impl BdevKind {
         match self {
             Self::Malloc(geometry) | Self::Null(geometry) => Some(geometry.block_size),
             Self::File(file) => Some(file.block_size),
-            Self::Delay(_) | Self::Error(_) => None,
+            Self::Spdk(_) | Self::Delay(_) | Self::Error(_) => None,
         }
     }
 }
@@ -239,9 +243,7 @@ impl<'t> Bdevs<'t> {
     }
 }
 
-/// Kinds of the design that this version has not.
-const NOT_BUILT: [&str; 1] = ["spdk"];
-const KNOWN_KINDS: &str = "malloc, null, file, delay, error";
+const KNOWN_KINDS: &str = "malloc, null, file, spdk, delay, error";
 /// A minute: longer delays look like a hang to every guest.
 const LATENCY_US_MAX: u32 = 60_000_000;
 
@@ -258,7 +260,8 @@ fn read_kind<'t>(
         Some("file") => return file::read(section, problems).map(BdevKind::File),
         Some("error") => return read_fault(section, base, problems).map(BdevKind::Error),
         Some("delay") => return read_delay(section, base, problems).map(BdevKind::Delay),
-        Some(kind) if NOT_BUILT.contains(&kind) => Some(Reason::NotBuilt { known: KNOWN_KINDS.to_owned() }),
+        Some("spdk") if SPDK_BUILT => return spdk::read_bdev(section, problems).map(BdevKind::Spdk),
+        Some("spdk") => Some(Reason::WithoutSpdk),
         Some(_) => Some(Reason::NotOneOf { known: KNOWN_KINDS.to_owned() }),
         None => None,
     };
@@ -297,7 +300,7 @@ pub(super) fn read_whole_blocks(
 }
 
 /// A size: a text with a unit, or an integer of bytes.
-fn read_size(field: &Field<'_>, problems: &mut Problems) -> Option<ByteSize> {
+pub(super) fn read_size(field: &Field<'_>, problems: &mut Problems) -> Option<ByteSize> {
     match field.raw() {
         DeValue::Integer(_) => field.integer(0..=i64::MAX.cast_unsigned(), problems).map(ByteSize::new),
         _ => match field.string(problems)?.parse() {

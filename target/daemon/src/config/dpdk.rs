@@ -25,7 +25,8 @@ pub(super) fn read(root: &mut Section<'_>, problems: &mut Problems) -> Option<Dp
     eal_args.map(|eal_args| Dpdk { eal_args })
 }
 
-fn arguments(field: Field<'_>, problems: &mut Problems) -> Option<Vec<String>> {
+/// Texts that a C program can be given.
+pub(super) fn arguments(field: Field<'_>, problems: &mut Problems) -> Option<Vec<String>> {
     let read: Vec<Option<String>> = field.into_list(problems)?.iter().map(|field| argument(field, problems)).collect();
     read.into_iter().collect()
 }

@@ -11,6 +11,7 @@ use super::lun::Lun;
 use super::net::Net;
 use super::port::{DpdkPort, Loopback, Port, PortKind, Switch};
 use super::scsi::Controller;
+use super::spdk::{Spdk, SpdkBdev};
 use super::words::{Cache, Idle, Mode, OnCmdPerLun, OnMaxSectors};
 use super::{Config, Metrics, Reactor};
 
@@ -22,6 +23,7 @@ pub(super) fn to_toml(config: &Config) -> String {
         bdev: config.bdevs.iter().map(BdevText::from).collect(),
         scsi: config.controllers.iter().map(ControllerText::from).collect(),
         dpdk: DpdkText::from(&config.dpdk),
+        spdk: (config.spdk != Spdk::default()).then(|| SpdkText::from(&config.spdk)),
         port: config.ports.iter().map(PortText::from).collect(),
         net: config.nets.iter().map(NetText::from).collect(),
     };
@@ -37,6 +39,8 @@ struct Document<'c> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     scsi: Vec<ControllerText<'c>>,
     dpdk: DpdkText<'c>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spdk: Option<SpdkText<'c>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     port: Vec<PortText<'c>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -92,6 +96,8 @@ struct BdevText<'c> {
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    bdev: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     direct: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     read_only: Option<bool>,
@@ -117,6 +123,7 @@ impl<'c> From<&'c Bdev> for BdevText<'c> {
             block_size: None,
             physical_block_size: None,
             path: None,
+            bdev: None,
             direct: None,
             read_only: None,
             cache: None,
@@ -144,6 +151,9 @@ impl<'c> From<&'c Bdev> for BdevText<'c> {
                 cache: Some(*cache),
                 ..text
             },
+            BdevKind::Spdk(SpdkBdev { bdev, read_only }) => {
+                Self { bdev: Some(bdev), read_only: Some(*read_only), ..text }
+            }
             BdevKind::Error(Fault { base, text: fail, .. }) => Self { base: Some(base), fail: Some(fail), ..text },
             BdevKind::Delay(Delay { base, latency_us, p99_us }) => {
                 Self { base: Some(base), latency_us: Some(*latency_us), p99_us: Some(*p99_us), ..text }
@@ -231,6 +241,33 @@ struct DpdkText<'c> {
 impl<'c> From<&'c Dpdk> for DpdkText<'c> {
     fn from(dpdk: &'c Dpdk) -> Self {
         Self { eal_args: &dpdk.eal_args }
+    }
+}
+
+/// Those keys that have a value.
+#[derive(Serialize)]
+struct SpdkText<'c> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rpc_socket: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<String>,
+    ordinary_memory: bool,
+    pci: &'c [String],
+}
+
+impl<'c> From<&'c Spdk> for SpdkText<'c> {
+    fn from(spdk: &'c Spdk) -> Self {
+        // Paths that were read from TOML are UTF-8.
+        let text = |path: &std::path::PathBuf| path.to_string_lossy().into_owned();
+        Self {
+            config: spdk.config.as_ref().map(text),
+            rpc_socket: spdk.rpc_socket.as_ref().map(text),
+            memory: spdk.memory.map(|size| size.to_string()),
+            ordinary_memory: spdk.ordinary_memory,
+            pci: &spdk.pci,
+        }
     }
 }
 

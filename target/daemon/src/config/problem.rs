@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::size::SizeError;
+use super::size::{ByteSize, SizeError};
 
 /// Every problem of one configuration text, in the order of its lines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,12 +91,6 @@ pub enum Reason {
     #[error("must be one of: {known}")]
     NotOneOf {
         /// The allowed words, separated by commas.
-        known: String,
-    },
-    /// A kind of block device that the design has and this version has not.
-    #[error("this kind is not built into this version; known: {known}")]
-    NotBuilt {
-        /// The kinds that can be used, separated by commas.
         known: String,
     },
     /// A name that would be hard to use as a label, an id or in a path.
@@ -190,6 +184,17 @@ pub enum Reason {
     /// A kind of port that needs a library which this program was built without.
     #[error("this ringside was built without dpdk (its cargo feature \"dpdk\")")]
     WithoutDpdk,
+    /// A kind of block device that needs SPDK, which this program was built without.
+    #[error("this ringside was built without spdk (its cargo feature \"spdk\")")]
+    WithoutSpdk,
+    /// A size outside its bounds.
+    #[error("must be {min} to {max}")]
+    NotBetween {
+        /// Smallest allowed size.
+        min: ByteSize,
+        /// Largest allowed size.
+        max: ByteSize,
+    },
     /// Not an Ethernet address.
     #[error("must be six bytes in hexadecimal with colons, as 52:54:00:00:00:01")]
     NotAMac,

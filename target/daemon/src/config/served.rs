@@ -97,7 +97,8 @@ pub(super) fn check_core(core: usize, place: &Place<'_>, cores: Option<&[usize]>
     }
 }
 
-fn read_socket(field: &Field<'_>, problems: &mut Problems) -> Option<PathBuf> {
+/// A path that a socket can have.
+pub(super) fn read_socket(field: &Field<'_>, problems: &mut Problems) -> Option<PathBuf> {
     let path = field.string(problems)?;
     let reason = match path.len() {
         0 => Reason::Empty,

@@ -230,10 +230,10 @@ fn syntax_errors_are_all_reported_with_their_lines() {
 #[test]
 fn unknown_keys_are_refused_at_every_level() {
     refused(&[
-        ("core = 1\n", "f:1: core: unknown key; known here: reactor, metrics, bdev, scsi, dpdk, port, net"),
+        ("core = 1\n", "f:1: core: unknown key; known here: reactor, metrics, bdev, scsi, dpdk, spdk, port, net"),
         (
             "\n[rpc]\nsocket = '/x'\n",
-            "f:2: rpc: unknown key; known here: reactor, metrics, bdev, scsi, dpdk, port, net",
+            "f:2: rpc: unknown key; known here: reactor, metrics, bdev, scsi, dpdk, spdk, port, net",
         ),
         ("[reactor]\ncore = [0]\n", "f:2: reactor.core: unknown key; known here: cores, idle"),
         ("[metrics]\nport = 1\n", "f:2: metrics.port: unknown key; known here: listen, token_file, tls_cert, tls_key"),
@@ -333,13 +333,49 @@ fn physical_blocks_are_not_smaller_than_logical_ones() {
 #[test]
 fn bdev_kinds_that_are_not_built_are_refused_by_name() {
     let table = [
-        ("spdk", "this kind is not built into this version; known: malloc, null, file, delay, error"),
-        ("ramdisk", "must be one of: malloc, null, file, delay, error"),
+        ("spdk", "this ringside was built without spdk (its cargo feature \"spdk\")"),
+        ("ramdisk", "must be one of: malloc, null, file, spdk, delay, error"),
     ];
-    for (kind, reason) in table {
+    for (kind, reason) in table.into_iter().filter(|&(kind, _)| kind != "spdk" || !SPDK_BUILT) {
         // Keys of other kinds are no further problem.
         let text = format!("[[bdev]]\nname = 'a'\nkind = '{kind}'\npath = '/x'\n");
         assert_eq!(problems(&text), format!("f:3: bdev[0].kind = '{kind}': {reason}"));
+    }
+}
+
+#[test]
+fn spdk_keys_are_read_as_written() {
+    let config = accepted(
+        "[spdk]\nconfig = '/etc/spdk.json'\nrpc_socket = '/run/spdk.sock'\nmemory = '1GiB'\nordinary_memory = true\npci = ['0000:3b:00.0']\n",
+    );
+    let spdk = Spdk {
+        config: Some("/etc/spdk.json".into()),
+        rpc_socket: Some("/run/spdk.sock".into()),
+        memory: Some(ByteSize::new(1 << 30)),
+        ordinary_memory: true,
+        pci: vec!["0000:3b:00.0".to_owned()],
+    };
+    assert_eq!(config.spdk, spdk);
+    assert_eq!(accepted(&config.to_toml()), config);
+    assert_eq!(accepted("").spdk, Spdk::default());
+    assert_eq!(
+        problems("[spdk]\nconfig = ''\nrpc_socket = ''\nmemory = '1MiB'\npci = ['']\n"),
+        "f:2: spdk.config = '': must not be empty\n\
+         f:3: spdk.rpc_socket = '': must not be empty\n\
+         f:4: spdk.memory = '1MiB': must be 64MiB to 1PiB\n\
+         f:5: spdk.pci[0] = '': must not be empty"
+    );
+    if SPDK_BUILT {
+        let config = accepted(
+            "[[bdev]]\nname = 'a'\nkind = 'spdk'\nbdev = 'Nvme0n1'\n\
+             [[bdev]]\nname = 'b'\nkind = 'spdk'\nbdev = 'lvs/x'\nread_only = true\n",
+        );
+        let bdev = |bdev: &str, read_only| BdevKind::Spdk(SpdkBdev { bdev: bdev.to_owned(), read_only });
+        assert_eq!(config.bdevs[0].kind, bdev("Nvme0n1", false));
+        assert_eq!(config.bdevs[1].kind, bdev("lvs/x", true));
+        assert_eq!(config.geometry("a"), None);
+        assert_eq!(accepted(&config.to_toml()), config);
+        assert_eq!(problems("[[bdev]]\nname = 'a'\nkind = 'spdk'\n"), "f:1: bdev[0].bdev: missing");
     }
 }
 
@@ -702,7 +738,7 @@ f:7: scsi[0].lun[0].bdev = 'disk9': there is no [[bdev]] of this name; known: di
 f:8: scsi[0].lun[0].serial = '': must not be empty
 f:10: reactor.cores[1] = 0: already used by reactor.cores[0] (line 10)
 f:14: bdev[0].size = 1: must be a multiple of block_size (512 bytes)
-f:15: ctl: unknown key; known here: reactor, metrics, bdev, scsi, dpdk, port, net";
+f:15: ctl: unknown key; known here: reactor, metrics, bdev, scsi, dpdk, spdk, port, net";
     assert_eq!(problems(text), expected);
 }
 

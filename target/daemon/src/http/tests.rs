@@ -159,7 +159,8 @@ async fn r28_poller_that_is_held_up_stops_no_answer_and_makes_the_target_unready
 /// The controller of the embedded configuration, which nobody serves yet.
 fn controller(dir: &tempfile::TempDir, reactor: &Reactor) -> Arc<ScsiService> {
     let config = Config::embedded(dir.path().to_str().unwrap()).unwrap();
-    let controller = assemble::controller(&config.controllers[0], &Bdevs::build(&config).unwrap());
+    let controller =
+        assemble::controller(&config.controllers[0], &Bdevs::build(&config, crate::spdk::Spdk::default()).unwrap());
     let (reports, _) = bounded(1);
     Arc::new(Service::new(Arc::new(controller), reactor.pollers().to_vec(), reports))
 }

@@ -7,6 +7,7 @@ use guest_memory::Backing;
 use super::catalogue::bdevs as the;
 use super::families::Families;
 use crate::bdevs::Device;
+use crate::spdk::{Counts, Spdk};
 
 pub(super) fn collect(devices: &[Device], families: &mut Families) {
     for device in devices {
@@ -15,13 +16,25 @@ pub(super) fn collect(devices: &[Device], families: &mut Families) {
         if let Some(device) = &device.file {
             file(device, families);
         }
+        if let Some(counts) = device.spdk.as_ref().map(|device| device.counts()) {
+            spdk(&device.bdev.info().name, &counts, families);
+        }
     }
+}
+
+/// What of the front-ends' memory SPDK's devices reach without a copy.
+pub(super) fn spdk_memory(spdk: &Spdk, families: &mut Families) {
+    let Some(memory) = spdk.memory() else { return };
+    families.sample(&the::SPDK_MEMORY, &["mapped"], memory.mapped as f64);
+    families.sample(&the::SPDK_MEMORY, &["registered"], memory.registered as f64);
 }
 
 fn describe(device: &Device, families: &mut Families) {
     let info = device.bdev.info();
     families.info(&the::INFO, &[&info.name, info.kind]);
-    families.sample(&the::SIZE, &[&info.name], info.bytes() as f64);
+    // As it is now: SPDK's devices grow and shrink.
+    let bytes = device.bdev.block_count().saturating_mul(u64::from(info.block_size));
+    families.sample(&the::SIZE, &[&info.name], bytes as f64);
     if let Some(backing) = device.backing {
         let backing = match backing {
             Backing::Huge => "huge",
@@ -58,4 +71,15 @@ fn file(file: &File, families: &mut Families) {
     }
     families.sample(&the::SYNC_FAILED, &name, f64::from(u8::from(file.sync_failed())));
     families.sample(&the::DIRECT, &name, f64::from(u8::from(file.is_direct())));
+}
+
+fn spdk(name: &str, counts: &Counts, families: &mut Families) {
+    for (metric, count) in [
+        (&the::SPDK_DIRECT, counts.direct),
+        (&the::SPDK_BOUNCED, counts.bounced),
+        (&the::SPDK_STARVED, counts.starved),
+        (&the::SPDK_WAITED, counts.waited),
+    ] {
+        families.sample(metric, &[name], count as f64);
+    }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use port::Port;
-use port_dpdk::{DpdkConfig, DpdkPort, DpdkPortConfig, Eal, start_eal};
+use port_dpdk::{DpdkConfig, DpdkPort, DpdkPortConfig, StartedEal, start_eal};
 
 use super::OpenError;
 use crate::config::{self, Config, PortKind};
 
 /// DPDK, if a port needs it.
 pub(super) struct Dpdk {
-    eal: Option<Eal>,
+    eal: Option<StartedEal>,
     ports: Vec<DpdkPortConfig>,
 }
 
@@ -22,17 +22,22 @@ impl Dpdk {
         if ports.is_empty() {
             return Ok(Dpdk { eal: None, ports });
         }
-        let dpdk = DpdkConfig { eal_args: config.dpdk.eal_args.clone() };
+        let dpdk = DpdkConfig { eal_args: config.dpdk.eal_args.clone(), further_memory_mib: spdk_memory_mib(config) };
         let eal = start_eal(&dpdk, &ports, &control_cores(&config.reactor.cores))
             .map_err(|error| OpenError { key: "dpdk".to_owned(), text: error.to_string() })?;
         Ok(Dpdk { eal: Some(eal), ports })
+    }
+
+    /// The environment, if it was started.
+    pub(super) fn started(&self) -> Option<StartedEal> {
+        self.eal
     }
 
     /// Opens the device of a port.
     pub(super) fn open(&self, index: usize, port: &config::Port) -> Result<Arc<dyn Port>, OpenError> {
         let config = self.ports.iter().find(|config| config.name == port.name.as_str());
         let (eal, config) = self.eal.zip(config).expect("it was started for this port");
-        let opened = DpdkPort::open(eal, config.clone()).map_err(|error| OpenError::new(index, error))?;
+        let opened = DpdkPort::open(eal.eal, config.clone()).map_err(|error| OpenError::new(index, error))?;
         Ok(Arc::new(opened))
     }
 }
@@ -57,6 +62,17 @@ fn port_config(port: &config::Port, queues: u16) -> Option<DpdkPortConfig> {
 fn queue_pairs(config: &Config, port: &config::Port) -> u16 {
     config.nets.iter().find(|net| net.port == port.name).map_or(1, |net| net.queue_pairs)
 }
+
+/// What SPDK takes of the environment that it shares.
+fn spdk_memory_mib(config: &Config) -> u64 {
+    if !crate::spdk::is_wanted(config) {
+        return 0;
+    }
+    config.spdk.memory.map_or(SPDK_MEMORY_MIB, |size| size.bytes() >> 20)
+}
+
+/// SPDK's pools as they are by default, and room for a few small bdevs.
+const SPDK_MEMORY_MIB: u64 = 512;
 
 /// Cores that no poller has; none if pollers have all.
 fn control_cores(pollers: &[usize]) -> Vec<usize> {

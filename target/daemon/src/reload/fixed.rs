@@ -28,6 +28,9 @@ pub(super) fn differences(old: &Config, new: &Config) -> Vec<String> {
         found.0.push(format!("scsi: the controller \"{}\" is missing; {RESTART}", controller.name));
     }
     found.value("dpdk.eal_args", &old.dpdk.eal_args, &new.dpdk.eal_args);
+    if old.spdk != new.spdk {
+        found.0.push(format!("spdk: is looked at by a start only; {RESTART}"));
+    }
     found.ports(old, new);
     found.nets(old, new);
     found.0

@@ -17,7 +17,7 @@ pub enum When {
 }
 
 /// How the expression begins or what it has in it, when it has data, and the reason.
-const EMPTY: [(&str, When, &str); 7] = [
+const EMPTY: [(&str, When, &str); 9] = [
     ("ALERTS{", When::AfterTrouble, "as annotation: no alert fires while all is well"),
     ("resets(ringside_poller_loops_total", When::Never, "as annotation: the target is not restarted"),
     (
@@ -28,6 +28,8 @@ const EMPTY: [(&str, When, &str); 7] = [
     ("ringside_virtqueue_faults_total", When::OnlyAfterTrouble, "series of a reason begin with the first fault"),
     ("ringside_port_speed_bytes_per_second", When::Never, "loopbacks and switches have no speed"),
     ("ringside_port_mbufs", When::Never, "only DPDK's ports have packet buffers"),
+    ("ringside_bdev_spdk_", When::Never, "the lab has no block devices of SPDK's"),
+    ("ringside_spdk_guest_memory_bytes", When::Never, "nor SPDK itself"),
     ("ringside_port_extended_total", When::Never, "only DPDK's drivers have counters of their own"),
 ];
 

@@ -10,3 +10,5 @@ mod net;
 mod place;
 mod reload;
 mod serve;
+#[cfg(feature = "spdk")]
+mod spdk;

@@ -83,14 +83,19 @@ impl Process {
 
     /// Waits for a log line that contains `text`.
     pub fn wait_line(&mut self, text: &str) -> String {
-        loop {
+        self.lines_until(text).pop().unwrap()
+    }
+
+    /// Log lines up to the first that contains `text`.
+    pub fn lines_until(&mut self, text: &str) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        while !lines.last().is_some_and(|line| line.contains(text)) {
             let line = self.lines.recv_timeout(PATIENCE);
             let line = line.unwrap_or_else(|error| panic!("no line with {text:?}: {error}"));
             self.passed.push(line.clone());
-            if line.contains(text) {
-                return line;
-            }
+            lines.push(line);
         }
+        lines
     }
 
     /// Log lines up to the last one that was waited for.

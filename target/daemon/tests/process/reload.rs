@@ -15,7 +15,8 @@ const LUNS_CHANGED: (u8, u8, u8) = (0x06, 0x3f, 0x0e);
 const NOT_SUPPORTED: (u8, u8, u8) = (0x05, 0x25, 0x00);
 const TRANSPORT_FAILURE: u8 = 6;
 
-fn connect(place: &Place) -> Client {
+/// A front-end that hears of hot-plug; LUN 0 has said all that it had to.
+pub fn connect(place: &Place) -> Client {
     let plan = Plan { rings: vec![0, EVENT, FIRST], features: HOTPLUG, ..Plan::default() };
     let mut client = Client::connect(&place.path("vm0.sock"), &plan);
     client.post_event_buffers(8);

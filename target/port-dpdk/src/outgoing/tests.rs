@@ -14,7 +14,7 @@ fn eal() -> Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
     *EAL.get_or_init(|| {
         let eal_args = ["--no-huge", "--no-shconf", "-m", "64"].map(str::to_owned).to_vec();
-        crate::start_eal(&DpdkConfig { eal_args }, &[], &[]).unwrap()
+        crate::start_eal(&DpdkConfig { eal_args, ..DpdkConfig::default() }, &[], &[]).unwrap().eal
     })
 }
 

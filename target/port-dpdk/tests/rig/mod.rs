@@ -17,7 +17,7 @@ pub fn eal() -> Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
     *EAL.get_or_init(|| {
         let eal_args = ["--no-huge", "--no-shconf", "-m", "192"].map(str::to_owned).to_vec();
-        start_eal(&DpdkConfig { eal_args }, &[], &[]).unwrap()
+        start_eal(&DpdkConfig { eal_args, ..DpdkConfig::default() }, &[], &[]).unwrap().eal
     })
 }
 

@@ -55,4 +55,20 @@ super::group! {
     DIRECT: Gauge "ringside_bdev_file_direct" ["bdev"] "R28" if "for devices of kind file",
         "1 if a file is served past the page cache of the host.",
         "0 with `direct = true`: its file system does not let it, and latencies include the page cache's.";
+    SPDK_DIRECT: Counter "ringside_bdev_spdk_direct_total" ["bdev"] "R28" if "for devices of kind spdk",
+        "Transfers whose buffers SPDK was given as they are.",
+        "All of them should be here. See `ringside_bdev_spdk_bounced_total`.";
+    SPDK_BOUNCED: Counter "ringside_bdev_spdk_bounced_total" ["bdev"] "R28" if "for devices of kind spdk",
+        "Transfers through SPDK's pool, because SPDK could not take the guest's memory.",
+        "Costs a copy each. Give the guest memory on huge pages that is aligned to 2 MiB: `ringside_spdk_guest_memory_bytes` says \
+         how much of it SPDK can take.";
+    SPDK_STARVED: Counter "ringside_bdev_spdk_starved_total" ["bdev"] "R28" if "for devices of kind spdk",
+        "How often a transfer waited for SPDK's pool of buffers.",
+        "The pool is too small for what is in flight: raise `large_pool_count` in SPDK's configuration (`iobuf_set_options`).";
+    SPDK_WAITED: Counter "ringside_bdev_spdk_waited_total" ["bdev"] "R28" if "for devices of kind spdk",
+        "How often a request waited until SPDK had room for it.",
+        "The device's queue is full, or `bdev_io_pool_size` (`bdev_set_options`) is too small. The guest sees latency, no error.";
+    SPDK_MEMORY: Gauge "ringside_spdk_guest_memory_bytes" ["state"] "R14" if "where SPDK runs",
+        "Memory of front-ends: `mapped`, and `registered` with SPDK, whose devices reach that without a copy.",
+        "`registered` far below `mapped`: memory that is not aligned to 2 MiB, or not on huge pages. Transfers bounce.";
 }

@@ -1,0 +1,330 @@
+//! A thread's way into a bdev, and the requests on it.
+
+use std::cell::UnsafeCell;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+
+use spdk_sys::{iovec, spdk_io_channel, spdk_shim_io};
+
+use crate::{Descriptor, Errno, Thread};
+
+/// A thread's way into a bdev. It cannot leave its thread. Requests are [started](IoChannel::start), the thread is
+/// [polled](Thread::poll), and what has ended is [taken](IoChannel::finished).
+///
+/// It is to be dropped when nothing is outstanding. Otherwise it is lost, with its bdev, and the log says so: what a device may
+/// still write to is not freed.
+pub struct IoChannel {
+    raw: NonNull<spdk_io_channel>,
+    #[expect(clippy::vec_box, reason = "places do not move when there are more of them")]
+    places: Vec<Box<UnsafeCell<Place>>>,
+    vacant: Vec<u32>,
+    ended: Rc<Ended>,
+    waits: u64,
+    descriptor: Descriptor,
+    /// Last: the channel is closed before the thread can end.
+    _thread: Thread,
+}
+
+/// Numbers of places whose requests have ended. Callbacks add to it, on the thread of the channel.
+struct Ended(UnsafeCell<Vec<u32>>);
+
+/// What a request does, with block numbers and counts where it needs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// From the bdev into the buffers.
+    Read,
+    /// From the buffers to the bdev.
+    Write,
+    /// Gives blocks back.
+    Unmap,
+    /// Brings completed writes to stable storage.
+    Flush,
+    /// Blocks read as zeroes from now on.
+    WriteZeroes,
+    /// Compares the buffers with the bdev.
+    Compare,
+    /// Compares the first buffers with the bdev, and writes the second ones if they are equal.
+    CompareAndWrite,
+    /// Gives up what is under way at the bdev, of all its users, and resets it.
+    Reset,
+}
+
+impl Command {
+    fn raw(self) -> spdk_sys::spdk_shim_io_type {
+        match self {
+            Command::Read => spdk_sys::SPDK_SHIM_IO_READ,
+            Command::Write => spdk_sys::SPDK_SHIM_IO_WRITE,
+            Command::Unmap => spdk_sys::SPDK_SHIM_IO_UNMAP,
+            Command::Flush => spdk_sys::SPDK_SHIM_IO_FLUSH,
+            Command::WriteZeroes => spdk_sys::SPDK_SHIM_IO_WRITE_ZEROES,
+            Command::Compare => spdk_sys::SPDK_SHIM_IO_COMPARE,
+            Command::CompareAndWrite => spdk_sys::SPDK_SHIM_IO_COMPARE_AND_WRITE,
+            Command::Reset => spdk_sys::SPDK_SHIM_IO_RESET,
+        }
+    }
+}
+
+/// A request that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// As it was started with.
+    pub token: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it was done.
+    Good,
+    /// SPDK did not take it after it had waited.
+    Refused(Errno),
+    /// The bdev did not do it.
+    Failed(Failure),
+}
+
+/// What a bdev says about a request that failed, in the terms of NVMe and of SCSI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// NVMe status code type.
+    pub nvme_type: u16,
+    /// NVMe status code.
+    pub nvme_code: u16,
+    /// SCSI status.
+    pub scsi_status: u8,
+    /// Sense key.
+    pub sense_key: u8,
+    /// Additional sense code and qualifier.
+    pub additional: (u8, u8),
+}
+
+/// One request, in a place that does not move. SPDK has its address while it is under way.
+#[repr(C)]
+struct Place {
+    /// First, so that its address is that of the place.
+    io: spdk_shim_io,
+    token: u64,
+    number: u32,
+    first: Vec<iovec>,
+    second: Vec<iovec>,
+    ended: *const Ended,
+}
+
+/// Places that a channel has from the start, and buffers that each has room for.
+const PLACES: u32 = 128;
+const BUFFERS: usize = 16;
+/// Requests of a channel, at most.
+const PLACES_MAX: usize = 1 << 16;
+
+impl IoChannel {
+    /// Opens a channel for `thread`. SPDK may allocate and, depending on the bdev, talk to a device.
+    ///
+    /// # Errors
+    /// SPDK has no memory for it, or the bdev's module refuses it.
+    pub fn open(thread: &Thread, descriptor: &Descriptor) -> Result<IoChannel, Errno> {
+        // SAFETY: an open descriptor, on an SPDK thread (the proof).
+        let raw = unsafe { spdk_sys::spdk_bdev_get_io_channel(descriptor.0.raw.as_ptr()) };
+        let raw = NonNull::new(raw).ok_or(Errno::of(libc::ENOMEM))?;
+        let ended = Rc::new(Ended(UnsafeCell::new(Vec::with_capacity(PLACES as usize))));
+        let places: Vec<_> = (0..PLACES).map(|number| Place::boxed(number, &ended)).collect();
+        let vacant = (0..PLACES).rev().collect();
+        Ok(IoChannel { raw, places, vacant, ended, waits: 0, descriptor: descriptor.clone(), _thread: thread.clone() })
+    }
+
+    /// Requests under way, those included that have ended and were not taken.
+    #[must_use]
+    #[inline]
+    pub fn outstanding(&self) -> usize {
+        self.places.len() - self.vacant.len()
+    }
+
+    /// The bdev.
+    #[must_use]
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Begins a request on `blocks` blocks from `lba` on, with these buffers, `second` only for
+    /// [`CompareAndWrite`](Command::CompareAndWrite). It ends in [`finished`](IoChannel::finished), after a later poll, once. What SPDK
+    /// has no room for waits.
+    ///
+    /// # Safety
+    /// Each buffer is an address and a length, and stays mapped, readable and writable until the request has ended.
+    ///
+    /// # Errors
+    /// SPDK refuses it: blocks beyond the end, another total length, a kind that the bdev does not know, a bdev that is
+    /// not open for writing. Or there are 65,536 already (`EBUSY`).
+    #[inline]
+    pub unsafe fn start(
+        &mut self,
+        command: Command,
+        lba: u64,
+        blocks: u64,
+        token: u64,
+        buffers: impl Iterator<Item = (*mut u8, usize)>,
+        second: impl Iterator<Item = (*mut u8, usize)>,
+    ) -> Result<(), Errno> {
+        let Some(number) = self.vacant.pop().or_else(|| self.grow()) else { return Err(Errno::of(libc::EBUSY)) };
+        let place = self.places[number as usize].get();
+        // SAFETY: nobody else has a vacant place; the channel lives on this thread. Lists and places stay where they are until
+        // the callback, and buffers, too (a promise of the caller's).
+        let status = unsafe {
+            (*place).prepare(command, lba, blocks, token, buffers, second);
+            spdk_sys::spdk_shim_io_start(
+                place.cast::<spdk_shim_io>(),
+                self.descriptor.0.raw.as_ptr(),
+                self.raw.as_ptr(),
+            )
+        };
+        Errno::check(status).inspect_err(|_| self.vacant.push(number))
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Option<u32> {
+        let number = u32::try_from(self.places.len()).ok().filter(|&number| (number as usize) < PLACES_MAX)?;
+        self.places.push(Place::boxed(number, &self.ended));
+        let room = self.places.len();
+        self.vacant.reserve(room); // its way back must not allocate
+        // SAFETY: on this thread, and no callback runs now.
+        let ended = unsafe { &mut *self.ended.0.get() };
+        ended.reserve(room - ended.len());
+        Some(number)
+    }
+
+    /// Hands every request that has ended since the last call to `each`. Returns their number.
+    #[inline]
+    pub fn finished(&mut self, mut each: impl FnMut(Finished)) -> usize {
+        let mut count = 0;
+        // SAFETY: on this thread; callbacks run in `Thread::poll` only, and `each` does not see this list: it is read anew each time.
+        while let Some(number) = unsafe { (*self.ended.0.get()).pop() } {
+            // SAFETY: its callback was called, so that the place is this channel's again.
+            let place = unsafe { &*self.places[number as usize].get() };
+            let finished = Finished { token: place.token, outcome: place.outcome() };
+            self.waits += place.io.waits;
+            self.vacant.push(number);
+            count += 1;
+            each(finished);
+        }
+        count
+    }
+
+    /// How often requests that have finished had to wait until SPDK had room for them.
+    #[must_use]
+    #[inline]
+    pub fn waits(&self) -> u64 {
+        self.waits
+    }
+}
+
+impl Place {
+    fn boxed(number: u32, ended: &Rc<Ended>) -> Box<UnsafeCell<Place>> {
+        let io = spdk_shim_io {
+            type_: 0,
+            iov_count: 0,
+            iov: ptr::null_mut(),
+            second_iov: ptr::null_mut(),
+            second_iov_count: 0,
+            reserved: 0,
+            lba: 0,
+            blocks: 0,
+            done: Some(io_done),
+            outcome: 0,
+            code: 0,
+            nvme_type: 0,
+            nvme_code: 0,
+            scsi_status: 0,
+            sense_key: 0,
+            asc: 0,
+            ascq: 0,
+            waits: 0,
+            private_: [0; 10],
+        };
+        let list = || Vec::with_capacity(BUFFERS);
+        Box::new(UnsafeCell::new(Place {
+            io,
+            token: 0,
+            number,
+            first: list(),
+            second: list(),
+            ended: Rc::as_ptr(ended),
+        }))
+    }
+
+    #[inline]
+    fn prepare(
+        &mut self,
+        command: Command,
+        lba: u64,
+        blocks: u64,
+        token: u64,
+        buffers: impl Iterator<Item = (*mut u8, usize)>,
+        second: impl Iterator<Item = (*mut u8, usize)>,
+    ) {
+        let vector = |(address, len): (*mut u8, usize)| iovec { iov_base: address.cast(), iov_len: len };
+        self.first.clear();
+        self.first.extend(buffers.map(vector));
+        self.second.clear();
+        self.second.extend(second.map(vector));
+        self.token = token;
+        self.io.type_ = command.raw();
+        self.io.waits = 0;
+        self.io.lba = lba;
+        self.io.blocks = blocks;
+        self.io.iov = self.first.as_mut_ptr();
+        self.io.iov_count = self.first.len() as i32;
+        self.io.second_iov = self.second.as_mut_ptr();
+        self.io.second_iov_count = self.second.len() as i32;
+    }
+
+    #[inline]
+    fn outcome(&self) -> Outcome {
+        let io = &self.io;
+        match io.outcome {
+            spdk_sys::SPDK_SHIM_GOOD => Outcome::Good,
+            spdk_sys::SPDK_SHIM_REFUSED => Outcome::Refused(Errno::of(io.code)),
+            _ => Outcome::Failed(Failure {
+                nvme_type: io.nvme_type,
+                nvme_code: io.nvme_code,
+                scsi_status: io.scsi_status,
+                sense_key: io.sense_key,
+                additional: (io.asc, io.ascq),
+            }),
+        }
+    }
+}
+
+extern "C" fn io_done(io: *mut spdk_shim_io) {
+    // SAFETY: the first field of a place, whose channel lives, on its thread, or was lost with all its places; nobody has a
+    // reference to either now. There is room for every place, so that nothing is allocated.
+    unsafe {
+        let place = io.cast::<Place>();
+        (*(*(*place).ended).0.get()).push((*place).number);
+    }
+}
+
+impl Drop for IoChannel {
+    fn drop(&mut self) {
+        self.finished(|_| ());
+        if self.outstanding() > 0 {
+            tracing::error!(
+                bdev = self.descriptor.name(),
+                requests = self.outstanding(),
+                "a channel was dropped while requests are under way: it stays open"
+            );
+            std::mem::forget(std::mem::take(&mut self.places));
+            std::mem::forget(Rc::clone(&self.ended));
+            std::mem::forget(self.descriptor.clone());
+            std::mem::forget(self._thread.clone());
+            return;
+        }
+        // SAFETY: opened once, on this thread, and nothing is outstanding.
+        unsafe { spdk_sys::spdk_put_io_channel(self.raw.as_ptr()) };
+    }
+}
+
+impl std::fmt::Debug for IoChannel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IoChannel").field("bdev", &self.descriptor.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! Finds the installed SPDK by pkg-config, generates the bindings from its headers and compiles the shim against them.
+//! What is bound stands in `shim/shim.h` and in the lists below; nothing is downloaded and nothing is vendored.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    #[cfg(feature = "libspdk")]
+    libspdk::build();
+}
+
+#[cfg(feature = "libspdk")]
+mod libspdk {
+    use std::env;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    /// Year and month of the releases between which this was tried.
+    const VERSIONS: std::ops::RangeInclusive<(u32, u32)> = (24, 9)..=(26, 5);
+
+    /// The block device subsystem with everything below it, and all the modules that SPDK was built with.
+    const PACKAGES: [&str; 7] = [
+        "spdk_event_bdev",
+        "spdk_bdev_modules",
+        "spdk_sock_modules",
+        "spdk_accel_modules",
+        "spdk_keyring_modules",
+        "spdk_env_dpdk",
+        "spdk_syslibs",
+    ];
+
+    const FUNCTIONS: [&str; 9] = [
+        "spdk_shim_.*",
+        "spdk_env_(fini|dpdk_post_init|dpdk_post_fini)",
+        "spdk_mem_(register|unregister)",
+        "spdk_thread_(lib_fini|create|poll|send_msg|exit|is_exited|destroy|next_poller_expiration|has_active_pollers|get_name)",
+        "spdk_(set_thread|get_thread|get_ticks|get_ticks_hz|put_io_channel)",
+        "spdk_subsystem_(init|load_config|fini)",
+        "spdk_rpc_(initialize|server_finish|finish|set_state)",
+        "spdk_bdev_(open_ext|close|get_io_channel)",
+        "spdk_(zmalloc|free)",
+    ];
+
+    pub fn build() {
+        let flags = pkg_config(&["--cflags"], &PACKAGES).unwrap_or_else(|error| {
+            panic!(
+                "\n\nSPDK is not installed (pkg-config does not find it).\n\
+                 SPDK has no packages; build it, {} to {}:\n    \
+                 ./configure --prefix=PREFIX --disable-tests --disable-unit-tests && make && make install\n\
+                 then put PREFIX/lib/pkgconfig, and the folder of the libdpdk.pc that SPDK was built with, into PKG_CONFIG_PATH.\n\
+                 clang and libclang-dev are needed, too. To build without SPDK: leave the feature `spdk` out.\n\n{error}\n",
+                release(*VERSIONS.start()),
+                release(*VERSIONS.end()),
+            )
+        });
+        let version = version(&flags);
+        assert!(
+            VERSIONS.contains(&version),
+            "\n\nSPDK {} is installed; {} to {} are known\n",
+            release(version),
+            release(*VERSIONS.start()),
+            release(*VERSIONS.end())
+        );
+        let libraries = pkg_config(&["--static", "--libs"], &PACKAGES).unwrap_or_else(|error| panic!("{error}"));
+        compile_shim(&flags);
+        link(&libraries);
+        compare_dpdk(&libraries);
+        generate(&flags);
+    }
+
+    fn pkg_config(options: &[&str], packages: &[&str]) -> Result<Vec<String>, String> {
+        for variable in ["PKG_CONFIG", "PKG_CONFIG_PATH"] {
+            println!("cargo:rerun-if-env-changed={variable}");
+        }
+        let program = env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".to_owned());
+        let output = Command::new(&program)
+            .args(options)
+            .args(packages)
+            .output()
+            .map_err(|error| format!("{program} does not start: {error}"))?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect())
+    }
+
+    fn release((year, month): (u32, u32)) -> String {
+        format!("{year}.{month:02}")
+    }
+
+    /// Of the headers: what pkg-config calls a version is that of each library's ABI.
+    fn version(flags: &[String]) -> (u32, u32) {
+        let folders =
+            flags.iter().filter_map(|flag| flag.strip_prefix("-I")).chain(["/usr/include", "/usr/local/include"]);
+        let file = folders.map(|folder| Path::new(folder).join("spdk/version.h")).find(|file| file.exists());
+        let file = file.expect("SPDK's pkg-config files are there, and its headers are not");
+        println!("cargo:rerun-if-changed={}", file.display());
+        let text = fs::read_to_string(&file).expect("it is there");
+        let number = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix("#define")?.trim_start().strip_prefix(name));
+            line.and_then(|rest| rest.trim().parse().ok()).unwrap_or_else(|| panic!("no {name} in {}", file.display()))
+        };
+        (number("SPDK_VERSION_MAJOR"), number("SPDK_VERSION_MINOR"))
+    }
+
+    fn compile_shim(flags: &[String]) {
+        println!("cargo:rerun-if-changed=shim");
+        let mut build = cc::Build::new();
+        build.file("shim/shim.c").warnings(false).opt_level(3).std("gnu11");
+        for flag in flags {
+            build.flag(flag);
+        }
+        build.compile("spdk_shim");
+    }
+
+    /// SPDK's archives, whole, because what registers itself is not asked for by name.
+    fn link(libraries: &[String]) {
+        let folders = folders(libraries);
+        for folder in &folders {
+            println!("cargo:rustc-link-search=native={}", folder.display());
+        }
+        let has = |file: String| folders.iter().any(|folder| folder.join(&file).exists());
+        let mut linked = Vec::new();
+        for name in libraries.iter().filter_map(|word| word.strip_prefix("-l")) {
+            if linked.contains(&name) {
+                continue;
+            }
+            linked.push(name);
+            let (archive, shared) = (has(format!("lib{name}.a")), has(format!("lib{name}.so")));
+            let kind = match name {
+                _ if name.starts_with("spdk_") => {
+                    assert!(archive, "SPDK's archive lib{name}.a is not where its pkg-config files say");
+                    "static:+whole-archive,-bundle"
+                }
+                // Shared, so that what uses DPDK beside SPDK has the same.
+                _ if name.starts_with("rte_") && shared => "dylib",
+                _ if name.starts_with("rte_") && archive => "static:+whole-archive,-bundle",
+                // Built by SPDK for itself.
+                _ if archive => "static:-bundle",
+                _ => "dylib",
+            };
+            println!("cargo:rustc-link-lib={kind}={name}");
+        }
+    }
+
+    /// Where libraries are looked for: what pkg-config says, then DPDK's own folder, which an installed SPDK does not name.
+    fn folders(libraries: &[String]) -> Vec<PathBuf> {
+        let dpdk = pkg_config(&["--libs-only-L"], &["libdpdk"]).unwrap_or_default();
+        let words = libraries.iter().chain(&dpdk);
+        words.filter_map(|word| word.strip_prefix("-L")).map(PathBuf::from).collect()
+    }
+
+    /// One process has one EAL: what uses DPDK beside SPDK has to have the same.
+    fn compare_dpdk(libraries: &[String]) {
+        let beside = env::var("DEP_DPDK_VERSION").ok();
+        println!("cargo:rerun-if-env-changed=DEP_DPDK_VERSION");
+        let own = folders(libraries)
+            .iter()
+            .map(|folder| folder.join("pkgconfig/libdpdk.pc"))
+            .find_map(|file| pkg_config(&["--modversion"], &[file.to_str()?]).ok()?.pop());
+        if let (Some(beside), Some(own)) = (&beside, &own) {
+            assert!(
+                beside == own,
+                "\n\nSPDK was built with DPDK {own}, and the feature `dpdk` found DPDK {beside}: one process has one DPDK.\n\
+                 Put the folder of the libdpdk.pc of {own} first in PKG_CONFIG_PATH, build SPDK with {beside} \
+                 (./configure --with-dpdk), or leave one of the features `dpdk` and `spdk` out.\n"
+            );
+        }
+        if let Some(version) = own {
+            println!("cargo:dpdk_version={version}");
+        }
+    }
+
+    fn generate(flags: &[String]) {
+        let mut builder = bindgen::Builder::default()
+            .header("shim/shim.h")
+            .clang_args(flags)
+            .use_core()
+            .layout_tests(true)
+            .generate_comments(false)
+            .formatter(bindgen::Formatter::None)
+            .allowlist_var("SPDK_SHIM_.*")
+            .allowlist_type("spdk_shim_.*")
+            .opaque_type("spdk_rpc_opts|spdk_cpuset")
+            .prepend_enum_name(false)
+            .derive_default(false)
+            .derive_debug(false);
+        for function in FUNCTIONS {
+            builder = builder.allowlist_function(function);
+        }
+        let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("bindings.rs");
+        builder
+            .generate()
+            .unwrap_or_else(|error| panic!("bindgen over SPDK's headers: {error} (libclang-dev and clang are needed)"))
+            .write_to_file(out)
+            .expect("OUT_DIR can be written to");
+    }
+}

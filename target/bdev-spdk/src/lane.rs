@@ -1,0 +1,484 @@
+//! The poller's half of a channel: requests become SPDK's, one or several each, and their ends become completions.
+//!
+//! A request is in exactly one place: at SPDK, with at least one part there; `starved`, waiting for a buffer of the pool; or in
+//! `ended`, for the next poll to tell.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::iter;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bdev::scatter::{first_difference, part};
+use bdev::{Completion, Geometry, Io, Op, Status, Submitted};
+use guest_memory::GuestSlice;
+use spdk_rs::{Buffer, Buffers, Command, Errno, Finished, IoChannel, Thread};
+
+use crate::bdev::Shared;
+use crate::counters::ChannelCounters;
+use crate::memory::View;
+use crate::poller;
+use crate::request::Request;
+use crate::status::{self, Doing};
+
+pub(crate) struct Lane {
+    channel: IoChannel,
+    thread: Thread,
+    shared: Arc<Shared>,
+    memory: View,
+    /// Opened when it is needed first.
+    pool: Option<Buffers>,
+    requests: Vec<Request>,
+    vacant: Vec<u32>,
+    starved: VecDeque<u32>,
+    ended: Vec<Completion>,
+    /// What SPDK has finished, while it is dealt with.
+    finished: Vec<Finished>,
+    counters: Arc<ChannelCounters>,
+    /// Of the poller: this one is among them.
+    open: Rc<Cell<usize>>,
+    waits: u64,
+}
+
+impl Lane {
+    /// Opens a channel of SPDK's on the calling thread.
+    ///
+    /// # Errors
+    /// The thread has no SPDK thread, or SPDK refuses.
+    pub(crate) fn open(shared: &Arc<Shared>, counters: &Arc<ChannelCounters>) -> Result<Lane, String> {
+        let (thread, open) = poller::here().ok_or("this thread does not poll SPDK")?;
+        let descriptor = shared.descriptor().ok_or("the bdev is closed")?;
+        let channel = IoChannel::open(&thread, &descriptor).map_err(|errno| errno.to_string())?;
+        open.set(open.get() + 1);
+        Ok(Lane {
+            channel,
+            thread,
+            memory: View::new(&shared.memory),
+            shared: Arc::clone(shared),
+            pool: None,
+            requests: (0..USUAL).map(|_| Request::vacant()).collect(),
+            vacant: (0..USUAL).rev().collect(),
+            starved: VecDeque::new(),
+            ended: Vec::with_capacity(USUAL as usize),
+            finished: Vec::with_capacity(USUAL as usize),
+            counters: Arc::clone(counters),
+            open,
+            waits: 0,
+        })
+    }
+
+    /// Requests that have no completion yet.
+    #[inline]
+    pub(crate) fn outstanding(&self) -> usize {
+        self.requests.len() - self.vacant.len() + self.ended.len()
+    }
+
+    /// Whether the last request has ended; completions are for nobody any more.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.advance();
+        self.ended.clear();
+        self.outstanding() == 0
+    }
+
+    /// The SPDK thread that it lives on.
+    pub(crate) fn thread(&self) -> &Thread {
+        &self.thread
+    }
+
+    #[inline]
+    pub(crate) fn submit(&mut self, io: &Io<'_>) -> Submitted {
+        if let Some(status) = self.refusal(io) {
+            return Submitted::Done(status);
+        }
+        let Some(index) = self.vacant.pop().or_else(|| self.grow()) else { return Submitted::Done(Status::Busy) };
+        self.requests[index as usize].begin(io, self.shared.cached);
+        let begun = match io.op {
+            Op::Read | Op::Write { .. } | Op::CompareAndWrite { .. } => self.transfer(index, io),
+            Op::Flush => self.flush(index, io),
+            Op::Unmap => self.unmap(index, io),
+            Op::WriteZeroes { .. } => {
+                self.start(index, Command::WriteZeroes, io.lba, u64::from(io.blocks), iter::empty(), iter::empty())
+            }
+            _ => self.through_pool(index, io),
+        };
+        match begun {
+            Ok(()) => Submitted::Pending,
+            Err(status) => {
+                self.vacant.push(index);
+                Submitted::Done(status)
+            }
+        }
+    }
+
+    /// What can be said of a request at once.
+    #[inline]
+    fn refusal(&self, io: &Io<'_>) -> Option<Status> {
+        let shared = &self.shared;
+        if shared.removed.load(Ordering::Relaxed) {
+            return Some(Status::Gone);
+        }
+        if !shared.info.can.include(io.op) {
+            return Some(Status::Unsupported);
+        }
+        if shared.info.read_only && io.op.writes() {
+            return Some(Status::WriteProtected);
+        }
+        let geometry = shared.geometry();
+        let nothing = match io.op {
+            Op::Flush => !shared.flushes,
+            Op::Unmap if !geometry.holds_extents(io.extents) => return Some(Status::OutOfRange),
+            Op::Unmap => io.extents.iter().all(|extent| extent.blocks == 0),
+            _ => match geometry.span(io) {
+                Ok((_, length)) => length == 0,
+                Err(status) => return Some(status),
+            },
+        };
+        nothing.then_some(Status::Good)
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Option<u32> {
+        let index = u32::try_from(self.requests.len()).ok().filter(|&index| index < REQUESTS_MAX)?;
+        self.requests.push(Request::vacant());
+        self.vacant.reserve(self.requests.len()); // its way back must not allocate
+        Some(index)
+    }
+
+    /// Begins a part of a request.
+    #[inline]
+    fn start(
+        &mut self,
+        index: u32,
+        command: Command,
+        lba: u64,
+        blocks: u64,
+        buffers: impl Iterator<Item = GuestSlice>,
+        second: impl Iterator<Item = GuestSlice>,
+    ) -> Result<(), Status> {
+        let address = |slice: GuestSlice| (slice.as_ptr(), slice.len());
+        // SAFETY: buffers of a guest stay mapped until the request completes (a promise of `bdev::IoChannel::submit`'s caller), and
+        // those of the pool are the request's until then. A channel that is dropped earlier is kept by its poller (`is_over`).
+        let started = unsafe {
+            self.channel.start(command, lba, blocks, u64::from(index), buffers.map(address), second.map(address))
+        };
+        started.map_err(|errno: Errno| status::of_errno(errno))?;
+        self.requests[index as usize].parts += 1;
+        Ok(())
+    }
+
+    /// A request with data: as it is, or through the pool.
+    #[inline]
+    fn transfer(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
+        if !self.memory.covers(io.buffers) {
+            self.counters.bounced.add(1);
+            return self.through_pool(index, io);
+        }
+        self.counters.direct.add(1);
+        let (blocks, all) = (u64::from(io.blocks), io.buffers.iter().copied());
+        match io.op {
+            Op::Read => self.start(index, Command::Read, io.lba, blocks, all, iter::empty()),
+            Op::Write { .. } => self.start(index, Command::Write, io.lba, blocks, all, iter::empty()),
+            _ => {
+                let half = blocks * u64::from(self.shared.info.block_size);
+                let (first, second) = (part(io.buffers, 0, half), part(io.buffers, half, half));
+                self.start(index, Command::CompareAndWrite, io.lba, blocks, first, second)
+            }
+        }
+    }
+
+    /// A request whose data is not where SPDK could take it, or that SPDK does not have: data is compared here, and a block that
+    /// is to be written many times is repeated here.
+    #[cold]
+    fn through_pool(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
+        if self.pool.is_none() {
+            self.pool = Buffers::open(&self.thread).inspect_err(|error| tracing::error!("{error}")).ok();
+        }
+        if self.pool.is_none() {
+            return Err(Status::Busy);
+        }
+        let buffers = &mut self.requests[index as usize].buffers;
+        buffers.clear();
+        buffers.extend_from_slice(io.buffers);
+        self.next_piece(index)
+    }
+
+    /// Sends the next piece of a request through the pool, or has it wait for a buffer.
+    fn next_piece(&mut self, index: u32) -> Result<(), Status> {
+        let Some(pool) = &mut self.pool else { return Err(Status::Failed) };
+        let block = u64::from(self.shared.info.block_size);
+        let request = &mut self.requests[index as usize];
+        let bytes = request.blocks * block;
+        let largest = pool.len_max() as u64 / block * block;
+        // Both halves of a compare-and-write go at once, a buffer each.
+        let halves = matches!(request.op, Op::CompareAndWrite { .. });
+        if halves && bytes > largest {
+            return Err(Status::Failed); // the info bounds it, unless SPDK's buffers were made smaller than usual
+        }
+        let (wanted, buffers_max) = if halves { (2 * bytes, 2) } else { (bytes - request.done, PIECE_BUFFERS) };
+        let mut room = 0;
+        while request.pool.len() < buffers_max && room < wanted {
+            let len = if halves { bytes } else { (wanted - room).min(largest) };
+            let Some(buffer) = pool.take(len as usize) else { break };
+            request.pool.push(buffer);
+            room += len;
+        }
+        if room == 0 || halves && room < wanted {
+            request.pool.drain(..).for_each(|buffer| pool.give(buffer));
+            self.counters.starved.add(1);
+            self.starved.push_back(index);
+            return Ok(());
+        }
+        request.piece = room;
+        let each = if halves { bytes } else { largest };
+        self.start_piece(index, block, each, halves)
+    }
+
+    /// The buffers of the pool are `each` bytes long, but for the last one.
+    fn start_piece(&mut self, index: u32, block: u64, each: u64, halves: bool) -> Result<(), Status> {
+        let request = &self.requests[index as usize];
+        let mut pieces = [GuestSlice::EMPTY; PIECE_BUFFERS];
+        let mut left = request.piece;
+        for (slice, buffer) in pieces.iter_mut().zip(&request.pool) {
+            *slice = show(buffer, each.min(left) as usize);
+            left -= slice.len() as u64;
+        }
+        let pieces = &pieces[..request.pool.len()];
+        let to = pieces.iter().copied();
+        let command = match request.op {
+            Op::Write { .. } | Op::CompareAndWrite { .. } => {
+                copy(part(&request.buffers, request.done, request.piece), to);
+                if halves { Command::CompareAndWrite } else { Command::Write }
+            }
+            Op::WriteSame => {
+                to.for_each(|slice| repeat(&request.buffers, slice, block as usize));
+                Command::Write
+            }
+            _ => Command::Read,
+        };
+        let blocks = if halves { request.blocks } else { request.piece / block };
+        let lba = request.lba + request.done / block;
+        let (first, second) = if halves { pieces.split_at(1) } else { (pieces, &[][..]) };
+        let started = self.start(index, command, lba, blocks, first.iter().copied(), second.iter().copied());
+        if started.is_err() {
+            self.give_back(index);
+        }
+        started
+    }
+
+    fn give_back(&mut self, index: u32) {
+        if let Some(pool) = &mut self.pool {
+            self.requests[index as usize].pool.drain(..).for_each(|buffer| pool.give(buffer));
+        }
+    }
+
+    /// No blocks is all from the first one on.
+    fn flush(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
+        let end = self.shared.geometry().block_count();
+        let lba = io.lba.min(end - 1);
+        let blocks = if io.blocks == 0 { end - lba } else { u64::from(io.blocks).min(end - lba) };
+        self.start(index, Command::Flush, lba, blocks, iter::empty(), iter::empty())
+    }
+
+    /// Extents go one after the other: SPDK splits what is large, and a guest may send many.
+    fn unmap(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
+        let extents = &mut self.requests[index as usize].extents;
+        extents.clear();
+        extents.extend(io.extents.iter().rev().filter(|extent| extent.blocks > 0));
+        self.next_extent(index)
+    }
+
+    fn next_extent(&mut self, index: u32) -> Result<(), Status> {
+        let Some(extent) = self.requests[index as usize].extents.pop() else { return Ok(()) };
+        self.start(index, Command::Unmap, extent.lba, u64::from(extent.blocks), iter::empty(), iter::empty())
+    }
+
+    /// Pushes what has ended since the last call.
+    #[inline]
+    pub(crate) fn poll(&mut self, done: &mut Vec<Completion>) -> usize {
+        self.advance();
+        let count = self.ended.len();
+        done.append(&mut self.ended);
+        count
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        let mut finished = std::mem::take(&mut self.finished);
+        self.channel.finished(|one| finished.push(one));
+        for one in finished.drain(..) {
+            self.part_finished(&one);
+        }
+        self.finished = finished;
+        let waits = self.channel.waits();
+        if waits != self.waits {
+            self.counters.waited.add(waits - self.waits);
+            self.waits = waits;
+        }
+        if !self.starved.is_empty() {
+            self.feed();
+        }
+    }
+
+    /// Those that wait for the pool try again.
+    #[cold]
+    fn feed(&mut self) {
+        for _ in 0..self.starved.len() {
+            let Some(index) = self.starved.pop_front() else { return };
+            if let Err(status) = self.next_piece(index) {
+                self.end(index, status);
+            }
+        }
+    }
+
+    #[inline]
+    fn part_finished(&mut self, finished: &Finished) {
+        let index = finished.token as u32;
+        let removed = self.shared.removed.load(Ordering::Relaxed);
+        let request = &mut self.requests[index as usize];
+        let doing =
+            if matches!(request.op, Op::Read | Op::Compare | Op::Verify) { Doing::Reading } else { Doing::Writing };
+        request.part_ended(status::of(finished.outcome, doing, removed));
+        if request.parts > 0 {
+            return;
+        }
+        let status = request.status;
+        if !status.is_good() || !self.goes_on(index) {
+            self.end(index, status);
+        }
+    }
+
+    /// Whether there is more of the request to be done, which has begun then.
+    #[inline]
+    fn goes_on(&mut self, index: u32) -> bool {
+        let request = &mut self.requests[index as usize];
+        let block = u64::from(self.shared.info.block_size);
+        let next = if !request.pool.is_empty() {
+            let each = self.pool.as_ref().map_or(0, |pool| pool.len_max() as u64 / block * block);
+            match request.op {
+                Op::Read => scatter(request, each),
+                Op::Compare => request.status = compare(request, each),
+                _ => {}
+            }
+            request.done += request.piece;
+            let (status, over) = (request.status, request.done >= request.blocks * block);
+            self.give_back(index);
+            match status {
+                Status::Good if over => None,
+                Status::Good => Some(self.next_piece(index)),
+                other => Some(Err(other)),
+            }
+        } else if !request.extents.is_empty() {
+            Some(self.next_extent(index))
+        } else {
+            None
+        };
+        let next = next.or_else(|| {
+            let request = &mut self.requests[index as usize];
+            let (lba, blocks) = (request.lba, request.blocks);
+            let flush = std::mem::take(&mut request.durable);
+            flush.then(|| self.start(index, Command::Flush, lba, blocks, iter::empty(), iter::empty()))
+        });
+        match next {
+            None => false,
+            Some(Ok(())) => true,
+            Some(Err(status)) => {
+                self.end(index, status);
+                true
+            }
+        }
+    }
+
+    #[inline]
+    fn end(&mut self, index: u32, status: Status) {
+        self.give_back_if_any(index);
+        let token = self.requests[index as usize].token;
+        self.ended.push(Completion { token, status });
+        self.vacant.push(index);
+    }
+
+    #[inline]
+    fn give_back_if_any(&mut self, index: u32) {
+        if !self.requests[index as usize].pool.is_empty() {
+            self.give_back(index);
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
+    }
+}
+
+/// The first `len` bytes of a buffer of the pool.
+fn show(buffer: &Buffer, len: usize) -> GuestSlice {
+    // SAFETY: the request holds the buffer for as long as it uses the slice, and nobody has a reference to its bytes.
+    unsafe { GuestSlice::from_raw(buffer.address(), len.min(buffer.capacity())) }
+}
+
+/// The buffers of the pool with the piece of a request that is there, and where in its data each begins. All are `each` bytes
+/// long but for the last.
+fn shown(request: &Request, each: u64) -> impl Iterator<Item = (u64, GuestSlice)> + '_ {
+    let starts = (request.done..request.done + request.piece).step_by(each.max(1) as usize);
+    let end = request.done + request.piece;
+    starts.zip(&request.pool).map(move |(at, buffer)| (at, show(buffer, each.min(end - at) as usize)))
+}
+
+/// From the pool to the guest.
+fn scatter(request: &Request, each: u64) {
+    for (at, slice) in shown(request, each) {
+        copy(iter::once(slice), part(&request.buffers, at, slice.len() as u64));
+    }
+}
+
+/// Whether what was read is what the guest has.
+fn compare(request: &Request, each: u64) -> Status {
+    for (at, slice) in shown(request, each) {
+        if let Some(offset) = first_difference(slice, part(&request.buffers, at, slice.len() as u64)) {
+            return Status::Miscompare { offset: u32::try_from(at).unwrap_or(u32::MAX).saturating_add(offset) };
+        }
+    }
+    Status::Good
+}
+
+/// Fills `to` with one block, over and over.
+fn repeat(block: &[GuestSlice], to: GuestSlice, block_size: usize) {
+    let (first, _) = to.split_at(block_size.min(to.len()));
+    copy(block.iter().copied(), iter::once(first));
+    let mut filled = first.len();
+    while filled > 0 && filled < to.len() {
+        let (from, rest) = to.split_at(filled);
+        filled += from.copy_to(rest);
+    }
+}
+
+/// From the ones to the others, as far as both go.
+fn copy(from: impl Iterator<Item = GuestSlice>, mut to: impl Iterator<Item = GuestSlice>) {
+    let mut target = GuestSlice::EMPTY;
+    for mut source in from {
+        while !source.is_empty() {
+            while target.is_empty() {
+                let Some(next) = to.next() else { return };
+                target = next;
+            }
+            let moved = source.copy_to(target);
+            (source, target) = (source.split_at(moved).1, target.split_at(moved).1);
+        }
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn geometry(&self) -> Geometry {
+        // It only ever holds what was a geometry.
+        Geometry::new(self.block_count.load(Ordering::Relaxed), self.info.block_size).unwrap_or(self.opened_as)
+    }
+}
+
+/// Requests that a channel has room for from the start.
+const USUAL: u32 = 256;
+/// Requests of a channel at a time; more are answered busy.
+const REQUESTS_MAX: u32 = 1 << 16;
+/// Buffers of the pool that one request has at a time: about 1 MiB.
+const PIECE_BUFFERS: usize = 8;

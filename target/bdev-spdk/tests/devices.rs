@@ -1,0 +1,316 @@
+//! SPDK's malloc, null, delay and error bdevs as devices, on a poller of the reactor.
+#![cfg(feature = "libspdk")]
+
+mod world;
+
+use bdev::{Bdev, Op, Provisioning, Status, Submitted};
+use bdev_spdk::{BdevEvent, SpdkBdev};
+use guest_memory::GuestSlice;
+use serde_json::json;
+use world::{Guest, WRITE, World, pattern};
+
+/// Every test has a process of its own, as SPDK is started once a process: so they are one test, in steps.
+#[test]
+fn devices_do_what_the_trait_says() {
+    let world = World::new();
+    device_says_what_it_is(&world);
+    data_of_memory_that_spdk_knows_goes_straight(&world);
+    data_of_other_memory_goes_through_the_pool(&world);
+    transfers_that_find_the_pool_empty_wait(&world);
+    operations_change_the_medium_as_they_say(&world);
+    compared_data_that_differs_is_told_where(&world);
+    requests_that_cannot_be_are_refused(&world);
+    more_requests_than_spdk_has_room_for_all_end(&world);
+    failures_of_the_bdev_become_statuses(&world);
+    channel_that_is_dropped_waits_for_its_requests(&world);
+    resized_bdev_has_its_new_blocks_at_once(&world);
+    removed_bdev_is_gone_and_lets_go(&world);
+    steady_state_allocates_nothing(&world);
+    world.end();
+}
+
+fn device_says_what_it_is(world: &World) {
+    let malloc = world.open("Malloc0");
+    let info = malloc.info();
+    assert_eq!((info.name.as_str(), info.kind, malloc.product()), ("disk", "spdk", "Malloc disk"));
+    assert_eq!((info.block_size, info.block_count, info.read_only), (512, 16384, false));
+    assert!(info.can.unmap && info.can.write_zeroes && info.can.compare_and_write && !info.can.block_status);
+    assert_eq!((info.provisioning, info.compare_and_write_blocks_max), (Provisioning::Thin, 1));
+    let read_only = SpdkBdev::open(&world.spdk, "ro", "Null0", true).unwrap();
+    assert!(read_only.info().read_only && !read_only.info().can.unmap);
+    let text = |bdev: &str| SpdkBdev::open(&world.spdk, "x", bdev, false).err().unwrap().to_string();
+    assert_eq!(text("Nothing"), "SPDK has no bdev \"Nothing\"");
+    assert_eq!(text("Base0"), "SPDK's bdev \"Base0\" is claimed: another bdev stands on it");
+    assert_eq!(
+        text("Odd0"),
+        "SPDK's bdev \"Odd0\" has a geometry that guests cannot use: block_size is 1024, must be 512 or 4096"
+    );
+}
+
+fn data_of_memory_that_spdk_knows_goes_straight(world: &World) {
+    let before = world.spdk.memory_counts();
+    let (guest, disk) = (Guest::known(4 << 20), world.open("Malloc0"));
+    let now = world.spdk.memory_counts();
+    assert_eq!(now.mapped_bytes - before.mapped_bytes, 4 << 20);
+    let user = world.user(&disk);
+    let data = pattern(65536, 5);
+    guest.at(4096, 65536).write(&data);
+    assert_eq!(user.run(WRITE, 17, 128, &[guest.at(4096, 65536)]), Status::Good);
+    let scattered = [guest.at(1 << 20, 512), guest.at(2 << 20, 65536 - 512 - 1024), guest.at(3 << 20, 1024)];
+    assert_eq!(user.run(Op::Read, 17, 128, &scattered), Status::Good);
+    let read: Vec<u8> = [(1 << 20, 512), (2 << 20, 65536 - 512 - 1024), (3 << 20, 1024)]
+        .into_iter()
+        .flat_map(|(at, len)| guest.read(at, len))
+        .collect();
+    assert_eq!(read, data);
+    assert_eq!(user.run(Op::Flush, 0, 0, &[]), Status::Good);
+    assert_eq!(user.run(Op::Write { fua: true }, 17, 1, &[guest.at(0, 512)]), Status::Good);
+    user.close();
+    let counts = disk.counts();
+    if now.registered_bytes - before.registered_bytes == 4 << 20 {
+        assert_eq!((counts.direct, counts.bounced), (3, 0));
+    } else {
+        assert_eq!(counts.direct + counts.bounced, 3); // an SPDK that takes huge pages only
+    }
+    drop(guest);
+    assert_eq!(world.spdk.memory_counts(), before);
+}
+
+/// Buffers of odd lengths that cut blocks anywhere.
+fn odd_slices(guest: &Guest, mut at: usize, len: usize) -> Vec<GuestSlice> {
+    let mut slices = Vec::new();
+    let end = at + len;
+    for size in [1, 511, 513, 100_000, 7, 262_144].into_iter().cycle() {
+        let size = size.min(end - at);
+        slices.push(guest.at(at, size));
+        at += size;
+        if at == end {
+            break;
+        }
+    }
+    slices
+}
+
+fn data_of_other_memory_goes_through_the_pool(world: &World) {
+    const LEN: usize = 3 << 20; // several pieces of the pool's
+    let (guest, disk) = (Guest::unknown(2 * LEN), world.open("Malloc0"));
+    let user = world.user(&disk);
+    let data = pattern(LEN, 9);
+    guest.at(0, LEN).write(&data);
+    assert_eq!(user.run(WRITE, 3, (LEN / 512) as u32, &odd_slices(&guest, 0, LEN)), Status::Good);
+    assert_eq!(user.run(Op::Read, 3, (LEN / 512) as u32, &odd_slices(&guest, LEN, LEN)), Status::Good);
+    assert!(guest.read(LEN, LEN) == data, "what was read is what was written");
+    user.close();
+    let counts = disk.counts();
+    assert_eq!((counts.direct, counts.bounced), (0, 2));
+}
+
+/// 64 large buffers are in the pool; 40 transfers of 1 MiB each want 8 or more at a time.
+fn transfers_that_find_the_pool_empty_wait(world: &World) {
+    const LEN: usize = 1 << 20;
+    let (guest, disk) = (Guest::unknown(2 * LEN), world.open("Delay0"));
+    let user = world.user(&disk);
+    guest.at(0, LEN).write(&pattern(LEN, 11));
+    assert_eq!(user.run(WRITE, 0, (LEN / 512) as u32, &[guest.at(0, LEN)]), Status::Good);
+    for token in 0..40 {
+        let buffers = vec![guest.at(LEN, LEN)];
+        assert_eq!(user.begin(Op::Read, 0, (LEN / 512) as u32, buffers, token), Submitted::Pending);
+    }
+    let mut tokens: Vec<u64> = (0..40)
+        .map(|_| {
+            let completion = user.end();
+            assert_eq!(completion.status, Status::Good);
+            completion.token.0
+        })
+        .collect();
+    tokens.sort_unstable();
+    assert!(tokens.iter().copied().eq(0..40));
+    assert!(guest.read(LEN, LEN) == pattern(LEN, 11));
+    user.close();
+    assert!(disk.counts().starved > 0, "{:?}", disk.counts());
+}
+
+fn operations_change_the_medium_as_they_say(world: &World) {
+    let (guest, disk) = (Guest::known(4 << 20), world.open("Malloc0"));
+    let user = world.user(&disk);
+    let (data, block) = (pattern(64 * 512, 21), pattern(512, 33));
+    guest.at(0, data.len()).write(&data);
+    guest.at(1 << 20, 512).write(&block);
+    assert_eq!(user.run(WRITE, 1000, 64, &[guest.at(0, data.len())]), Status::Good);
+    assert_eq!(
+        user.run(Op::WriteSame, 1004, 3, &[guest.at(1 << 20, 100), guest.at((1 << 20) + 100, 412)]),
+        Status::Good
+    );
+    assert_eq!(user.run(Op::WriteZeroes { unmap: false }, 1010, 2, &[]), Status::Good);
+    assert_eq!(user.run_unmap(&[(1020, 1), (1030, 0), (1022, 2), (1040, 1)]), Status::Good);
+    assert_eq!(user.run(Op::Verify, 1000, 64, &[]), Status::Good);
+    assert_eq!(user.run(Op::Read, 1000, 64, &[guest.at(2 << 20, data.len())]), Status::Good);
+    let mut expected = data;
+    let mut set = |lba: usize, content: &[u8]| expected[(lba - 1000) * 512..][..512].copy_from_slice(content);
+    for lba in 1004..1007 {
+        set(lba, &block);
+    }
+    for lba in [1010, 1011, 1020, 1022, 1023, 1040] {
+        set(lba, &[0; 512]);
+    }
+    assert!(guest.read(2 << 20, expected.len()) == expected);
+    user.close();
+}
+
+fn compared_data_that_differs_is_told_where(world: &World) {
+    const LEN: usize = 2 << 20; // two pieces of the pool's
+    let disk = world.open("Malloc0");
+    for guest in [Guest::known(4 << 20), Guest::unknown(4 << 20)] {
+        let user = world.user(&disk);
+        guest.at(0, LEN).write(&pattern(LEN, 40));
+        assert_eq!(user.run(WRITE, 2000, (LEN / 512) as u32, &[guest.at(0, LEN)]), Status::Good);
+        let buffers = odd_slices(&guest, 0, LEN);
+        assert_eq!(user.run(Op::Compare, 2000, (LEN / 512) as u32, &buffers), Status::Good);
+        let differs = LEN - 700;
+        guest.at(differs, 1).write(&[!guest.read(differs, 1)[0]]);
+        let status = user.run(Op::Compare, 2000, (LEN / 512) as u32, &buffers);
+        assert_eq!(status, Status::Miscompare { offset: differs as u32 });
+        // The first half of a compare-and-write is what is there, the second what is to be.
+        let (old, new) = (guest.at(0, 512), guest.at(3 << 20, 512));
+        new.write(&pattern(512, 77));
+        let caw = Op::CompareAndWrite { fua: true };
+        assert_eq!(user.run(caw, 2000, 1, &[old, new]), Status::Good);
+        assert!(matches!(user.run(caw, 2000, 1, &[old, new]), Status::Miscompare { .. }));
+        assert_eq!(user.run(Op::Compare, 2000, 1, &[new]), Status::Good);
+        user.close();
+    }
+}
+
+fn requests_that_cannot_be_are_refused(world: &World) {
+    let (guest, disk) = (Guest::known(1 << 20), world.open("Malloc0"));
+    let user = world.user(&disk);
+    let block = guest.at(0, 512);
+    assert_eq!(user.run(Op::Read, 16384, 1, &[block]), Status::OutOfRange);
+    assert_eq!(user.run(WRITE, u64::MAX, 1, &[block]), Status::OutOfRange);
+    assert_eq!(user.run(WRITE, 0, 2, &[block]), Status::Failed);
+    assert_eq!(user.run(Op::Read, 5, 0, &[]), Status::Good);
+    assert_eq!(user.run_unmap(&[(0, 1), (16384, 1)]), Status::OutOfRange);
+    assert_eq!(user.run_unmap(&[(5, 0)]), Status::Good);
+    assert_eq!(user.run(Op::BlockStatus { runs_max: 1 }, 0, 0, &[]), Status::Unsupported);
+    user.close();
+    let read_only = SpdkBdev::open(&world.spdk, "ro", "Null0", true).unwrap();
+    let user = world.user(&read_only);
+    assert_eq!(user.run(WRITE, 0, 1, &[guest.at(0, 4096)]), Status::WriteProtected);
+    assert_eq!(user.run(Op::Flush, 0, 0, &[]), Status::Good);
+    user.close();
+}
+
+/// SPDK has 511 requests.
+fn more_requests_than_spdk_has_room_for_all_end(world: &World) {
+    let (guest, disk) = (Guest::known(2 << 20), world.open("Null0"));
+    let user = world.user(&disk);
+    let begun = user.0.call({
+        let block = guest.at(0, 4096);
+        move |rig| {
+            let now = reactor::Tsc::now();
+            let io =
+                |token| bdev::Io { token: bdev::Token(token), ..bdev::Io::new(Op::Read, 0, 1, &[], bdev::Token(0)) };
+            (0..1000).all(|token| {
+                rig.channel.submit(&bdev::Io { buffers: &[block], ..io(token) }, now) == Submitted::Pending
+            })
+        }
+    });
+    assert_eq!(begun, Ok(true));
+    let mut tokens: Vec<u64> = (0..1000)
+        .map(|_| user.end())
+        .map(|completion| {
+            assert_eq!(completion.status, Status::Good);
+            completion.token.0
+        })
+        .collect();
+    tokens.sort_unstable();
+    assert!(tokens.iter().copied().eq(0..1000));
+    user.close();
+    assert!(disk.counts().waited > 0, "{:?}", disk.counts());
+}
+
+fn failures_of_the_bdev_become_statuses(world: &World) {
+    let (guest, disk) = (Guest::known(1 << 20), world.open("EE_Base0"));
+    let user = world.user(&disk);
+    let inject = |io_type: &str, error_type: &str| {
+        let params = json!({"name": "EE_Base0", "io_type": io_type, "error_type": error_type, "num": 1});
+        assert_eq!(world.call("bdev_error_inject_error", params), true);
+    };
+    let block = [guest.at(0, 512)];
+    inject("read", "failure");
+    assert_eq!(user.run(Op::Read, 0, 1, &block), Status::ReadError);
+    inject("write", "failure");
+    assert_eq!(user.run(WRITE, 0, 1, &block), Status::WriteError);
+    inject("write", "nomem");
+    assert_eq!(user.run(WRITE, 0, 1, &block), Status::Good, "SPDK tries again");
+    assert_eq!(user.run(Op::Read, 0, 1, &block), Status::Good);
+    user.close();
+}
+
+/// The delay bdev holds reads for a while: the drop comes earlier, and ends later.
+fn channel_that_is_dropped_waits_for_its_requests(world: &World) {
+    let (guest, disk) = (Guest::known(2 << 20), world.open("Delay0"));
+    let user = world.user(&disk);
+    guest.at(0, 4096).write(&pattern(4096, 50));
+    assert_eq!(user.run(WRITE, 8, 8, &[guest.at(0, 4096)]), Status::Good);
+    for token in 0..3 {
+        let buffers = vec![guest.at(8192 * (token as usize + 1), 4096)];
+        assert_eq!(user.begin(Op::Read, 8, 8, buffers, token), Submitted::Pending);
+    }
+    user.close();
+    for token in 0..3 {
+        assert!(guest.read(8192 * (token + 1), 4096) == pattern(4096, 50), "request {token} has ended");
+    }
+}
+
+fn resized_bdev_has_its_new_blocks_at_once(world: &World) {
+    let (guest, disk) = (Guest::known(1 << 20), world.open("Null0"));
+    let user = world.user(&disk);
+    assert_eq!(user.run(Op::Read, 4096, 1, &[guest.at(0, 4096)]), Status::OutOfRange);
+    assert_eq!(world.call("bdev_null_resize", json!({"name": "Null0", "new_size": 17})), true);
+    let event = world.events.recv().unwrap();
+    assert_eq!(event, ("disk".to_owned(), BdevEvent::Resized { block_count: 4352 }));
+    assert_eq!(disk.block_count(), 4352);
+    assert_eq!(user.run(Op::Read, 4351, 1, &[guest.at(0, 4096)]), Status::Good);
+    assert_eq!(user.run(Op::Read, 4352, 1, &[guest.at(0, 4096)]), Status::OutOfRange);
+    user.close();
+}
+
+fn removed_bdev_is_gone_and_lets_go(world: &World) {
+    let (guest, disk) = (Guest::known(1 << 20), world.open("Gone0"));
+    let user = world.user(&disk);
+    assert_eq!(user.run(WRITE, 0, 1, &[guest.at(0, 512)]), Status::Good);
+    let removal = world.begin_call("bdev_malloc_delete", json!({"name": "Gone0"}));
+    assert_eq!(world.events.recv().unwrap(), ("disk".to_owned(), BdevEvent::Removed));
+    assert!(disk.is_removed());
+    assert_eq!(user.run(Op::Read, 0, 1, &[guest.at(0, 512)]), Status::Gone);
+    assert!(!removal.is_finished(), "it waits for whoever has it open");
+    user.close();
+    drop(disk);
+    assert_eq!(removal.join().unwrap(), true);
+    assert!(SpdkBdev::open(&world.spdk, "again", "Gone0", false).is_err());
+}
+
+fn steady_state_allocates_nothing(world: &World) {
+    let (guest, disk) = (Guest::known(2 << 20), world.open("Null0"));
+    let user = world.user(&disk);
+    let block = guest.at(0, 4096);
+    let batch = move |rig: &mut world::Rig| {
+        rig.allocations = 0;
+        allocation_counter::measure(|| {
+            for token in 0..64 {
+                let op = if token % 2 == 0 { Op::Read } else { WRITE };
+                let io = bdev::Io::new(op, token, 1, std::slice::from_ref(&block), bdev::Token(token));
+                assert_eq!(rig.channel.submit(&io, reactor::Tsc::now()), Submitted::Pending);
+            }
+        })
+        .count_total
+    };
+    for warm in [false, true] {
+        let allocations = user.0.call(batch).unwrap();
+        (0..64).for_each(|_| assert_eq!(user.end().status, Status::Good));
+        let polls = user.0.call(|rig| rig.allocations).unwrap();
+        assert!(!warm || (allocations, polls) == (0, 0), "{allocations} in submissions, {polls} in polls");
+    }
+    user.close();
+}

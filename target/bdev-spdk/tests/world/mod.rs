@@ -1,0 +1,223 @@
+//! SPDK with a poller in the test's process, without huge pages, devices or privileges; and a source on that poller that uses
+//! a channel as a device would.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+
+use bdev::{Bdev, Channel, Completion, Io, Op, Status, Submitted, Token};
+use bdev_spdk::{BdevEvent, Environment, Spdk, SpdkBdev, SpdkConfig};
+use guest_memory::{GuestSlice, Mapping, Pages, RegionConfig, SharedMemory};
+use reactor::{IdlePolicy, Reactor, ReactorConfig, Source, SourceHandle, Tsc};
+use serde_json::{Value, json};
+
+pub struct World {
+    pub spdk: Spdk,
+    pub reactor: Reactor,
+    pub events: Receiver<(String, BdevEvent)>,
+    rpc: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    /// One a process: SPDK is started once.
+    pub fn new() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, rpc) = (folder.path().join("spdk.json"), folder.path().join("rpc.sock"));
+        std::fs::write(&config, configuration().to_string()).unwrap();
+        let (told, events) = channel();
+        let spdk = SpdkConfig {
+            config: Some(config),
+            rpc_socket: Some(rpc.clone()),
+            memory_mib: Some(600),
+            ordinary_memory: true,
+            ..SpdkConfig::default()
+        };
+        let told = std::sync::Mutex::new(told);
+        let spdk = Spdk::start(&spdk, Environment::Own, move |name, event| {
+            told.lock().unwrap().send((name.to_owned(), event)).unwrap();
+        });
+        let core = reactor::affinity::allowed().unwrap()[0];
+        let reactor = Reactor::start(&ReactorConfig { cores: vec![core], idle: IdlePolicy::Adaptive }).unwrap();
+        let spdk = spdk.unwrap();
+        spdk.join(&reactor.pollers()[0]).unwrap();
+        World { spdk, reactor, events, rpc, _folder: folder }
+    }
+
+    pub fn open(&self, bdev: &str) -> SpdkBdev {
+        SpdkBdev::open(&self.spdk, "disk", bdev, false).unwrap()
+    }
+
+    /// A channel on the poller.
+    pub fn user(&self, bdev: &dyn Bdev) -> User {
+        let rig = Rig { channel: bdev.open(), done: Vec::with_capacity(1024), allocations: 0 };
+        User(self.reactor.pollers()[0].add(rig))
+    }
+
+    /// Calls a method of SPDK's, from outside, and returns its result.
+    pub fn call(&self, method: &str, params: Value) -> Value {
+        call(&self.rpc, method, params)
+    }
+
+    /// The same, on a thread of its own.
+    pub fn begin_call(&self, method: &'static str, params: Value) -> std::thread::JoinHandle<Value> {
+        let rpc = self.rpc.clone();
+        std::thread::spawn(move || call(&rpc, method, params))
+    }
+
+    /// Everything is closed.
+    pub fn end(self) {
+        self.spdk.leave_pollers();
+        drop(self.reactor.shutdown());
+        self.spdk.stop();
+    }
+}
+
+fn call(rpc: &PathBuf, method: &str, params: Value) -> Value {
+    let mut stream = UnixStream::connect(rpc).unwrap();
+    let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    stream.write_all(request.to_string().as_bytes()).unwrap();
+    let mut text = Vec::new();
+    loop {
+        let mut piece = [0; 4096];
+        let len = stream.read(&mut piece).unwrap();
+        assert!(len > 0, "SPDK hung up after {:?}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&piece[..len]);
+        if let Ok(answer) = serde_json::from_slice::<Value>(&text) {
+            return answer["result"].clone();
+        }
+    }
+}
+
+/// A bdev of each kind that the tests use, and few buffers, so that they run short.
+fn configuration() -> Value {
+    let method = |method: &str, params: Value| json!({"method": method, "params": params});
+    let malloc = |name: &str, blocks: u64| {
+        method("bdev_malloc_create", json!({"name": name, "num_blocks": blocks, "block_size": 512}))
+    };
+    json!({"subsystems": [
+        {"subsystem": "iobuf", "config": [
+            method("iobuf_set_options", json!({"small_pool_count": 1024, "large_pool_count": 64})),
+        ]},
+        {"subsystem": "bdev", "config": [
+            method("bdev_set_options", json!({"bdev_io_pool_size": 511, "bdev_io_cache_size": 16})),
+            malloc("Malloc0", 16384),
+            malloc("Gone0", 2048),
+            malloc("Base0", 2048),
+            malloc("Slow0", 2048),
+            method("bdev_null_create", json!({"name": "Null0", "num_blocks": 4096, "block_size": 4096})),
+            method("bdev_null_create", json!({"name": "Odd0", "num_blocks": 64, "block_size": 1024})),
+            method("bdev_error_create", json!({"base_name": "Base0"})),
+            method("bdev_delay_create", json!({
+                "name": "Delay0", "base_bdev_name": "Slow0", "avg_read_latency": 10_000, "p99_read_latency": 10_000,
+                "avg_write_latency": 0, "p99_write_latency": 0,
+            })),
+        ]},
+    ]})
+}
+
+/// What a device would be: it owns a channel, on the poller.
+pub struct Rig {
+    pub channel: Channel,
+    pub done: Vec<Completion>,
+    /// Of polls.
+    pub allocations: u64,
+}
+
+impl Source for Rig {
+    fn poll(&mut self, now: Tsc) -> usize {
+        let before = self.done.len();
+        let (channel, done) = (&mut self.channel, &mut self.done);
+        let measured = allocation_counter::measure(|| {
+            channel.flush_submissions();
+            channel.poll(now, done);
+        });
+        self.allocations += measured.count_total;
+        self.done.len() - before
+    }
+}
+
+/// A rig, from the test's thread.
+pub struct User(pub SourceHandle<Rig>);
+
+impl User {
+    /// Begins a request; its end comes later, if it was not at once.
+    pub fn begin(&self, op: Op, lba: u64, blocks: u32, buffers: Vec<GuestSlice>, token: u64) -> Submitted {
+        let submit =
+            move |rig: &mut Rig| rig.channel.submit(&Io::new(op, lba, blocks, &buffers, Token(token)), Tsc::now());
+        self.0.call(submit).unwrap()
+    }
+
+    /// The next request that has ended.
+    pub fn end(&self) -> Completion {
+        loop {
+            match self.0.call(|rig| if rig.done.is_empty() { None } else { Some(rig.done.remove(0)) }).unwrap() {
+                Some(completion) => return completion,
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
+    pub fn run(&self, op: Op, lba: u64, blocks: u32, buffers: &[GuestSlice]) -> Status {
+        match self.begin(op, lba, blocks, buffers.to_vec(), 0x1_0000_0007) {
+            Submitted::Done(status) => status,
+            Submitted::Pending => {
+                let completion = self.end();
+                assert_eq!(completion.token, Token(0x1_0000_0007));
+                completion.status
+            }
+        }
+    }
+
+    pub fn run_unmap(&self, extents: &[(u64, u32)]) -> Status {
+        let extents: Vec<_> = extents.iter().map(|&(lba, blocks)| bdev::Extent { lba, blocks }).collect();
+        let submitted = self.0.call(move |rig| rig.channel.submit(&Io::unmap(&extents, Token(3)), Tsc::now())).unwrap();
+        match submitted {
+            Submitted::Done(status) => status,
+            Submitted::Pending => self.end().status,
+        }
+    }
+
+    /// Closes the channel, as a control thread does.
+    pub fn close(self) {
+        drop(self.0.remove().unwrap());
+    }
+}
+
+/// Memory of a guest: mapped as that of a front-end, so that SPDK knows it; or not.
+pub struct Guest {
+    memory: SharedMemory,
+    mapping: Option<Mapping>,
+}
+
+impl Guest {
+    pub fn known(size: usize) -> Guest {
+        let memory = SharedMemory::create("guest", size, Pages::Small).unwrap();
+        let config = RegionConfig { guest_addr: 0, size: size as u64, user_addr: 0, mmap_offset: 0 };
+        let mapping = Some(Mapping::map(memory.fd(), &config).unwrap());
+        Guest { memory, mapping }
+    }
+
+    pub fn unknown(size: usize) -> Guest {
+        Guest { memory: SharedMemory::create("guest", size, Pages::Small).unwrap(), mapping: None }
+    }
+
+    pub fn at(&self, offset: usize, len: usize) -> GuestSlice {
+        let whole = self.mapping.as_ref().map_or(self.memory.slice(), Mapping::memory);
+        whole.subslice(offset, len).unwrap()
+    }
+
+    pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.at(offset, len).read(&mut bytes);
+        bytes
+    }
+}
+
+/// Bytes that say where they belong.
+pub fn pattern(length: usize, seed: u8) -> Vec<u8> {
+    (0..length).map(|at| (at / 512) as u8 ^ (at as u8).wrapping_mul(seed | 1)).collect()
+}
+
+pub const WRITE: Op = Op::Write { fua: false };

@@ -2,10 +2,12 @@
 # What a request costs, by callgrind: repeatable where time is not. Replays batches of 32 commands of 4 KiB, or of 32 frames
 # of 64 bytes, through shards polled by hand, twice with different numbers of batches, and divides the difference.
 #
-#   scripts/cost.sh [--check | --renew] [--profile]
+#   scripts/cost.sh [--check | --renew | --metrics] [--profile]
 #
 #   --check      compare with scripts/cost.baseline; exit status 1 where a figure has grown by more than 3 %
 #   --renew      write scripts/cost.baseline: in the commit that changes a figure and says why
+#   --metrics    what of it is for metrics: the device's part again, of a build that records nothing; exit status 1 where that
+#                is more than 15 instructions a request
 #   --profile    also the functions that cost most
 #
 # Columns: instructions a request, in the device (from the call of its shard's poll to the return; of net devices with the
@@ -19,7 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/output.sh
 . scripts/lib/output.sh
 
-readonly EXAMPLES=.build/release/examples BASELINE=scripts/cost.baseline FEW=200 MANY=1200 BATCH=32 GROWTH_PERCENT=3
+readonly BASELINE=scripts/cost.baseline FEW=200 MANY=1200 BATCH=32 GROWTH_PERCENT=3 METRICS_MOST=15
 readonly RINGS=(split packed)
 # Name, example and its arguments before the ring, arguments behind it, requests of one batch of all pollers.
 readonly CASES=(
@@ -32,7 +34,7 @@ readonly CASES=(
     "net_rx|replay_net rx 64||$BATCH"
 )
 readonly FORMAT='%-26s %-7s %8s %8s %8s %12s %13s\n'
-WORK=''
+WORK='' EXAMPLES=''
 
 main() {
     local mode=print profile=no
@@ -40,6 +42,7 @@ main() {
         case $1 in
         --check) mode=check ;;
         --renew) mode=renew ;;
+        --metrics) mode=metrics ;;
         --profile) profile=yes ;;
         -h | --help) usage "$0" && exit 0 ;;
         *) die "unknown argument '$1'" "see scripts/cost.sh --help" ;;
@@ -47,14 +50,21 @@ main() {
         shift
     done
     command -v valgrind >/dev/null || scripts/setup.sh --only bench
-    CARGO_TARGET_DIR=.build cargo build --quiet --release -p virtio-scsi --example replay -p virtio-net --example replay_net
+    build .build
     WORK=$(mktemp -d)
     trap 'rm -rf "$WORK"' EXIT
     measure $profile
     case $mode in
     check) check ;;
     renew) renew ;;
+    metrics) metrics ;;
     esac
+}
+
+# build DIRECTORY: the examples, of which those are measured that were built last.
+build() {
+    CARGO_TARGET_DIR=$1 cargo build --quiet --release -p virtio-scsi --example replay -p virtio-net --example replay_net
+    EXAMPLES=$1/release/examples
 }
 
 # measure PROFILE: prints the table and leaves it in $WORK/table.
@@ -149,6 +159,18 @@ renew() {
         cat "$WORK/table"
     } >$BASELINE
     say "written: $BASELINE"
+}
+
+# metrics: the table, and beside it that of a build that records nothing.
+metrics() {
+    say 'without metrics:'
+    mv "$WORK/table" "$WORK/recorded"
+    RUSTFLAGS="${RUSTFLAGS:-} --cfg uncounted" build .build/uncounted
+    measure no
+    say 'instructions a request for metrics:'
+    paste "$WORK/recorded" "$WORK/table" | awk -v most=$METRICS_MOST '
+        { printf "%-26s %-7s %8.1f%s\n", $1, $2, $3 - $10, ($3 - $10 > most ? "  above " most : ""); failed += $3 - $10 > most }
+        END { exit failed > 0 }' || die "metrics cost more than $METRICS_MOST instructions a request"
 }
 
 main "$@"

@@ -15,6 +15,9 @@ impl Counter {
     /// Counts `n` more. Writer only. One instruction on x86-64: `add [mem], n`, without a lock prefix.
     #[inline]
     pub fn add(&self, n: u64) {
+        if cfg!(uncounted) {
+            return;
+        }
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 

@@ -15,6 +15,9 @@ impl Gauge {
     /// Publishes the level, which the writer keeps in a plain variable of its own. Writer only. One store.
     #[inline]
     pub fn set(&self, value: u64) {
+        if cfg!(uncounted) {
+            return;
+        }
         self.0.store(value, Relaxed);
     }
 
@@ -39,6 +42,9 @@ impl MaxGauge {
     /// happens only for a new record, so the line is written seldom.
     #[inline]
     pub fn record(&self, value: u64) {
+        if cfg!(uncounted) {
+            return;
+        }
         if value > self.0.load(Relaxed) {
             self.0.store(value, Relaxed);
         }

@@ -17,6 +17,8 @@
 //!
 //! Keeping a writer's cache lines to itself is the choice of the struct that embeds these values
 //! (`crossbeam::utils::CachePadded` around the whole group, not around each counter).
+//!
+//! Compiled with `--cfg uncounted`, nothing is recorded: `scripts/cost.sh --metrics` measures so what recording costs.
 #![forbid(unsafe_code)]
 
 mod counter;

@@ -1,6 +1,6 @@
 //! Every kind of port with every way of traffic: what testpmd counts is what the target counts.
 
-use super::counts::{all_back, all_received, all_sent};
+use super::counts::all_back;
 use super::driver::{PLAIN, Testpmd};
 use super::lab::{LOOPBACK, Lab, one_net};
 use crate::ringside::Ringside;
@@ -44,7 +44,7 @@ fn loopback_and_testpmd_count_the_same_frames() {
 #[cfg(feature = "dpdk")]
 mod dpdk {
     use super::*;
-    use crate::testpmd::counts::{Counts, disconnected};
+    use crate::testpmd::counts::{Counts, all_received, all_sent, disconnected};
     use crate::testpmd::lab::dpdk;
 
     #[test]

@@ -205,6 +205,15 @@ impl Lane {
 
     /// Sends the next piece of a request through the pool, or has it wait for a buffer.
     fn next_piece(&mut self, index: u32) -> Result<(), Status> {
+        if !self.send_piece(index)? {
+            self.counters.starved.add(1);
+            self.starved.push_back(index);
+        }
+        Ok(())
+    }
+
+    /// Sends the next piece of a request through the pool. False, and nothing is held, if the pool has no buffer for it.
+    fn send_piece(&mut self, index: u32) -> Result<bool, Status> {
         let Some(pool) = &mut self.pool else { return Err(Status::Failed) };
         let block = u64::from(self.shared.info.block_size);
         let request = &mut self.requests[index as usize];
@@ -225,13 +234,11 @@ impl Lane {
         }
         if room == 0 || halves && room < wanted {
             request.pool.drain(..).for_each(|buffer| pool.give(buffer));
-            self.counters.starved.add(1);
-            self.starved.push_back(index);
-            return Ok(());
+            return Ok(false);
         }
         request.piece = room;
         let each = if halves { bytes } else { largest };
-        self.start_piece(index, block, each, halves)
+        self.start_piece(index, block, each, halves).map(|()| true)
     }
 
     /// The buffers of the pool are `each` bytes long, but for the last one.
@@ -320,12 +327,16 @@ impl Lane {
         }
     }
 
-    /// Those that wait for the pool try again.
+    /// Those that wait for the pool try again, up to the first that it still has nothing for: nobody overtakes it.
     #[cold]
     fn feed(&mut self) {
-        for _ in 0..self.starved.len() {
-            let Some(index) = self.starved.pop_front() else { return };
-            if let Err(status) = self.next_piece(index) {
+        while let Some(&index) = self.starved.front() {
+            let sent = self.send_piece(index);
+            if sent == Ok(false) {
+                return;
+            }
+            self.starved.pop_front();
+            if let Err(status) = sent {
                 self.end(index, status);
             }
         }

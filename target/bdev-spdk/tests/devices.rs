@@ -127,7 +127,9 @@ fn transfers_that_find_the_pool_empty_wait(world: &World) {
     assert!(tokens.iter().copied().eq(0..40));
     assert!(guest.read(LEN, LEN) == pattern(LEN, 11));
     user.close();
-    assert!(disk.counts().starved > 0, "{:?}", disk.counts());
+    // Each piece waits once at most, however often it is looked whether there is a buffer; a piece has one at least.
+    let pieces = 41 * LEN.div_ceil(128 << 10) as u64;
+    assert!((1..=pieces).contains(&disk.counts().starved), "{:?}, {pieces} pieces at most", disk.counts());
 }
 
 fn operations_change_the_medium_as_they_say(world: &World) {

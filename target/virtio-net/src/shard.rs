@@ -70,10 +70,7 @@ impl Shard {
         let pair_of =
             (0..slots).map(|slot| pairs.iter().position(|pair| pair.tx_slot == slot).unwrap_or(NONE)).collect();
         // Receive buffers wait for frames, as long as it takes.
-        for pair in &pairs {
-            rings.set_passive(pair.rx_slot, true);
-            rings.set_read_only(pair.tx_slot, false);
-        }
+        pairs.iter().for_each(|pair| rings.set_passive(pair.rx_slot, true));
         Shard {
             rings,
             pairs,

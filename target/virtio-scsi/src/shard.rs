@@ -121,7 +121,7 @@ impl Shard {
             limit = limit.min(usize::from(left));
             sweeping = self.sweeping.as_mut();
         }
-        let count = self.rings.pop(slot, limit, &mut self.batch);
+        let count = self.rings.pop_gathered(slot, limit, &mut self.batch, now);
         if count == 0 {
             return 0;
         }

@@ -94,6 +94,7 @@ parties_of() {
     crowd/*) PARTIES=(beside alone) ;;
     scrape/*) PARTIES=(scraped quiet) ;;
     ceiling/* | swap/*) ;;
+    scsi/malloc/*/split) PARTIES+=(${BASELINE:+baseline} ${SPDK:+spdk} ${COPY:+copy}) ;;
     scsi/*/packed) PARTIES+=(${BASELINE:+baseline}) ;; # SPDK's target has split rings only
     scsi/* | bdevperf/*) PARTIES+=(${BASELINE:+baseline} ${SPDK:+spdk}) ;;
     net/* | testpmd/*) PARTIES+=(${BASELINE:+baseline} ${DPDK:+dpdk}) ;;

@@ -92,6 +92,11 @@ EOF
 scsi_run() {
     local who=$1 disk rw bs depth ring status=0
     IFS=/ read -r _ disk rw bs depth ring <<<"$2"
+    if [ "$who" = copy ]; then
+        $RINGSIDE bench copy --rw "$rw" --bs "$bs" --qd "${depth#qd}" --size 512m --core "$TARGET_CORE" --time "$SECONDS_EACH" \
+            --warmup "$WARMUP" --json
+        return
+    fi
     resume "$who"
     $RINGSIDE bench scsi --socket "${SOCKETS[$who]}" --target "$(scsi_target "$disk")" --rw "$rw" --bs "$bs" --qd "${depth#qd}" \
         --ring "$ring" --queue-size "$(scsi_queue_size "$depth")" --time "$SECONDS_EACH" --warmup "$WARMUP" --core "$CLIENT_CORE" \

@@ -33,10 +33,7 @@ pub(crate) fn walk<E: Entries>(
     // One copy of the code for each number of readable buffers: all that is counted is constant in each.
     let [a, b, c, d] = cell;
     if path.at.has(WRITE) {
-        let whole = path.writable(0, [&mut *a, b, c, d]);
-        a.prefetch_write(); // to receive in
-        a.prefetch_next_write();
-        return whole;
+        return path.writable(0, [a, b, c, d]);
     }
     let next = path.readable(1, a)?;
     a.prefetch_read(); // the request's header, which is read as soon as the batch has been popped
@@ -88,9 +85,6 @@ pub(crate) fn single(
         chain.writable_start = start as u32;
         (chain.readable_descriptors, chain.readable_bytes) = (0, 0);
         (chain.writable_descriptors, chain.writable_bytes) = (1, bytes);
-        // A buffer to receive in: its first two lines, for a short frame behind its header.
-        slot.prefetch_write();
-        slot.prefetch_next_write();
     } else {
         chain.writable_start = start as u32 + 1;
         (chain.readable_descriptors, chain.readable_bytes) = (1, bytes);

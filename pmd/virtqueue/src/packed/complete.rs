@@ -1,7 +1,5 @@
 //! Giving chains of a packed ring back: used descriptors, and the one that makes them visible.
 
-use std::sync::atomic::{Ordering, fence};
-
 use super::device::{PackedDevice, Unpublished};
 use super::position::Position;
 use super::rings::Tail;
@@ -84,11 +82,10 @@ impl PackedDevice {
     #[inline]
     pub fn publish(&mut self) -> bool {
         let Unpublished { slots, first: Some((slot, tail)), .. } = self.unpublished else { return false };
-        self.rings.set_tail(slot, tail);
+        // The descriptor before the question, as far as anybody can see: otherwise the driver could ask for a call after we
+        // looked, look at the descriptor before we wrote it, and wait for ever.
+        self.rings.publish_tail(slot, tail);
         self.unpublished = Unpublished::default();
-        // The descriptor before the question: otherwise the driver could ask for a call after we looked, look at the
-        // descriptor before we wrote it, and wait for ever.
-        fence(Ordering::SeqCst);
         let first = std::mem::replace(&mut self.first_publish, false);
         let wanted = self.rings.driver_events.wanted(self.used, slots, self.size(), self.event_idx);
         wanted || (first && self.event_idx)

@@ -21,8 +21,6 @@ pub struct PackedDevice {
     pub(super) used: Position,
     /// Descriptors of chains in flight: those between `used` and `avail`.
     pub(super) taken: u16,
-    /// Chains of the last fetch.
-    pub(super) last_pop: u16,
     /// Chains popped and chains completed, free-running.
     pub(super) popped: u16,
     pub(super) completed: u16,
@@ -73,7 +71,6 @@ impl PackedDevice {
             avail: used,
             used,
             taken: 0,
-            last_pop: 0,
             popped: 0,
             completed: 0,
             unpublished: Unpublished::default(),

@@ -41,7 +41,6 @@ impl PackedDevice {
         let limit = limit.min(batch.chains.len());
         let spill_start = CELL * batch.chains.len();
         let (mut popped, mut spilled) = (0, 0);
-        self.prefetch(limit);
         while popped < limit {
             let Some(tail) = self.next_tail() else { break };
             if tail.flags() & (NEXT | INDIRECT) == 0 {
@@ -85,22 +84,26 @@ impl PackedDevice {
             popped += 1;
         }
         self.hints = view.hints(popped);
-        self.last_pop = popped as u16; // at most the ring's size
+        if popped == limit {
+            self.prefetch_next(popped);
+        }
         batch.chains_len = popped;
         popped
     }
 
-    /// Asks for the lines of as many descriptors as were popped the last time: more than there are would be taken away from
-    /// a driver that is about to write them.
+    /// After a pop of as many chains as were asked for, the next ones are there already in all likelihood: asks for their lines,
+    /// so that they are near when it is their turn. After fewer, the driver is still writing them, and they would be taken away
+    /// from it.
     #[inline(always)]
-    fn prefetch(&self, limit: usize) {
-        let count = usize::from(self.last_pop).min(limit);
+    fn prefetch_next(&self, count: usize) {
         let from = usize::from(self.avail.slot);
         for ahead in (0..count).step_by(PER_LINE) {
-            if self.one_for_all {
-                self.rings.desc.prefetch(2 * (from + ahead));
+            let word = 2 * (from + ahead);
+            // Lines in which used descriptors are written are asked for to that end.
+            if self.one_for_all && ahead > 0 {
+                self.rings.desc.prefetch(word);
             } else {
-                self.rings.desc.prefetch_write(2 * (from + ahead));
+                self.rings.desc.prefetch_write(word);
             }
         }
     }

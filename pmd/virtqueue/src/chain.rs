@@ -62,6 +62,14 @@ impl<'a> ShortChain<'a> {
         &self.cell[index]
     }
 
+    /// Its only slice, if the device writes it and there is no other.
+    #[must_use]
+    #[inline(always)]
+    pub fn sole_writable(&self) -> Option<GuestSlice> {
+        let Chain { readable_descriptors: 0, start, end, .. } = *self.chain else { return None };
+        (end - start == 1).then(|| self.cell[0])
+    }
+
     /// Slices `from` to `to`; none if the chain has not got them.
     #[must_use]
     #[inline(always)]
@@ -123,17 +131,6 @@ impl ChainBatch {
             place += CELL as u32;
             (chain.start == start).then_some(ShortChain { chain, cell })
         })
-    }
-
-    /// The only slice of the chain at `index` of this batch, if it is one that the device writes and there is no other.
-    #[must_use]
-    #[inline]
-    pub fn sole_writable(&self, index: usize) -> Option<GuestSlice> {
-        let chain = self.chains().get(index)?;
-        if chain.readable_descriptors != 0 || chain.end - chain.start != 1 {
-            return None;
-        }
-        self.slices.get(chain.start as usize).copied()
     }
 
     /// Where in the arena the slices are that go on with the descriptor of the slice before them, because it lies across

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::iter;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -94,7 +95,8 @@ impl Lane {
         let Some(index) = self.vacant.pop().or_else(|| self.grow()) else { return Submitted::Done(Status::Busy) };
         self.requests[index as usize].begin(io, self.shared.cached);
         let begun = match io.op {
-            Op::Read | Op::Write { .. } | Op::CompareAndWrite { .. } => self.transfer(index, io),
+            Op::Read | Op::Write { .. } => self.transfer(index, io),
+            Op::CompareAndWrite { .. } => self.compare_and_write(index, io),
             Op::Flush => self.flush(index, io),
             Op::Unmap => self.unmap(index, io),
             Op::WriteZeroes { .. } => {
@@ -175,32 +177,72 @@ impl Lane {
             return self.through_pool(index, io);
         }
         self.counters.direct.add(1);
-        let (blocks, all) = (u64::from(io.blocks), io.buffers.iter().copied());
-        match io.op {
-            Op::Read => self.start(index, Command::Read, io.lba, blocks, all, iter::empty()),
-            Op::Write { .. } => self.start(index, Command::Write, io.lba, blocks, all, iter::empty()),
-            _ => {
-                let half = blocks * u64::from(self.shared.info.block_size);
-                let (first, second) = (part(io.buffers, 0, half), part(io.buffers, half, half));
-                self.start(index, Command::CompareAndWrite, io.lba, blocks, first, second)
-            }
+        let command = if io.op == Op::Read { Command::Read } else { Command::Write };
+        self.start(index, command, io.lba, u64::from(io.blocks), io.buffers.iter().copied(), iter::empty())
+    }
+
+    /// The buffers are kept: if there is a difference they are looked at again.
+    #[cold]
+    fn compare_and_write(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
+        let way = if self.memory.covers(io.buffers) { &self.counters.direct } else { &self.counters.bounced };
+        way.add(1);
+        self.requests[index as usize].keep(io.buffers);
+        self.start_compare_and_write(index)
+    }
+
+    fn start_compare_and_write(&mut self, index: u32) -> Result<(), Status> {
+        let request = &mut self.requests[index as usize];
+        if !self.memory.covers(&request.buffers) {
+            self.open_pool()?;
+            return self.next_piece(index);
         }
+        let (lba, blocks) = (request.lba, request.blocks);
+        let half = blocks * u64::from(self.shared.info.block_size);
+        let buffers = mem::take(&mut request.buffers);
+        let (first, second) = (part(&buffers, 0, half), part(&buffers, half, half));
+        let started = self.start(index, Command::CompareAndWrite, lba, blocks, first, second);
+        self.requests[index as usize].buffers = buffers;
+        started
+    }
+
+    /// SPDK says that data differs, and not where; it says so, too, of data that it could not read. The blocks are read and
+    /// compared: what is found then is what a compare-and-write at that moment would have found.
+    #[cold]
+    fn look_where(&mut self, index: u32) -> Result<(), Status> {
+        self.give_back(index);
+        self.requests[index as usize].look();
+        self.open_pool()?;
+        self.next_piece(index)
+    }
+
+    /// A comparison is over, and everything is the same. One that looked for a difference has been overtaken by a write, and
+    /// what it belongs to is done again.
+    #[cold]
+    fn same(&mut self, index: u32) -> Option<Result<(), Status>> {
+        let request = &mut self.requests[index as usize];
+        if !request.found_nothing() {
+            return None;
+        }
+        if request.in_vain == IN_VAIN_MAX {
+            return Some(Err(Status::Busy)); // nothing was written
+        }
+        Some(self.start_compare_and_write(index))
     }
 
     /// A request whose data is not where SPDK could take it, or that SPDK does not have: data is compared here, and a block that
     /// is to be written many times is repeated here.
     #[cold]
     fn through_pool(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
+        self.open_pool()?;
+        self.requests[index as usize].keep(io.buffers);
+        self.next_piece(index)
+    }
+
+    fn open_pool(&mut self) -> Result<(), Status> {
         if self.pool.is_none() {
             self.pool = Buffers::open(&self.thread).inspect_err(|error| tracing::error!("{error}")).ok();
         }
-        if self.pool.is_none() {
-            return Err(Status::Busy);
-        }
-        let buffers = &mut self.requests[index as usize].buffers;
-        buffers.clear();
-        buffers.extend_from_slice(io.buffers);
-        self.next_piece(index)
+        if self.pool.is_some() { Ok(()) } else { Err(Status::Busy) }
     }
 
     /// Sends the next piece of a request through the pool, or has it wait for a buffer.
@@ -311,7 +353,7 @@ impl Lane {
 
     #[inline]
     fn advance(&mut self) {
-        let mut finished = std::mem::take(&mut self.finished);
+        let mut finished = mem::take(&mut self.finished);
         self.channel.finished(|one| finished.push(one));
         for one in finished.drain(..) {
             self.part_finished(&one);
@@ -353,9 +395,15 @@ impl Lane {
         if request.parts > 0 {
             return;
         }
-        let status = request.status;
-        if !status.is_good() || !self.goes_on(index) {
-            self.end(index, status);
+        let (status, looks) = (request.status, request.looking.is_some());
+        match status {
+            Status::Good if self.goes_on(index) => {}
+            Status::Miscompare { .. } if !looks => {
+                if let Err(status) = self.look_where(index) {
+                    self.end(index, status);
+                }
+            }
+            status => self.end(index, status),
         }
     }
 
@@ -375,7 +423,7 @@ impl Lane {
             let (status, over) = (request.status, request.done >= request.blocks * block);
             self.give_back(index);
             match status {
-                Status::Good if over => None,
+                Status::Good if over => self.same(index),
                 Status::Good => Some(self.next_piece(index)),
                 other => Some(Err(other)),
             }
@@ -387,7 +435,7 @@ impl Lane {
         let next = next.or_else(|| {
             let request = &mut self.requests[index as usize];
             let (lba, blocks) = (request.lba, request.blocks);
-            let flush = std::mem::take(&mut request.durable);
+            let flush = mem::take(&mut request.durable);
             flush.then(|| self.start(index, Command::Flush, lba, blocks, iter::empty(), iter::empty()))
         });
         match next {
@@ -491,5 +539,7 @@ impl Shared {
 const USUAL: u32 = 256;
 /// Requests of a channel at a time; more are answered busy.
 const REQUESTS_MAX: u32 = 1 << 16;
+/// How often a compare-and-write finds a difference that is not there when it looks, until it is answered busy.
+const IN_VAIN_MAX: u8 = 8;
 /// Buffers of the pool that one request has at a time: about 1 MiB.
 const PIECE_BUFFERS: usize = 8;

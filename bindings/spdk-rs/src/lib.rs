@@ -28,6 +28,7 @@ mod errno;
 mod log;
 mod memory;
 mod message;
+mod registrations;
 mod subsystems;
 mod thread;
 
@@ -38,7 +39,8 @@ pub use env::{Env, EnvConfig, EnvError};
 pub use errno::Errno;
 pub use log::Complaints;
 pub use memory::Registered;
-pub use subsystems::{Rpc, SubsystemError, Subsystems};
+pub use registrations::{Presence, Registrations};
+pub use subsystems::{Part, Rpc, SubsystemError, Subsystems};
 pub use thread::{Gone, Thread, ThreadError, ThreadHandle, poll_others};
 
 /// The version of SPDK that is linked, as it prints itself: "SPDK v26.05".

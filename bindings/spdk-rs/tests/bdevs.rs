@@ -223,7 +223,7 @@ fn thread_runs_messages_in_order_and_refuses_them_once_it_has_ended() {
     while thread.poll() {}
     assert!(heard.try_iter().eq(0..100));
     assert_eq!(Thread::current().map(|current| current.handle().name().to_owned()), Some("mail".to_owned()));
-    let refused = Subsystems::start(&thread, None);
+    let refused = Subsystems::start(&thread, &[]);
     assert!(matches!(refused, Err(SubsystemError::OtherThread)), "not the first thread");
     drop(thread);
     assert!(Thread::current().is_none());

@@ -2,6 +2,8 @@
 //! pages, devices or privileges; SPDK's own behaviour is not tested here.
 
 mod awaited;
+#[cfg(feature = "dpdk")]
+mod both;
 mod inline;
 #[path = "../../../../bindings/spdk-rs/tests/lab/rpc.rs"]
 mod rpc;

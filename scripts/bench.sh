@@ -14,15 +14,15 @@
 #   --cores 1,0      core of the poller, core of the client
 #   --baseline X     also another build of ringside, a git revision (built under .build/baseline) or a program
 #   --peer spdk=X    also SPDK's vhost (an SPDK source tree that was built there), under our client and, as ours, under its
-#                    bdevperf
+#                    bdevperf; and a ringside that is built with that SPDK, whose bdevs both serve
 #   --peer dpdk      also DPDK's vhost PMD, under our client and, as ours, under a virtio-user client
 #   --peer fio       files through the target against fio's io_uring engine on the same files
 #   --peer copy      disks in memory against a plain loop of copies over as much memory, on the poller's core
 #
 # Names of cases are what is measured: scsi/DISK/PATTERN/SIZE/qdDEPTH/RING and net/DIRECTION/BYTES/RING with our own client,
-# bdevperf/… and testpmd/… with the peers', ceiling/… the client against a thread that answers at once, fio/… and swap/…
-# (what a neighbour notices of memory tables that change), scrape/… (and of scrapes of the metrics), idle/… and crowd/… (what
-# idling costs).
+# spdk/DISK/PATTERN/SIZE/qdDEPTH with it and SPDK's bdevs behind both targets, bdevperf/… and testpmd/… with the peers',
+# ceiling/… the client against a thread that answers at once, fio/… and swap/… (what a neighbour notices of memory tables that
+# change), scrape/… (and of scrapes of the metrics), idle/… and crowd/… (what idling costs).
 #
 # Everybody is measured in turns within the same seconds, while the others are stopped. Before and after each window the
 # distance of the two cores is probed: on shared machines it changes, and throughput with it by a factor of two to three.
@@ -43,6 +43,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/bench/baseline.sh
 # shellcheck source=scripts/lib/bench/scsi.sh
 . scripts/lib/bench/scsi.sh
+# shellcheck source=scripts/lib/bench/spdk.sh
+. scripts/lib/bench/spdk.sh
 # shellcheck source=scripts/lib/bench/bdevperf.sh
 . scripts/lib/bench/bdevperf.sh
 # shellcheck source=scripts/lib/bench/net.sh

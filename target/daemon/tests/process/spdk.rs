@@ -4,6 +4,7 @@
 mod awaited;
 #[cfg(feature = "dpdk")]
 mod both;
+mod client;
 mod inline;
 #[path = "../../../../bindings/spdk-rs/tests/lab/rpc.rs"]
 mod rpc;

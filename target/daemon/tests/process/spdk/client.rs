@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tests::live::client::{FIRST, good, read, test_unit_ready};
 
-use super::{NOT_SUPPORTED, ends_silently};
+use super::{NOT_SUPPORTED, ends_silently, target};
 use crate::place::{Place, Process};
 use crate::reload::connect;
 
@@ -53,17 +53,7 @@ impl<'p> Client<'p> {
 
 /// A target with a LUN over a malloc bdev that is not there, and one over a bdev over another one.
 fn serve(place: &Place, spdk: &str) -> Process {
-    let mut text = format!(
-        "[metrics]\nlisten = '127.0.0.1:0'\n[reactor]\ncores = [{core}]\n\
-         [spdk]\n{spdk}rpc_socket = '{{dir}}/rpc.sock'\nmemory = '640MiB'\nordinary_memory = true\n\
-         [[scsi]]\nname = 'vm0'\nsocket = '{{dir}}/vm0.sock'\n",
-        core = tests::live::rig::cores(1).unwrap()[0]
-    );
-    for (number, bdev) in ["Malloc0", "Pass0"].iter().enumerate() {
-        text += &format!("[[scsi.lun]]\nlun = {number}\nbdev = 'd{number}'\n");
-        text += &format!("[[bdev]]\nname = 'd{number}'\nkind = 'spdk'\nbdev = '{bdev}'\n");
-    }
-    place.serve(&text)
+    place.serve(&target(&format!("{spdk}rpc_socket = '{{dir}}/rpc.sock'\n"), &["Malloc0", "Pass0"]))
 }
 
 /// In the place of the defaults, which want more memory than a test has.

@@ -10,9 +10,10 @@
 #   bench       valgrind, which counts the instructions of one command
 #   dashboards  Prometheus with promtool (its service stays off), and for Python, under .build/dashboards, Grafana's types and
 #               Prometheus' own parsers
+#   spdk-client SPDK's own RPC client from PyPI, under .build/spdk-client, for the tests of test.sh --with-spdk; only by name
 #   lint        shellcheck, for the scripts themselves
 #
-# All groups when none is named. --hugepages: at least so many pages free (default 512 = 1 GiB, but no more than
+# All groups but spdk-client when none is named. --hugepages: at least so many pages free (default 512 = 1 GiB, but no more than
 # an eighth of memory); the number of pages is never lowered. Needs root or sudo only when something is missing.
 # Made for Debian 12 and later on x86-64. Not here: Rust itself (rustup.rs) and building ringside (cargo).
 set -euo pipefail
@@ -58,8 +59,9 @@ main() {
         hugepages) group_hugepages "$pages" ;;
         bench) install_group bench "${BENCH_PACKAGES[@]}" || true ;;
         dashboards) group_dashboards ;;
+        spdk-client) python_packages spdk-client scripts/spdk-client.txt || true ;;
         lint) install_group lint "${LINT_PACKAGES[@]}" || true ;;
-        *) die "--only: no group '$group'" "groups: build dpdk guest hugepages bench dashboards lint" ;;
+        *) die "--only: no group '$group'" "groups: build dpdk guest hugepages bench dashboards spdk-client lint" ;;
         esac
     done
     finish setup
@@ -169,25 +171,35 @@ qemu_from_backports() (
             qemu-system-x86/"$suite" qemu-system-common/"$suite" qemu-system-data/"$suite" seabios/"$suite"
 )
 
-# group_dashboards: what checks dashboards/ and its rules. Packages from PyPI go nowhere but to .build, by their hashes.
+# group_dashboards: what checks dashboards/ and its rules.
 group_dashboards() {
-    local wanted=dashboards/requirements.txt there=.build/dashboards absent=no
+    local absent=no
     command -v prometheus >/dev/null || absent=yes
     install_group dashboards "${DASHBOARD_PACKAGES[@]}" || return 0
     if [ $absent = yes ] && command -v systemctl >/dev/null; then
         as_root systemctl disable prometheus.service >>"$LOG" 2>&1 || true
     fi
-    if cmp -s $wanted $there/requirements.txt; then
-        say "dashboards: Grafana's types and Prometheus' parsers are there"
+    python_packages dashboards dashboards/requirements.txt
+}
+
+# python_packages GROUP WANTED: packages from PyPI by their hashes, in .build/GROUP and nowhere else.
+python_packages() {
+    local group=$1 wanted=$2 there=.build/$1
+    if cmp -s "$wanted" "$there/requirements.txt"; then
+        say "$group: $(package_names "$wanted") are there"
         return 0
     fi
-    say "dashboards: installing $(sed -n 's/^\([a-z-]*\)==.*/\1/p' $wanted | xargs) into $there"
-    if python3 -m venv --clear $there >>"$LOG" 2>&1 &&
-        $there/bin/pip install --quiet --require-hashes -r $wanted >>"$LOG" 2>&1; then
-        cp $wanted $there/requirements.txt
+    say "$group: installing $(package_names "$wanted") into $there"
+    if python3 -m venv --clear "$there" >>"$LOG" 2>&1 &&
+        "$there/bin/pip" install --quiet --require-hashes -r "$wanted" >>"$LOG" 2>&1; then
+        cp "$wanted" "$there/requirements.txt"
     else
-        problem "dashboards: pip could not install $wanted (see $LOG)"
+        problem "$group: pip could not install $wanted (see $LOG)"
     fi
+}
+
+package_names() {
+    sed -n 's/^\([a-z-]*\)==.*/\1/p' "$1" | xargs
 }
 
 # group_hugepages PAGES: never an error, because ringside falls back to plain memory.

@@ -93,6 +93,7 @@ report_skipped() {
 setup_machine() {
     local groups=build,dpdk,hugepages,bench,dashboards,lint
     [ "$1" = yes ] || groups+=,guest
+    [ -z "$SPDK_PREFIX" ] || groups+=,spdk-client
     scripts/setup.sh --only "$groups"
 }
 

@@ -75,6 +75,7 @@ mod libspdk {
         compare_dpdk(dpdk.as_ref());
         compile_shim(&flags);
         link(&libraries, dpdk.as_ref());
+        link_log_methods(&folders(&libraries, dpdk.as_ref()));
         generate(&flags);
     }
 
@@ -156,6 +157,22 @@ mod libspdk {
             };
             println!("cargo:rustc-link-lib={kind}={name}");
         }
+    }
+
+    /// The RPC methods `log_…`: one object of SPDK's application framework, whose reactors we do not have.
+    fn link_log_methods(folders: &[PathBuf]) {
+        const OBJECT: &str = "log_rpc.o";
+        let archive = folders.iter().map(|folder| folder.join("libspdk_event.a")).find(|archive| archive.exists());
+        let archive = archive.expect("SPDK's archives are together");
+        let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+        let ar = env::var("AR").unwrap_or_else(|_| "ar".to_owned());
+        println!("cargo:rerun-if-env-changed=AR");
+        for arguments in [["x".as_ref(), archive.as_os_str()], ["crs".as_ref(), "libspdk_log_rpc.a".as_ref()]] {
+            let status = Command::new(&ar).args(arguments).arg(OBJECT).current_dir(&out).status();
+            assert!(status.is_ok_and(|status| status.success()), "{ar} of {OBJECT} in {}", archive.display());
+        }
+        println!("cargo:rustc-link-search=native={}", out.display());
+        println!("cargo:rustc-link-lib=static:+whole-archive,-bundle=spdk_log_rpc");
     }
 
     /// Where libraries are looked for: what pkg-config says, then DPDK's own folder, which an installed SPDK does not name: the one

@@ -1,4 +1,7 @@
 //! SPDK's messages go to `tracing`, target `spdk`, and the complaints of a call that fails into its error.
+//!
+//! Alike in the bindings of DPDK, and not shared: either crate is there without the other, levels and sinks differ, and what is the
+//! same is a bounded list of lines.
 
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_int};

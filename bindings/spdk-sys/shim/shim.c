@@ -19,11 +19,16 @@ static void
 log_line(int level, const char *file, const int line, const char *func, const char *format, va_list args)
 {
 	char text[1024];
-	int len = vsnprintf(text, sizeof(text), format, args);
+	int len;
 
 	(void)file;
 	(void)line;
 	(void)func;
+	/* The levels that log_set_level and log_set_print_level change: SPDK leaves them to whoever has taken the log. */
+	if (level > (int)spdk_log_get_print_level() && level > (int)spdk_log_get_level()) {
+		return;
+	}
+	len = vsnprintf(text, sizeof(text), format, args);
 	if (len < 0) {
 		return;
 	}
@@ -46,6 +51,21 @@ spdk_shim_log_to(spdk_shim_log_sink sink, int level)
 	spdk_log_set_level((enum spdk_log_level)level);
 	spdk_log_set_print_level((enum spdk_log_level)level);
 }
+
+/* Methods of SPDK's application framework that mean something without it */
+
+/* Its server starts when subsystems have. */
+static void
+rpc_framework_wait_init(struct spdk_jsonrpc_request *request, const struct spdk_json_val *params)
+{
+	if (params != NULL) {
+		spdk_jsonrpc_send_error_response(request, SPDK_JSONRPC_ERROR_INVALID_PARAMS,
+						 "framework_wait_init requires no parameters");
+		return;
+	}
+	spdk_jsonrpc_send_bool_response(request, true);
+}
+SPDK_RPC_REGISTER("framework_wait_init", rpc_framework_wait_init, SPDK_RPC_STARTUP | SPDK_RPC_RUNTIME)
 
 /* Environment */
 

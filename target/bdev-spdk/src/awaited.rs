@@ -26,7 +26,8 @@ pub(crate) struct Waiting {
 
 #[derive(Default)]
 struct List {
-    awaited: Vec<Awaited>,
+    /// Each with what there was of it when somebody looked last.
+    awaited: Vec<(Awaited, Presence)>,
     /// There are some that nobody has looked for.
     fresh: bool,
 }
@@ -46,8 +47,14 @@ impl Waiting {
     /// From now on it is these.
     pub(crate) fn set(&self, awaited: Vec<Awaited>) {
         let mut list = self.list.lock();
-        list.fresh |= awaited.iter().any(|one| !list.awaited.contains(one));
-        list.awaited = awaited;
+        let before = mem::take(&mut list.awaited);
+        let seen = |one: &Awaited| before.iter().find(|(other, _)| other == one).map(|&(_, seen)| seen);
+        list.fresh |= awaited.iter().any(|one| seen(one).is_none());
+        let with_seen = |one: Awaited| {
+            let seen = seen(&one).unwrap_or(Presence::Absent);
+            (one, seen)
+        };
+        list.awaited = awaited.into_iter().map(with_seen).collect();
     }
 
     /// Tells of those that are there: when there are new ones in the list, when SPDK has got bdevs, and now and then, because
@@ -63,11 +70,13 @@ impl Waiting {
             return;
         }
         looked.last = Some(Instant::now());
-        for one in &list.awaited {
-            let told = match Presence::of(thread, &one.bdev) {
+        for (one, seen) in &mut list.awaited {
+            let before = mem::replace(seen, Presence::of(thread, &one.bdev));
+            let told = match *seen {
                 Presence::Absent => false,
-                Presence::Claimed => news, // once: it is said why it is not opened
-                Presence::Free => true,
+                Presence::Claimed => before != Presence::Claimed, // so that it is said why it is not opened
+                // One that SPDK has just got and has not told of is being looked at by its modules.
+                Presence::Free => news || before != Presence::Absent,
             };
             if told {
                 (self.events)(&one.device, BdevEvent::Appeared);

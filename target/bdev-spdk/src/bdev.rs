@@ -102,16 +102,8 @@ impl Drop for SpdkBdev {
 impl Shared {
     fn of(name: String, descriptor: Descriptor, read_only: bool, memory: Arc<Memory>) -> Result<Shared, SpdkError> {
         let found = descriptor.info();
-        let unfit = |what: String| SpdkError::Unfit { name: found.name.clone(), what };
-        if found.zoned {
-            return Err(unfit("is a zoned one".to_owned()));
-        }
-        if found.metadata_size > 0 {
-            return Err(unfit(format!("has {} bytes of metadata with each block", found.metadata_size)));
-        }
-        let geometry = Geometry::new(found.block_count, found.block_size)
-            .map_err(|error| unfit(format!("has a geometry that guests cannot use: {error}")))?;
         let read_only = read_only || !found.io_types.write();
+        let geometry = fit(&found, read_only).map_err(|what| SpdkError::Unfit { name: found.name.clone(), what })?;
         let info = info(name, &found, geometry, read_only);
         Ok(Shared {
             info,
@@ -159,6 +151,25 @@ impl Shared {
     }
 }
 
+/// # Errors
+/// What keeps guests from using it.
+fn fit(found: &spdk_rs::BdevInfo, read_only: bool) -> Result<Geometry, String> {
+    if found.zoned {
+        return Err("is a zoned one".to_owned());
+    }
+    if found.metadata_size > 0 {
+        return Err(format!("has {} bytes of metadata with each block", found.metadata_size));
+    }
+    if found.write_unit > 1 && !read_only {
+        let unit = found.write_unit;
+        return Err(format!(
+            "takes writes of {unit} blocks only, and guests write single ones (read_only = true serves it)"
+        ));
+    }
+    Geometry::new(found.block_count, found.block_size)
+        .map_err(|error| format!("has a geometry that guests cannot use: {error}"))
+}
+
 /// What guests are told of it.
 fn info(name: String, found: &spdk_rs::BdevInfo, geometry: Geometry, read_only: bool) -> BdevInfo {
     let types = found.io_types;
@@ -186,3 +197,37 @@ fn info(name: String, found: &spdk_rs::BdevInfo, geometry: Geometry, read_only: 
 
 /// What a buffer of SPDK's pool holds, unless it was made smaller.
 const COMPARE_AND_WRITE_BYTES: u32 = 128 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bdevs_that_guests_cannot_use_are_told_from_those_that_they_can() {
+        let plain = || spdk_rs::BdevInfo {
+            name: "B".to_owned(),
+            product: "P".to_owned(),
+            block_count: 2048,
+            block_size: 512,
+            physical_block_size: 512,
+            metadata_size: 0,
+            optimal_boundary: 0,
+            write_unit: 1,
+            compare_write_max: 1,
+            alignment: 1,
+            write_cache: false,
+            zoned: false,
+            io_types: spdk_rs::IoTypes::default(),
+        };
+        let text = |found: &spdk_rs::BdevInfo| fit(found, false).unwrap_err();
+        assert_eq!(fit(&plain(), false), Geometry::new(2048, 512).map_err(|_| String::new()));
+        assert_eq!(text(&spdk_rs::BdevInfo { zoned: true, ..plain() }), "is a zoned one");
+        let with_metadata = spdk_rs::BdevInfo { metadata_size: 8, ..plain() };
+        assert_eq!(text(&with_metadata), "has 8 bytes of metadata with each block");
+        // RAID 5 writes whole stripes.
+        let striped = spdk_rs::BdevInfo { write_unit: 256, ..plain() };
+        assert!(text(&striped).starts_with("takes writes of 256 blocks only"), "{}", text(&striped));
+        assert!(fit(&striped, true).is_ok());
+        assert!(text(&spdk_rs::BdevInfo { block_size: 1024, ..plain() }).contains("block_size is 1024"));
+    }
+}

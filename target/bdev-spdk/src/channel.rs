@@ -1,6 +1,7 @@
 //! A channel as the trait has it: it comes from a control thread, is used on a poller, and is dropped on a control thread. What
 //! SPDK gives the poller stays there (`lane`).
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -32,19 +33,18 @@ impl SpdkChannel {
     }
 
     #[cold]
-    fn open(&mut self) -> Option<&mut Lane> {
-        if self.refused {
-            return None;
-        }
+    fn open(&mut self) -> Result<&mut Lane, Status> {
         match Lane::open(&self.shared, &self.counters) {
             Ok(lane) => {
                 self.home = Some(lane.thread().handle());
-                Some(self.lane.insert(AtHome::new(lane)).get())
+                Ok(self.lane.insert(AtHome::new(lane)).get())
             }
             Err(error) => {
-                self.refused = true;
-                tracing::error!(bdev = %self.shared.info.name, "no channel: {error}");
-                None
+                // The next request tries again, and then it is not said again.
+                if !mem::replace(&mut self.refused, true) {
+                    tracing::error!(bdev = %self.shared.info.name, "no channel: {error}");
+                }
+                Err(error.status())
             }
         }
     }
@@ -55,8 +55,8 @@ impl IoChannel for SpdkChannel {
         let lane = match &mut self.lane {
             Some(lane) => lane.get(),
             None => match self.open() {
-                Some(lane) => lane,
-                None => return Submitted::Done(Status::Gone),
+                Ok(lane) => lane,
+                Err(status) => return Submitted::Done(status),
             },
         };
         lane.submit(io)

@@ -32,6 +32,8 @@ pub(crate) struct Lane {
     memory: View,
     /// Opened when it is needed first.
     pool: Option<Buffers>,
+    /// It could not be opened, and that was said.
+    pool_refused: bool,
     requests: Vec<Request>,
     vacant: Vec<u32>,
     starved: VecDeque<u32>,
@@ -44,15 +46,37 @@ pub(crate) struct Lane {
     waits: u64,
 }
 
+/// Why there is no channel.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum NoLane {
+    #[error("this thread does not poll SPDK")]
+    NoThread,
+    #[error("the bdev is closed")]
+    Closed,
+    /// For now: memory, or a device that is being reset.
+    #[error("SPDK opens none: {0}")]
+    Refused(Errno),
+}
+
+impl NoLane {
+    /// How a request is answered that would have needed one.
+    pub(crate) fn status(self) -> Status {
+        match self {
+            NoLane::NoThread | NoLane::Closed => Status::Gone,
+            NoLane::Refused(_) => Status::Busy,
+        }
+    }
+}
+
 impl Lane {
     /// Opens a channel of SPDK's on the calling thread.
     ///
     /// # Errors
-    /// The thread has no SPDK thread, or SPDK refuses.
-    pub(crate) fn open(shared: &Arc<Shared>, counters: &Arc<ChannelCounters>) -> Result<Lane, String> {
-        let (thread, turns) = poller::here().ok_or("this thread does not poll SPDK")?;
-        let descriptor = shared.descriptor().ok_or("the bdev is closed")?;
-        let channel = IoChannel::open(&thread, &descriptor).map_err(|errno| errno.to_string())?;
+    /// See [`NoLane`].
+    pub(crate) fn open(shared: &Arc<Shared>, counters: &Arc<ChannelCounters>) -> Result<Lane, NoLane> {
+        let (thread, turns) = poller::here().ok_or(NoLane::NoThread)?;
+        let descriptor = shared.descriptor().ok_or(NoLane::Closed)?;
+        let channel = IoChannel::open(&thread, &descriptor).map_err(NoLane::Refused)?;
         turns.opened();
         Ok(Lane {
             channel,
@@ -60,6 +84,7 @@ impl Lane {
             memory: View::new(&shared.memory),
             shared: Arc::clone(shared),
             pool: None,
+            pool_refused: false,
             requests: (0..USUAL).map(|_| Request::vacant()).collect(),
             vacant: (0..USUAL).rev().collect(),
             starved: VecDeque::new(),
@@ -275,10 +300,22 @@ impl Lane {
     }
 
     fn open_pool(&mut self) -> Result<(), Status> {
-        if self.pool.is_none() {
-            self.pool = Buffers::open(&self.thread).inspect_err(|error| tracing::error!("{error}")).ok();
+        if self.pool.is_some() {
+            return Ok(());
         }
-        if self.pool.is_some() { Ok(()) } else { Err(Status::Busy) }
+        match Buffers::open(&self.thread) {
+            Ok(pool) => {
+                self.pool = Some(pool);
+                Ok(())
+            }
+            Err(error) => {
+                // The guest tries again, and then it is not said again.
+                if !mem::replace(&mut self.pool_refused, true) {
+                    tracing::error!(bdev = %self.shared.info.name, "requests are answered busy: {error}");
+                }
+                Err(Status::Busy)
+            }
+        }
     }
 
     /// Sends the next piece of a request through the pool, or has it wait for a buffer.

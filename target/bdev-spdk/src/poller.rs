@@ -51,7 +51,7 @@ pub(crate) fn leave_behind(lane: AtHome<Lane>, ended: Sender<()>) {
 }
 
 impl SpdkPoller {
-    /// A source of this name. It has no thread before it [enters](SpdkPoller::enter).
+    /// A source of this name. It has no thread before [`Spdk::join`](crate::Spdk::join) gives it one.
     #[must_use]
     pub fn new(name: impl Into<String>) -> SpdkPoller {
         SpdkPoller { name: name.into(), last: Tsc(0), look_ticks: Tsc::ticks(LOOK_AWAKE_NS) }

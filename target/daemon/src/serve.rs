@@ -112,7 +112,7 @@ fn signals(draining: &Arc<AtomicBool>) -> io::Result<Signals> {
 }
 
 fn announce(config: &Config, target: &Target) {
-    for controller in &config.controllers {
+    for controller in &config.without(|name| !target.bdevs().has(name)).controllers {
         tracing::info!(
             controller = %controller.name,
             "serving {} LUNs on {} with pollers on cores {:?}",

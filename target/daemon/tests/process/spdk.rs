@@ -4,6 +4,7 @@
 mod awaited;
 #[cfg(feature = "dpdk")]
 mod both;
+mod client;
 mod inline;
 mod load;
 mod nvmf;
@@ -101,9 +102,14 @@ fn configuration(place: &Place, served: &[&str]) -> String {
         {"subsystem": "bdev", "config": bdevs(place)},
     ]});
     fs::write(place.path("spdk.json"), json.to_string()).unwrap();
+    target("config = '{dir}/spdk.json'\nrpc_socket = '{dir}/rpc.sock'\n", served)
+}
+
+/// A target with these keys, or tables, of `[spdk]` beside its memory, and with these bdevs as LUNs, from 0 on.
+fn target(spdk: &str, served: &[&str]) -> String {
     let mut text = format!(
         "[metrics]\nlisten = '127.0.0.1:0'\n[reactor]\ncores = [{core}]\n\
-         [spdk]\nconfig = '{{dir}}/spdk.json'\nrpc_socket = '{{dir}}/rpc.sock'\nmemory = '640MiB'\nordinary_memory = true\n\
+         [spdk]\nmemory = '640MiB'\nordinary_memory = true\n{spdk}\
          [[scsi]]\nname = 'vm0'\nsocket = '{{dir}}/vm0.sock'\npollers = [{core}]\n",
         core = tests::live::rig::cores(1).unwrap()[0]
     );

@@ -5,24 +5,14 @@ use std::fs;
 use serde_json::json;
 use tests::live::client::{FIRST, good, read};
 
-use super::{ends_silently, keeps_every_byte};
+use super::{ends_silently, keeps_every_byte, target};
 use crate::place::Place;
 use crate::reload::connect;
 
 /// A target whose bdevs are these calls; LUN n is the nth of the named ones.
 fn configuration(config: &str, calls: &[&str], served: &[&str]) -> String {
-    let mut text = format!(
-        "[metrics]\nlisten = '127.0.0.1:0'\n[reactor]\ncores = [{core}]\n\
-         [spdk]\n{config}memory = '640MiB'\nordinary_memory = true\n",
-        core = tests::live::rig::cores(1).unwrap()[0]
-    );
-    calls.iter().for_each(|call| text += &format!("[[spdk.call]]\n{call}\n"));
-    text += "[[scsi]]\nname = 'vm0'\nsocket = '{dir}/vm0.sock'\n";
-    for (number, bdev) in served.iter().enumerate() {
-        text += &format!("[[scsi.lun]]\nlun = {number}\nbdev = 'd{number}'\n");
-        text += &format!("[[bdev]]\nname = 'd{number}'\nkind = 'spdk'\nbdev = '{bdev}'\n");
-    }
-    text
+    let calls: String = calls.iter().map(|call| format!("[[spdk.call]]\n{call}\n")).collect();
+    target(&(config.to_owned() + &calls), served)
 }
 
 const POOLS: &str = "method = 'iobuf_set_options'\nparams = { small_pool_count = 1024, large_pool_count = 128 }";

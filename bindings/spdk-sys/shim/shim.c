@@ -311,6 +311,7 @@ io_submit_or_wait(struct spdk_shim_io *io)
 		return rc;
 	}
 	io->waits++;
+	memset(&own->wait, 0, sizeof(own->wait));
 	own->wait.bdev = spdk_bdev_desc_get_bdev(own->desc);
 	own->wait.cb_fn = io_again;
 	own->wait.cb_arg = io;
@@ -340,7 +341,6 @@ spdk_shim_io_start(struct spdk_shim_io *io, struct spdk_bdev_desc *desc, struct 
 {
 	struct io_private *own = io_private(io);
 
-	memset(own, 0, sizeof(*own));
 	own->desc = desc;
 	own->channel = channel;
 	return io_submit_or_wait(io);

@@ -106,6 +106,15 @@ impl<T: Scalar> GuestArray<T> {
         unsafe { T::store(self.start.add(index), value, order) }
     }
 
+    /// The `N` elements from `from` on; `None` if the array ends before.
+    #[must_use]
+    #[inline(always)]
+    pub fn chunk<const N: usize>(&self, from: usize) -> Option<GuestChunk<T, N>> {
+        let end = from.checked_add(N)?;
+        // An address is made of what is inside only.
+        (end <= self.len).then(|| GuestChunk { start: self.start.wrapping_add(from) })
+    }
+
     /// Asks the processor to bring element `index` near, to be read. An index outside is ignored.
     #[inline(always)]
     pub fn prefetch(&self, index: usize) {
@@ -125,6 +134,26 @@ impl<T: Scalar> GuestArray<T> {
     }
 }
 
+/// `N` elements of an array, which are there: an index that the compiler knows needs no check.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestChunk<T, const N: usize> {
+    start: *mut T,
+}
+
+impl<T: Scalar, const N: usize> GuestChunk<T, N> {
+    /// Loads element `index`.
+    ///
+    /// # Panics
+    /// If `index` is not below `N`.
+    #[must_use]
+    #[inline(always)]
+    pub fn load(&self, index: usize, order: Ordering) -> T {
+        assert!(index < N);
+        // SAFETY: inside (checked at construction) and aligned; mapped, see the crate's documentation.
+        unsafe { T::load(self.start.add(index), order) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +169,18 @@ mod tests {
         array.store(3, 0x0102, Ordering::Release);
         assert_eq!(memory.slice().read_array::<8>().unwrap(), [1, 0, 2, 0, 3, 0, 2, 1]);
         assert!(GuestArray::<u32>::new(memory.slice().subslice(2, 8).unwrap()).is_none());
+    }
+
+    #[test]
+    fn chunk_lies_inside_of_its_array() {
+        let memory = SharedMemory::create("array", 4096, Pages::Small).unwrap();
+        memory.slice().write(&[1, 0, 2, 0, 3, 0, 4, 0]);
+        let array = GuestArray::<u16>::new(memory.slice().subslice(0, 8).unwrap()).unwrap();
+        let chunk = array.chunk::<2>(2).unwrap();
+        assert_eq!([0, 1].map(|index| chunk.load(index, Ordering::Relaxed)), [3, 4]);
+        assert!(
+            array.chunk::<2>(3).is_none() && array.chunk::<5>(0).is_none() && array.chunk::<2>(usize::MAX).is_none()
+        );
     }
 
     #[test]

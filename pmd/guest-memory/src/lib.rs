@@ -33,7 +33,7 @@ mod sigbus;
 mod slice;
 mod table;
 
-pub use array::{GuestArray, Scalar};
+pub use array::{GuestArray, GuestChunk, Scalar};
 pub use mapping::{MapError, Mapping, RegionConfig};
 pub use observers::{MappingObserver, observe_mappings};
 pub use own::{Backing, HugeRegion, Pages, SharedMemory};

@@ -62,6 +62,14 @@ impl<'a> ShortChain<'a> {
         &self.cell[index]
     }
 
+    /// Its only slice, if the device writes it and there is no other.
+    #[must_use]
+    #[inline(always)]
+    pub fn sole_writable(&self) -> Option<GuestSlice> {
+        let Chain { readable_descriptors: 0, start, end, .. } = *self.chain else { return None };
+        (end - start == 1).then(|| self.cell[0])
+    }
+
     /// Slices `from` to `to`; none if the chain has not got them.
     #[must_use]
     #[inline(always)]
@@ -112,6 +120,13 @@ impl ChainBatch {
         &self.slices[chain.writable_start as usize..chain.end as usize]
     }
 
+    /// A hint that the chain at `index`, if there is one, is looked at soon: hides the cache miss of its first buffer.
+    #[inline]
+    pub fn prefetch(&self, index: usize) {
+        let first = self.chains().get(index).and_then(|chain| self.slices.get(chain.start as usize));
+        first.into_iter().for_each(|slice| slice.prefetch_read());
+    }
+
     /// The chains from the `from`th on; `None` for those that have more than four slices.
     #[inline(always)]
     pub fn short(&self, from: usize) -> impl Iterator<Item = Option<ShortChain<'_>>> {
@@ -123,17 +138,6 @@ impl ChainBatch {
             place += CELL as u32;
             (chain.start == start).then_some(ShortChain { chain, cell })
         })
-    }
-
-    /// The only slice of the chain at `index` of this batch, if it is one that the device writes and there is no other.
-    #[must_use]
-    #[inline]
-    pub fn sole_writable(&self, index: usize) -> Option<GuestSlice> {
-        let chain = self.chains().get(index)?;
-        if chain.readable_descriptors != 0 || chain.end - chain.start != 1 {
-            return None;
-        }
-        self.slices.get(chain.start as usize).copied()
     }
 
     /// Where in the arena the slices are that go on with the descriptor of the slice before them, because it lies across

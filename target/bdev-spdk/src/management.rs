@@ -204,16 +204,23 @@ impl Management {
     /// Polls SPDK and does what is asked for, until nobody can ask any more.
     fn run(self, jobs: &Receiver<Job>, waiting: &Waiting) {
         let mut looked = Looked::default();
+        let mut rest = REST_MIN;
         loop {
             let busy = self.thread.poll() | poll_others(&self.thread);
             waiting.look(&self.thread, &mut looked);
             let job = if busy {
+                rest = REST_MIN;
                 jobs.try_recv().map_err(|error| error == TryRecvError::Disconnected)
             } else {
-                jobs.recv_timeout(self.rest()).map_err(|error| error == RecvTimeoutError::Disconnected)
+                let job = jobs.recv_timeout(self.until_due(rest));
+                rest = (2 * rest).min(REST_MAX);
+                job.map_err(|error| error == RecvTimeoutError::Disconnected)
             };
             match job {
-                Ok(job) => job(&self.thread),
+                Ok(job) => {
+                    rest = REST_MIN;
+                    job(&self.thread);
+                }
                 Err(true) => break,
                 Err(false) => {}
             }
@@ -224,14 +231,11 @@ impl Management {
         tracing::info!("SPDK has ended");
     }
 
-    /// How long there is nothing to do. Messages of SPDK's do not wake this thread: it looks for them.
-    fn rest(&self) -> Duration {
-        if self.thread.has_active_pollers() {
-            return REST_MIN;
-        }
+    /// As long as that, or until something is to be done by the clock.
+    fn until_due(&self, rest: Duration) -> Duration {
         let per_second = self.thread.env().ticks_per_second();
         let due = self.thread.next_expiration().map(|ticks| Duration::from_secs_f64(ticks as f64 / per_second as f64));
-        due.map_or(REST_MAX, |due| due.clamp(REST_MIN, REST_MAX))
+        due.map_or(rest, |due| due.clamp(REST_MIN, rest.max(REST_MIN)))
     }
 }
 
@@ -244,8 +248,10 @@ fn parts(config: &SpdkConfig) -> Result<Vec<Part>, SpdkError> {
     file.chain(config.inline.iter().cloned().map(Ok)).collect()
 }
 
+/// Messages of SPDK's do not wake the thread that manages it: it looks for them, first so often, and the longer nothing has
+/// happened the more seldom. Each look costs the core that it happens on some 20 us.
 const REST_MIN: Duration = Duration::from_micros(100);
-const REST_MAX: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_millis(10);
 
 fn start_environment(config: &SpdkConfig, environment: Environment) -> Result<Env, SpdkError> {
     match environment {

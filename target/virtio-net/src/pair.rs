@@ -29,6 +29,9 @@ pub(crate) struct Pair {
     pub(crate) held: VecDeque<Held>,
     /// Frames of `held` that the port is done with.
     pub(crate) done: usize,
+    /// Whether most headers of the last burst that was received had to be written, because there was something else where they
+    /// are.
+    pub(crate) rewrites: bool,
     pub(crate) stats: Arc<PairStats>,
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) rings: &'a mut RingSet,
     /// The ring.
     pub(crate) slot: usize,
+    /// See [`Pair::rewrites`](crate::pair::Pair::rewrites).
+    pub(crate) rewrites: &'a mut bool,
     pub(crate) stats: &'a DirectionStats,
     pub(crate) session: &'a NetSession,
     pub(crate) rules: &'a Rules,
@@ -38,7 +40,7 @@ pub(crate) fn receive(port: &mut Lease, to: Destination<'_>, scratch: &mut Scrat
 
 #[inline(never)]
 fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, merge: &mut Merge) {
-    let Destination { rings, slot, stats, session, rules } = to;
+    let Destination { rings, slot, rewrites, stats, session, rules } = to;
     let offloads = session.rx_offloads();
     let open = session.filter.is_open();
     let mut buffers = Buffers {
@@ -47,7 +49,10 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
         chains,
         next: 0,
         filled_from: 0,
+        plain: [GuestSlice::EMPTY; BURST],
         written: [0; BURST],
+        rewrites: *rewrites,
+        rewritten: 0,
         gatherable: GATHERED_MAX,
         stats,
     };
@@ -72,6 +77,7 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
         }
     }
     tally.settle();
+    *rewrites = buffers.rewritten > frames.len() / 2;
     if buffers.next < buffers.chains.chains().len() {
         buffers.put_back(iter::empty());
     }
@@ -88,6 +94,11 @@ struct Buffers<'a> {
     /// Buffers from here to `next` have been filled, with so many bytes, and are still to be completed.
     filled_from: usize,
     written: [u32; BURST],
+    /// Of each buffer its only slice, if it is one to receive in that has no other.
+    plain: [GuestSlice; BURST],
+    /// Whether headers are going to be written, for all that is known; and how many were.
+    rewrites: bool,
+    rewritten: usize,
     /// Descriptors that may still be gathered in this burst.
     gatherable: usize,
     stats: &'a DirectionStats,
@@ -98,16 +109,28 @@ impl Buffers<'_> {
     fn pop(&mut self, limit: usize) -> usize {
         self.complete_filled();
         (self.next, self.filled_from) = (0, 0);
-        self.rings.pop(self.slot, limit.min(BURST), self.chains)
+        let count = self.rings.pop(self.slot, limit.min(BURST), self.chains);
+        self.plain = [GuestSlice::EMPTY; BURST];
+        for (place, chain) in self.plain.iter_mut().zip(self.chains.short(0)) {
+            if let Some(buffer) = chain.and_then(|chain| chain.sole_writable()) {
+                *place = buffer;
+                approach(buffer, self.rewrites);
+            }
+        }
+        count
     }
 
     /// Puts a frame into one buffer that is one slice, as nearly all are. False if it is not like that.
     #[inline(always)]
     fn put_plain(&mut self, header: [u8; HEADER_LEN], legacy: bool, frame: GuestSlice) -> bool {
-        let Some(buffer) = self.chains.sole_writable(self.next) else { return false };
+        let Some(buffer) = self.plain.get(self.next) else { return false };
         let len = HEADER_LEN + frame.len();
-        if legacy || buffer.len() < len || !buffer.write_array(header) {
+        if legacy || buffer.len() < len {
             return false;
+        }
+        // A driver that finds the header as the one before, in a line of its own, has it in its cache still.
+        if buffer.read_array() != Some(header) {
+            self.rewritten += usize::from(buffer.write_array(header));
         }
         frame.copy_to(buffer.split_at(HEADER_LEN).1);
         self.written[self.next] = len as u32; // one slice of guest memory, described in 32 bits
@@ -148,6 +171,20 @@ impl Buffers<'_> {
         self.filled_from = self.next;
         self.rings.put_back(slot, earlier.chain(unused.into_iter().flatten()));
     }
+}
+
+/// Asks for the first two lines of a buffer: room for a header and a short frame.
+#[inline(always)]
+fn approach(buffer: GuestSlice, rewrites: bool) {
+    // DPDK's drivers have the header at the end of a line, and the frame begins with the next: then the header's line is written
+    // only if the header is another one than it was.
+    let header_apart = buffer.as_ptr().addr() % LINE >= LINE - HEADER_LEN;
+    if header_apart && !rewrites {
+        buffer.prefetch_read()
+    } else {
+        buffer.prefetch_write()
+    }
+    buffer.prefetch_next_write();
 }
 
 /// A frame on its way into several slices or several buffers: arenas that are used again and again.
@@ -250,6 +287,9 @@ impl Gathered {
 /// 32 frames of 64 KiB take in buffers for 1500 bytes. A driver that posts single bytes, or what is no buffer, and goes on
 /// with it while we look, would keep the poller from its neighbours.
 const GATHERED_MAX: usize = 6000;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// A place in the room of a frame.
 struct Cursor<'a> {

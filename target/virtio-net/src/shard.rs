@@ -63,6 +63,7 @@ impl Shard {
                     open: false,
                     held: VecDeque::with_capacity(held_max),
                     done: 0,
+                    rewrites: true,
                     stats: Arc::clone(pair_stats),
                 }
             })
@@ -147,20 +148,15 @@ impl Shard {
 
     #[inline(always)]
     fn receive(&mut self, from: usize, to: usize) -> usize {
-        let (port, pair) = if from == to {
-            let Pair { port, rx_slot, stats, .. } = &mut self.pairs[from];
-            (port, (*rx_slot, &stats.rx))
+        let (port, (slot, rewrites, stats)) = if from == to {
+            let Pair { port, rx_slot, rewrites, stats, .. } = &mut self.pairs[from];
+            (port, (*rx_slot, rewrites, &stats.rx))
         } else {
             let [from, to] = self.pairs.get_disjoint_mut([from, to]).expect("two different pairs of this shard");
-            (&mut from.port, (to.rx_slot, &to.stats.rx))
+            (&mut from.port, (to.rx_slot, &mut to.rewrites, &to.stats.rx))
         };
-        let destination = Destination {
-            rings: &mut self.rings,
-            slot: pair.0,
-            stats: pair.1,
-            session: &self.session,
-            rules: &self.rules,
-        };
+        let destination =
+            Destination { rings: &mut self.rings, slot, rewrites, stats, session: &self.session, rules: &self.rules };
         receive(port, destination, &mut self.scratch, &mut self.merge)
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use serde_json::{Value, json};
-use spdk_rs::{Command, Env, EnvConfig, Finished, IoChannel, Outcome, Part, Rpc, Subsystems, Thread, poll_others};
+use spdk_rs::{Command, Env, EnvConfig, Finished, IoChannel, Outcome, Part, Rpc, Subsystems, Tag, Thread, poll_others};
 
 static ENDING: AtomicBool = AtomicBool::new(false);
 static MANAGEMENT: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
@@ -133,9 +133,10 @@ pub fn run(
         buffers.iter_mut().map(|buffer| (buffer.as_mut_ptr(), buffer.len())).collect::<Vec<_>>().into_iter()
     };
     // SAFETY: the buffers are borrowed until it has ended.
-    let started = unsafe { channel.start(command, lba, blocks, 7, list(buffers), list(second)) };
+    let started =
+        unsafe { channel.start(command, lba, blocks, Tag { token: 7, note: 9 }, list(buffers), list(second)) };
     started.unwrap();
     let ended = drain(thread, channel);
-    assert_eq!((ended.len(), ended[0].token), (1, 7));
+    assert_eq!((ended.len(), ended[0].tag), (1, Tag { token: 7, note: 9 }));
     ended[0].outcome
 }

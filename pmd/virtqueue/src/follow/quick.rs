@@ -25,16 +25,15 @@ pub(crate) fn walk<E: Entries>(
     start: usize,
     chain: &mut Chain,
 ) -> Option<()> {
+    if !first.has(NEXT | INDIRECT) {
+        return single(view, first, &mut cell[0], start, chain);
+    }
     chain.start = start as u32;
     let mut path = Path { view, entries, at: first, seen: first, bytes: 0, start, chain };
     // One copy of the code for each number of readable buffers: all that is counted is constant in each.
     let [a, b, c, d] = cell;
     if path.at.has(WRITE) {
-        let whole = path.writable(0, [&mut *a, b, c, d]);
-        // A buffer to receive in: its first two lines, for a short frame behind its header.
-        a.prefetch_write();
-        a.prefetch_next_write();
-        return whole;
+        return path.writable(0, [a, b, c, d]);
     }
     let next = path.readable(1, a)?;
     a.prefetch_read(); // the request's header, which is read as soon as the batch has been popped
@@ -64,6 +63,35 @@ pub(crate) fn walk<E: Entries>(
         Next::End => path.end(4),
         Next::More => None,
     }
+}
+
+/// The same for a chain that is one buffer, neither INDIRECT nor going on: what carries a frame is nearly always one.
+#[inline(always)]
+pub(crate) fn single(
+    view: &View<'_>,
+    buffer: Descriptor,
+    slot: &mut GuestSlice,
+    start: usize,
+    chain: &mut Chain,
+) -> Option<()> {
+    if buffer.len == 0 {
+        return None;
+    }
+    *slot = view.slice(buffer)?;
+    let bytes = u64::from(buffer.len);
+    chain.start = start as u32;
+    chain.end = start as u32 + 1;
+    if buffer.has(WRITE) {
+        chain.writable_start = start as u32;
+        (chain.readable_descriptors, chain.readable_bytes) = (0, 0);
+        (chain.writable_descriptors, chain.writable_bytes) = (1, bytes);
+    } else {
+        chain.writable_start = start as u32 + 1;
+        (chain.readable_descriptors, chain.readable_bytes) = (1, bytes);
+        (chain.writable_descriptors, chain.writable_bytes) = (0, 0);
+        slot.prefetch_read();
+    }
+    Some(())
 }
 
 /// A walk under way.

@@ -4,9 +4,10 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
-use guest_memory::GuestArray;
+use guest_memory::{GuestArray, GuestChunk};
 
 use super::rings::{Rings, Tail};
+use crate::chain::CELL;
 use crate::follow::{DESCRIPTOR, Descriptor, Entries, INDIRECT, NEXT, TableFormat, View, WRITE};
 
 /// The slots from a chain's head on.
@@ -42,6 +43,30 @@ impl Entries for Slots {
         let slot = self.slot(index);
         let tail = self.rings.tail(slot);
         Some(Descriptor::in_sequence([self.rings.addr(slot), tail.0], WRITE | INDIRECT, tail.flags() & NEXT, index))
+    }
+}
+
+/// The four slots from a chain's head on, where the ring does not end before: nothing has to be checked to find them.
+#[derive(Clone, Copy)]
+pub(super) struct Near(GuestChunk<u64, { 2 * CELL }>);
+
+impl Near {
+    #[inline(always)]
+    pub(super) fn new(slots: Slots) -> Option<Near> {
+        slots.rings.desc.chunk(2 * usize::from(slots.head)).map(Near)
+    }
+}
+
+impl Entries for Near {
+    #[inline(always)]
+    fn entry(&self, index: u16) -> Option<Descriptor> {
+        let at = 2 * usize::from(index);
+        if at >= 2 * CELL {
+            return None;
+        }
+        let tail = Tail(self.0.load(at + 1, Ordering::Acquire));
+        let addr = self.0.load(at, Ordering::Relaxed);
+        Some(Descriptor::in_sequence([addr, tail.0], WRITE | INDIRECT, tail.flags() & NEXT, index))
     }
 }
 

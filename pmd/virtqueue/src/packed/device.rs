@@ -1,15 +1,12 @@
-//! The device side of a packed ring: popping chains, completing them, notifications. Eventfds are the caller's.
+//! The device side of a packed ring: its state, and notifications. Popping is in `fetch`, completing in `complete`; eventfds
+//! are the caller's.
 
 use std::sync::atomic::{Ordering, fence};
 
-use guest_memory::{GuestSlice, MemTable};
-
-use super::chain::{CountedSlots, Slots, Table};
 use super::position::Position;
 use super::rings::{Rings, Tail};
-use crate::chain::CELL;
-use crate::follow::{Descriptor, Entries, Hints, INDIRECT, NEXT, Stop, TableFormat, View, WRITE, long, quick, walk};
-use crate::{Chain, ChainBatch, Fault, FaultReason, Features, RingAddresses, SetupError};
+use crate::follow::{Hints, INDIRECT, NEXT, WRITE};
+use crate::{Fault, Features, RingAddresses, SetupError};
 
 /// The device side of one packed ring.
 ///
@@ -17,47 +14,39 @@ use crate::{Chain, ChainBatch, Fault, FaultReason, Features, RingAddresses, Setu
 /// [`PackedDevice::publish`], all of them at once. A chain's head is its buffer id. Setting up a ring writes nothing to it.
 #[derive(Debug)]
 pub struct PackedDevice {
-    rings: Rings,
+    pub(super) rings: Rings,
     /// The next descriptor to be fetched.
-    avail: Position,
+    pub(super) avail: Position,
     /// Where the next used descriptor is written.
-    used: Position,
+    pub(super) used: Position,
     /// Descriptors of chains in flight: those between `used` and `avail`.
-    taken: u16,
+    pub(super) taken: u16,
     /// Chains popped and chains completed, free-running.
-    popped: u16,
-    completed: u16,
+    pub(super) popped: u16,
+    pub(super) completed: u16,
     /// What was completed and not published.
-    unpublished: Unpublished,
-    event_idx: bool,
+    pub(super) unpublished: Unpublished,
+    pub(super) event_idx: bool,
     /// Nothing was published since the ring was set up, so nobody knows which event the driver was told of last.
-    first_publish: bool,
-    fault: Option<Fault>,
-    hints: Hints,
+    pub(super) first_publish: bool,
+    pub(super) fault: Option<Fault>,
+    pub(super) hints: Hints,
     /// By buffer id: how many slots its chain in flight takes up; 0 if it has none.
-    in_flight: Box<[u16]>,
-    resumed_at: Option<u16>,
+    pub(super) in_flight: Box<[u16]>,
+    pub(super) resumed_at: Option<u16>,
     /// Flags that are looked at in entries of indirect tables.
-    table_flags: u16,
+    pub(super) table_flags: u16,
     /// One used descriptor speaks of all chains that are published together.
-    one_for_all: bool,
+    pub(super) one_for_all: bool,
 }
 
 /// Used descriptors that the driver does not look at yet, because the first of them has not been written.
 #[derive(Clone, Copy, Debug, Default)]
-struct Unpublished {
-    chains: u16,
+pub(super) struct Unpublished {
+    pub(super) chains: u16,
     /// Slots that they pass over.
-    slots: u16,
-    first: Option<(u16, Tail)>,
-}
-
-/// A chain as it lies in the ring.
-#[derive(Clone, Copy)]
-struct Found {
-    slots: Slots,
-    first: Descriptor,
-    tail: Tail,
+    pub(super) slots: u16,
+    pub(super) first: Option<(u16, Tail)>,
 }
 
 impl PackedDevice {
@@ -198,238 +187,6 @@ impl PackedDevice {
         self.popped.wrapping_sub(self.completed)
     }
 
-    /// Fetches up to `limit` chains into `batch`, which is cleared first, and returns how many there are: 0 if none is
-    /// available or the ring is broken, fewer than `limit` also if the batch is full.
-    ///
-    /// A fault breaks the ring: the chains before it are handed over, it is not, and later calls return 0.
-    #[inline]
-    pub fn pop(&mut self, memory: &MemTable, limit: usize, batch: &mut ChainBatch) -> usize {
-        batch.clear();
-        if !self.has_available() {
-            return 0;
-        }
-        self.fetch(memory, limit, batch)
-    }
-
-    /// [`PackedDevice::pop`] when something is there. Not inlined: the loop wants the registers for itself.
-    #[inline(never)]
-    fn fetch(&mut self, memory: &MemTable, limit: usize, batch: &mut ChainBatch) -> usize {
-        let view = View::new(memory, self.hints);
-        let limit = limit.min(batch.chains.len());
-        let spill_start = CELL * batch.chains.len();
-        let (mut popped, mut spilled) = (0, 0);
-        while popped < limit {
-            let Some(tail) = self.next_tail() else { break };
-            let slots = Slots { rings: self.rings, head: self.avail.slot };
-            let found = Found { slots, first: slots.first(tail), tail };
-            let count = match self.usual(&view, found, popped, batch) {
-                Some(count) => count,
-                None => match self.unusual(&view, memory, found, popped, spill_start + spilled, batch) {
-                    Ok(count) => {
-                        spilled += batch.chains[popped].slices();
-                        count
-                    }
-                    Err(Stop::NoRoom) if popped > 0 => break,
-                    Err(Stop::NoRoom) => {
-                        batch.grow();
-                        return self.fetch(memory, limit, batch);
-                    }
-                    Err(Stop::Fault(reason)) => {
-                        self.mark_broken(Fault { reason, head: Some(tail.id()) });
-                        break;
-                    }
-                },
-            };
-            if count > self.size() - self.taken {
-                // Into descriptors that are in flight.
-                self.mark_broken(Fault { reason: FaultReason::ChainTooLong, head: Some(tail.id()) });
-                break;
-            }
-            let id = self.id(found, count);
-            if let Err(reason) = self.claim(id, count) {
-                self.mark_broken(Fault { reason, head: Some(id) });
-                break;
-            }
-            batch.chains[popped].head = id;
-            popped += 1;
-        }
-        self.hints = view.hints(popped);
-        batch.chains_len = popped;
-        popped
-    }
-
-    /// The second half of the next descriptor, if that is available.
-    #[inline(always)]
-    fn next_tail(&self) -> Option<Tail> {
-        let tail = self.rings.tail(self.avail.slot);
-        // A ring that is all in flight holds nothing new, whatever its flags say.
-        (self.avail.is_available(tail.flags()) && self.taken < self.size()).then_some(tail)
-    }
-
-    /// Follows a chain of the kind that drivers build most. Returns the slots that it takes up; `None` to give up.
-    #[inline(always)]
-    fn usual(&self, view: &View<'_>, found: Found, popped: usize, batch: &mut ChainBatch) -> Option<u16> {
-        if usize::from(self.size()) < CELL {
-            return None;
-        }
-        let start = CELL * popped;
-        let cell = batch.slices.get_mut(start..start + CELL)?.first_chunk_mut()?;
-        let chain = &mut batch.chains[popped];
-        let Found { slots, first, .. } = found;
-        if first.has(INDIRECT) {
-            let table = Table::of(view, first, self.table_flags)?;
-            quick::walk(view, table, table.entry(0)?, cell, start, chain)?;
-            return Some(1);
-        }
-        quick::walk(view, slots, first, cell, start, chain)?;
-        Some(chain.readable_descriptors + chain.writable_descriptors)
-    }
-
-    /// Follows a chain that [`PackedDevice::usual`] gave up on, into the arena from `start` on.
-    #[cold]
-    #[inline(never)]
-    fn unusual(
-        &self,
-        view: &View<'_>,
-        memory: &MemTable,
-        found: Found,
-        popped: usize,
-        start: usize,
-        batch: &mut ChainBatch,
-    ) -> Result<u16, Stop> {
-        let (size, Found { slots, first, .. }) = (self.size(), found);
-        let room: &mut [GuestSlice] = batch.slices.get_mut(start..).unwrap_or_default();
-        let long = if first.has(INDIRECT) {
-            let table = Table::of(view, first, self.table_flags).and_then(|table| Some((table, table.entry(0)?)));
-            table.and_then(|at| long::walk(view, at, size, 0, room)).map(|chain| (chain, 1))
-        } else {
-            let chain = long::walk(view, (slots, first), size, 0, room);
-            chain.map(|chain| (chain, chain.readable_descriptors + chain.writable_descriptors))
-        };
-        let before = batch.continued.len();
-        let (chain, count) = match long {
-            Some(found) => found,
-            None => {
-                let counted = CountedSlots::new(slots, first);
-                let format = TableFormat::InSequence(self.table_flags);
-                let chain = walk::walk(memory, (&counted, 0), size, format, room, &mut batch.continued)?;
-                (chain, counted.count())
-            }
-        };
-        batch.continued[before..].iter_mut().for_each(|position| *position += start as u32);
-        batch.chains[popped] = chain.shifted(start as u32);
-        Ok(count)
-    }
-
-    /// The buffer id of a chain, which stands in its last descriptor (virtio 1.3 §2.8.6).
-    #[inline(always)]
-    fn id(&self, found: Found, count: u16) -> u16 {
-        match count {
-            1 => found.tail.id(),
-            count => self.rings.tail(found.slots.slot(count - 1)).id(),
-        }
-    }
-
-    /// Takes a chain of `count` slots out of the ring, which has as many.
-    #[inline(always)]
-    fn claim(&mut self, id: u16, count: u16) -> Result<(), FaultReason> {
-        match self.in_flight.get_mut(usize::from(id)) {
-            Some(slots) if *slots == 0 => *slots = count,
-            Some(_) => return Err(FaultReason::HeadInFlight),
-            None => return Err(FaultReason::HeadOutOfRange),
-        }
-        self.avail = self.avail.forward(count, self.size());
-        self.taken += count;
-        self.popped = self.popped.wrapping_add(1);
-        Ok(())
-    }
-
-    /// The slots of a chain in flight, which is not any more.
-    #[inline(always)]
-    fn release(&mut self, id: u16) -> u16 {
-        let slots = self.in_flight.get_mut(usize::from(id)).map_or(0, std::mem::take);
-        if slots == 0 {
-            not_in_flight(id);
-        }
-        slots
-    }
-
-    /// Takes back that these chains were popped: the next pop gives them again. They are the last ones that were popped, in
-    /// that order, and none of them was completed.
-    ///
-    /// # Panics
-    /// If one of them is not in flight.
-    pub fn put_back(&mut self, heads: impl DoubleEndedIterator<Item = u16>) {
-        for head in heads.rev() {
-            let slots = self.release(head);
-            self.avail = self.avail.back(slots, self.size());
-            self.taken -= slots;
-            self.popped = self.popped.wrapping_sub(1);
-        }
-    }
-
-    // --- giving back ---
-
-    /// Writes a used descriptor for the chain of `head`, into which the device wrote `written` bytes. The driver sees it
-    /// after the next [`PackedDevice::publish`].
-    ///
-    /// # Panics
-    /// If the chain is not in flight: completing twice is a bug of ours.
-    #[inline]
-    pub fn complete(&mut self, head: u16, written: u32) {
-        let slots = self.release(head);
-        let Position { slot, .. } = self.used;
-        let write = if written > 0 { WRITE } else { 0 };
-        let tail = Tail::new(written, head, self.used.used() | write);
-        // The driver looks at one descriptor after the other: without the first, it sees none of those behind it.
-        match &mut self.unpublished.first {
-            Some((_, first)) if self.one_for_all => {
-                debug_assert_eq!(written, 0, "into a ring that is only read");
-                *first = Tail::new(0, head, first.flags());
-            }
-            Some(_) => self.rings.set_tail(slot, tail),
-            none => *none = Some((slot, tail)),
-        }
-        self.unpublished.chains += 1;
-        self.unpublished.slots += slots;
-        self.used = self.used.forward(slots, self.size());
-        self.taken -= slots;
-        self.completed = self.completed.wrapping_add(1);
-    }
-
-    /// As [`PackedDevice::complete`] for chains of the last pop, in the order given; `written` has the bytes for each.
-    ///
-    /// # Panics
-    /// If one of them is not in flight.
-    #[inline]
-    pub fn complete_popped(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
-        for (index, chain) in chains.iter().enumerate() {
-            self.complete(chain.head, written(index));
-        }
-    }
-
-    /// Chains that were completed and not published.
-    #[must_use]
-    #[inline]
-    pub fn unpublished(&self) -> u16 {
-        self.unpublished.chains
-    }
-
-    /// Makes completed chains visible to the driver. Returns whether the driver wants a call for them (virtio 1.3
-    /// §2.8.10): one answer for all.
-    #[inline]
-    pub fn publish(&mut self) -> bool {
-        let Unpublished { slots, first: Some((slot, tail)), .. } = self.unpublished else { return false };
-        self.rings.set_tail(slot, tail);
-        self.unpublished = Unpublished::default();
-        // The descriptor before the question: otherwise the driver could ask for a call after we looked, look at the
-        // descriptor before we wrote it, and wait for ever.
-        fence(Ordering::SeqCst);
-        let first = std::mem::replace(&mut self.first_publish, false);
-        let wanted = self.rings.driver_events.wanted(self.used, slots, self.size(), self.event_idx);
-        wanted || (first && self.event_idx)
-    }
-
     // --- notifications from the driver ---
 
     /// Asks the driver for a kick at the next descriptor (virtio 1.3 §2.8.10), then looks once more. True if something is
@@ -451,10 +208,4 @@ impl PackedDevice {
     pub fn disable_notifications(&mut self) {
         self.rings.device_events.disable();
     }
-}
-
-#[cold]
-#[inline(never)]
-fn not_in_flight(id: u16) -> ! {
-    panic!("buffer {id} completed, but not in flight")
 }

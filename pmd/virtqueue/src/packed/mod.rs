@@ -6,9 +6,11 @@
 //! two sides, of the same shape as those of a split ring. `raw` lets tests write what no driver would.
 
 mod chain;
+mod complete;
 mod device;
 mod driver;
 mod events;
+mod fetch;
 mod position;
 mod raw;
 mod rings;

@@ -323,11 +323,10 @@ impl SplitDevice {
         if new == old {
             return false;
         }
-        self.rings.set_used_index(new);
+        // The index before the question, as far as anybody can see: otherwise the driver could ask for a call after we looked,
+        // look at the index before we moved it, and wait for ever.
+        self.rings.publish_used_index(new);
         self.published = new;
-        // The index before the question: otherwise the driver could ask for a call after we looked, look at the index
-        // before we moved it, and wait for ever.
-        fence(Ordering::SeqCst);
         if self.event_idx {
             let first = std::mem::replace(&mut self.first_publish, false);
             event::passed(self.rings.used_event(), new, old) || first

@@ -98,8 +98,9 @@ impl Rings {
 
     // --- available ring: written by the driver ---
 
+    /// Asked after [`Rings::publish_used_index`].
     pub(super) fn avail_flags(&self) -> u16 {
-        self.avail.load(0, Ordering::Relaxed)
+        self.avail.load(0, Ordering::SeqCst)
     }
 
     pub(super) fn set_avail_flags(&self, flags: u16) {
@@ -126,8 +127,9 @@ impl Rings {
         self.avail.store(2 + self.slot(index), head, Ordering::Relaxed);
     }
 
+    /// Asked after [`Rings::publish_used_index`].
     pub(super) fn used_event(&self) -> u16 {
-        self.avail.load(2 + usize::from(self.size()), Ordering::Relaxed)
+        self.avail.load(2 + usize::from(self.size()), Ordering::SeqCst)
     }
 
     pub(super) fn set_used_event(&self, index: u16) {
@@ -152,6 +154,13 @@ impl Rings {
     #[inline(always)]
     pub(super) fn set_used_index(&self, index: u16) {
         self.used.store(1, index, Ordering::Release);
+    }
+
+    /// As [`Rings::set_used_index`], and what is loaded as [`Ordering::SeqCst`] after it is loaded after it: one exchange, where
+    /// a store and a fence would hold up everything that follows.
+    #[inline(always)]
+    pub(super) fn publish_used_index(&self, index: u16) {
+        self.used.store(1, index, Ordering::SeqCst);
     }
 
     /// Elements `index` to `index + count` are going to be written: their lines are the driver's until then.

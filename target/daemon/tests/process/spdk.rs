@@ -6,6 +6,8 @@ mod awaited;
 mod both;
 mod client;
 mod inline;
+mod load;
+mod nvmf;
 #[path = "../../../../bindings/spdk-rs/tests/lab/rpc.rs"]
 mod rpc;
 
@@ -26,8 +28,19 @@ const LUNS_CHANGED: (u8, u8, u8) = (0x06, 0x3f, 0x0e);
 const NOT_SUPPORTED: (u8, u8, u8) = (0x05, 0x25, 0x00);
 
 /// Each kind of bdev that needs nothing but this machine, and how it is made. Those below others are not served.
-const SERVED: [&str; 9] =
-    ["Malloc512", "Malloc4096", "Aio0", "Uring0", "Pass0", "Raid0", "lvs0/lv0", "Delay0", "EE_MallocE"];
+const SERVED: [&str; 11] = [
+    "Malloc512",
+    "Malloc4096",
+    "Aio0",
+    "Uring0",
+    "Pass0",
+    "Raid0",
+    "lvs0/lv0",
+    "Delay0",
+    "EE_MallocE",
+    "MallocSp0",
+    "MallocSp1",
+];
 
 fn bdevs(place: &Place) -> Value {
     let method = |method: &str, params: Value| json!({"method": method, "params": params});
@@ -50,6 +63,7 @@ fn bdevs(place: &Place) -> Value {
         malloc("MallocL", 32, 512),
         malloc("MallocD", 8, 512),
         malloc("MallocE", 8, 512),
+        malloc("MallocS", 16, 512),
         method("bdev_aio_create", json!({"name": "Aio0", "filename": file("aio"), "block_size": 512})),
         method("bdev_uring_create", json!({"name": "Uring0", "filename": file("uring"), "block_size": 512})),
         method("bdev_passthru_create", json!({"name": "Pass0", "base_bdev_name": "MallocP"})),
@@ -74,6 +88,7 @@ fn bdevs(place: &Place) -> Value {
             })
         ),
         method("bdev_error_create", json!({"base_name": "MallocE"})),
+        method("bdev_split_create", json!({"base_bdev": "MallocS", "split_count": 2})),
         method("bdev_null_create", json!({"name": "Null0", "num_blocks": 2048, "block_size": 512})),
     ])
 }

@@ -39,6 +39,11 @@ pub fn when(expression: &Expression) -> When {
     listed.filter(|_| !expression.text.contains("vector(0)")).map_or(When::Always, |(_, when, _)| *when)
 }
 
+/// Whether the lab has no series like that at all.
+pub fn is_never_there(selector: &str) -> bool {
+    EMPTY.iter().any(|(part, when, _)| *when == When::Never && selector.contains(part))
+}
+
 /// That no entry of the list is left over.
 #[test]
 fn every_entry_of_the_list_is_about_an_expression() {

@@ -2,7 +2,7 @@
 # Measures ringside: one poller and one client, each on a core of its own, over a matrix of cases.
 #
 #   scripts/bench.sh [--quick] [--full] [--only PATTERN] [--list] [--time 2] [--repeats 5] [--cores TARGET,CLIENT]
-#                    [--baseline REV|PROGRAM] [--peer spdk=PREFIX] [--peer dpdk] [--peer fio]
+#                    [--baseline REV|PROGRAM] [--peer spdk=PREFIX] [--peer dpdk] [--peer fio] [--peer copy]
 #
 #   (nothing)        a choice of cases, a few minutes
 #   --full           all cases, more than half an hour
@@ -14,14 +14,15 @@
 #   --cores 1,0      core of the poller, core of the client
 #   --baseline X     also another build of ringside, a git revision (built under .build/baseline) or a program
 #   --peer spdk=X    also SPDK's vhost (an SPDK source tree that was built there), under our client and, as ours, under its
-#                    bdevperf
+#                    bdevperf; and a ringside that is built with that SPDK, whose bdevs both serve
 #   --peer dpdk      also DPDK's vhost PMD, under our client and, as ours, under a virtio-user client
 #   --peer fio       files through the target against fio's io_uring engine on the same files
+#   --peer copy      disks in memory against a plain loop of copies over as much memory, on the poller's core
 #
 # Names of cases are what is measured: scsi/DISK/PATTERN/SIZE/qdDEPTH/RING and net/DIRECTION/BYTES/RING with our own client,
-# bdevperf/… and testpmd/… with the peers', ceiling/… the client against a thread that answers at once, fio/… and swap/…
-# (what a neighbour notices of memory tables that change), scrape/… (and of scrapes of the metrics), idle/… and crowd/… (what
-# idling costs).
+# spdk/DISK/PATTERN/SIZE/qdDEPTH with it and SPDK's bdevs behind both targets, bdevperf/… and testpmd/… with the peers',
+# ceiling/… the client against a thread that answers at once, fio/… and swap/… (what a neighbour notices of memory tables that
+# change), scrape/… (and of scrapes of the metrics), idle/… and crowd/… (what idling costs).
 #
 # Everybody is measured in turns within the same seconds, while the others are stopped. Before and after each window the
 # distance of the two cores is probed: on shared machines it changes, and throughput with it by a factor of two to three.
@@ -42,6 +43,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/bench/baseline.sh
 # shellcheck source=scripts/lib/bench/scsi.sh
 . scripts/lib/bench/scsi.sh
+# shellcheck source=scripts/lib/bench/spdk.sh
+. scripts/lib/bench/spdk.sh
 # shellcheck source=scripts/lib/bench/bdevperf.sh
 . scripts/lib/bench/bdevperf.sh
 # shellcheck source=scripts/lib/bench/net.sh
@@ -61,7 +64,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC2034
 readonly RINGSIDE=.build/release/ringside OUT=$PWD/.build/bench WARMUP=0.5
 SECONDS_EACH=2 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SET=short ONLY=() LIST='' WORK=''
-BASELINE='' SPDK='' DPDK='' FIO=''
+BASELINE='' SPDK='' DPDK='' FIO='' COPY=''
 
 main() {
     options "$@"
@@ -115,7 +118,8 @@ peer() {
         command -v fio >/dev/null || die "--peer fio: no fio (apt-get install fio)"
         FIO=yes
         ;;
-    *) die "--peer $1: must be spdk=PREFIX, dpdk or fio" ;;
+    copy) COPY=yes ;;
+    *) die "--peer $1: must be spdk=PREFIX, dpdk, fio or copy" ;;
     esac
 }
 

@@ -7,7 +7,8 @@
 #   --no-setup   do not install anything; what is missing is skipped or fails by its own message
 #   --with-spdk PREFIX
 #                the tests of SPDK's bdevs, too, with the SPDK that was installed there. The libdpdk.pc of the DPDK that it
-#                was built with has to be found: PKG_CONFIG_PATH, and LD_LIBRARY_PATH where its libraries are not installed
+#                was built with has to be found: PKG_CONFIG_PATH, and LD_LIBRARY_PATH where its libraries are not installed.
+#                NVMF_TGT names its NVMe-oF target where that is neither in PREFIX/bin nor in PATH
 #
 # Cheap checks first, the tests last, so that the output ends with the test runner's own summary. The first stage
 # that fails ends the run. Runs cargo nextest where it is installed, else cargo test.
@@ -169,11 +170,14 @@ select_dashboards() {
 # select_spdk: SPDK has no packages, so its tests are asked for; their absence is never silent.
 select_spdk() {
     if [ -z "$SPDK_PREFIX" ]; then
-        skip "tests with SPDK (bindings/spdk-*, target/bdev-spdk, target/daemon/tests/process/spdk.rs): no --with-spdk PREFIX"
+        skip "tests with SPDK (bindings/spdk-*, target/bdev-spdk, target/daemon/tests/{process,real_guest}/spdk*): no --with-spdk PREFIX"
         return 0
     fi
     [ -e "$SPDK_PREFIX/lib/pkgconfig/spdk_event_bdev.pc" ] ||
         die "no SPDK in $SPDK_PREFIX" "build it with ./configure --prefix=$SPDK_PREFIX, then make && make install"
+    export PATH=$SPDK_PREFIX/bin:$PATH
+    [ -n "${NVMF_TGT:-}" ] || command -v nvmf_tgt >/dev/null ||
+        skip "tests of NVMe-oF (target/daemon/tests/process/spdk/nvmf.rs): no nvmf_tgt in $SPDK_PREFIX/bin or PATH, and no NVMF_TGT"
 }
 
 # test_spdk: in a directory of its own, because everything is built against that DPDK. Each test starts SPDK, in a process of

@@ -85,6 +85,7 @@ mod libdpdk {
             println!("cargo:rustc-link-lib=dylib={library}");
         }
         println!("cargo:version={}", found.version);
+        println!("cargo:folder={}", pkg_config::get_variable("libdpdk", "pcfiledir").unwrap_or_default());
     }
 
     fn generate(flags: &[String]) {

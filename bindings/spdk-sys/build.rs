@@ -1,8 +1,13 @@
 //! Finds the installed SPDK by pkg-config, generates the bindings from its headers and compiles the shim against them.
 //! What is bound stands in `shim/shim.h` and in the lists below; nothing is downloaded and nothing is vendored.
 
+#[cfg(feature = "libspdk")]
+#[path = "build/one_dpdk.rs"]
+mod one_dpdk;
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
     #[cfg(feature = "libspdk")]
     libspdk::build();
 }
@@ -13,6 +18,8 @@ mod libspdk {
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::process::Command;
+
+    use super::one_dpdk::{Found, compare};
 
     /// Year and month of the releases between which this was tried.
     const VERSIONS: std::ops::RangeInclusive<(u32, u32)> = (24, 9)..=(26, 5);
@@ -52,7 +59,8 @@ mod libspdk {
                 release(*VERSIONS.end()),
             )
         });
-        let version = version(&flags);
+        let headers = headers(&flags);
+        let version = version(&headers);
         assert!(
             VERSIONS.contains(&version),
             "\n\nSPDK {} is installed; {} to {} are known\n",
@@ -61,9 +69,12 @@ mod libspdk {
             release(*VERSIONS.end())
         );
         let libraries = pkg_config(&["--static", "--libs"], &PACKAGES).unwrap_or_else(|error| panic!("{error}"));
+        let config = headers.join("spdk/config.h");
+        println!("cargo:rerun-if-changed={}", config.display());
+        let dpdk = Found::of_spdk(&fs::read_to_string(&config).unwrap_or_default());
+        compare_dpdk(dpdk.as_ref());
         compile_shim(&flags);
-        link(&libraries);
-        compare_dpdk(&libraries);
+        link(&libraries, dpdk.as_ref());
         generate(&flags);
     }
 
@@ -87,12 +98,17 @@ mod libspdk {
         format!("{year}.{month:02}")
     }
 
-    /// Of the headers: what pkg-config calls a version is that of each library's ABI.
-    fn version(flags: &[String]) -> (u32, u32) {
+    /// The folder of SPDK's headers.
+    fn headers(flags: &[String]) -> PathBuf {
         let folders =
             flags.iter().filter_map(|flag| flag.strip_prefix("-I")).chain(["/usr/include", "/usr/local/include"]);
-        let file = folders.map(|folder| Path::new(folder).join("spdk/version.h")).find(|file| file.exists());
-        let file = file.expect("SPDK's pkg-config files are there, and its headers are not");
+        let found = folders.map(PathBuf::from).find(|folder| folder.join("spdk/version.h").exists());
+        found.expect("SPDK's pkg-config files are there, and its headers are not")
+    }
+
+    /// Of the headers: what pkg-config calls a version is that of each library's ABI.
+    fn version(headers: &Path) -> (u32, u32) {
+        let file = headers.join("spdk/version.h");
         println!("cargo:rerun-if-changed={}", file.display());
         let text = fs::read_to_string(&file).expect("it is there");
         let number = |name: &str| {
@@ -113,8 +129,8 @@ mod libspdk {
     }
 
     /// SPDK's archives, whole, because what registers itself is not asked for by name.
-    fn link(libraries: &[String]) {
-        let folders = folders(libraries);
+    fn link(libraries: &[String], dpdk: Option<&Found>) {
+        let folders = folders(libraries, dpdk);
         for folder in &folders {
             println!("cargo:rustc-link-search=native={}", folder.display());
         }
@@ -142,31 +158,38 @@ mod libspdk {
         }
     }
 
-    /// Where libraries are looked for: what pkg-config says, then DPDK's own folder, which an installed SPDK does not name.
-    fn folders(libraries: &[String]) -> Vec<PathBuf> {
-        let dpdk = pkg_config(&["--libs-only-L"], &["libdpdk"]).unwrap_or_default();
-        let words = libraries.iter().chain(&dpdk);
-        words.filter_map(|word| word.strip_prefix("-L")).map(PathBuf::from).collect()
+    /// Where libraries are looked for: what pkg-config says, then DPDK's own folder, which an installed SPDK does not name: the one
+    /// that it was built with, or the one that pkg-config finds.
+    fn folders(libraries: &[String], dpdk: Option<&Found>) -> Vec<PathBuf> {
+        let found = pkg_config(&["--libs-only-L"], &["libdpdk"]).unwrap_or_default();
+        let named = |words: &[String]| -> Vec<PathBuf> {
+            words.iter().filter_map(|word| word.strip_prefix("-L")).map(PathBuf::from).collect()
+        };
+        let own = dpdk.and_then(Found::libraries).map(Path::to_owned);
+        named(libraries).into_iter().chain(own).chain(named(&found)).collect()
     }
 
-    /// One process has one EAL: what uses DPDK beside SPDK has to have the same.
-    fn compare_dpdk(libraries: &[String]) {
-        let beside = env::var("DEP_DPDK_VERSION").ok();
-        println!("cargo:rerun-if-env-changed=DEP_DPDK_VERSION");
-        let own = folders(libraries)
-            .iter()
-            .map(|folder| folder.join("pkgconfig/libdpdk.pc"))
-            .find_map(|file| pkg_config(&["--modversion"], &[file.to_str()?]).ok()?.pop());
-        if let (Some(beside), Some(own)) = (&beside, &own) {
-            assert!(
-                beside == own,
-                "\n\nSPDK was built with DPDK {own}, and the feature `dpdk` found DPDK {beside}: one process has one DPDK.\n\
-                 Put the folder of the libdpdk.pc of {own} first in PKG_CONFIG_PATH, build SPDK with {beside} \
-                 (./configure --with-dpdk), or leave one of the features `dpdk` and `spdk` out.\n"
-            );
-        }
-        if let Some(version) = own {
-            println!("cargo:dpdk_version={version}");
+    /// What uses DPDK beside SPDK has to have the same.
+    fn compare_dpdk(dpdk: Option<&Found>) {
+        // Of dpdk-sys, if the feature `libdpdk` asks for it.
+        let word = |name: &str| {
+            println!("cargo:rerun-if-env-changed={name}");
+            env::var(name).ok()
+        };
+        let Some(version) = word("DEP_DPDK_VERSION") else { return };
+        let folder = word("DEP_DPDK_FOLDER").unwrap_or_default().into();
+        let beside = Found { version, folder };
+        match dpdk {
+            Some(dpdk) => {
+                if let Err(text) = compare(dpdk, &beside) {
+                    panic!("\n\n{text}\n");
+                }
+            }
+            None => println!(
+                "cargo:warning=which DPDK SPDK was built with cannot be told any more; it has to be {} as in {}",
+                beside.version,
+                beside.folder.display()
+            ),
         }
     }
 

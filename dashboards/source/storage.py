@@ -144,6 +144,9 @@ def _files():
             device. Enlarge SPDK's pools if it goes on.""", "ops",
             query(per_second("ringside_bdev_spdk_starved_total"), "starved " + name),
             query(per_second("ringside_bdev_spdk_waited_total"), "waited " + name)),
+        stat("SPDK: waited for", """Bdevs that SPDK does not have, or that cannot be used: their LUNs are not there. They come by themselves when
+            the bdev is made; the log says which, and why one that is there is not used.""", "short",
+            query("sum(ringside_bdev_spdk_awaited@bdev)", "bdevs"), limits=ZERO_IS_GOOD, span=6),
         series("SPDK: guest memory", "Memory of guests that is mapped, and what of it SPDK's devices reach without a copy.", "bytes",
             query("sum by (instance, state) (ringside_spdk_guest_memory_bytes@instance)", "{{state}} ({{instance}})")),
     ]

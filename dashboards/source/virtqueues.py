@@ -22,6 +22,9 @@ def virtqueues(of: str):
             query(f"sum by ({BY_RING}) (ringside_virtqueue_in_flight@{of})", RING), span=8),
         distribution("Batches", "How many fetches found how many chains. All at 1: one request at a time. All at 32: saturated.",
             "short", f"ringside_virtqueue_batch_chains_bucket@{of}", span=8),
+        series("Lingers", """Fetches after which the ring was left alone for a moment, so that its driver could add to it: near the rate
+            of fetches where that pays, a few now and then where it was tried in vain.""", "ops",
+            query(rate("lingers_total"), RING), span=8),
         series("Calls for a batch", """Interrupts sent for each batch; the rest was suppressed, because the driver polls or has
             not seen the last one. Each costs a system call and the guest an exit.""", "short",
             query(ratio(rate("calls_total"), rate("batches_total")), RING), span=8),

@@ -114,6 +114,7 @@ pub struct Device<D: Model = Controller> {
     /// Those of them that no chain has been made of yet.
     loose: Vec<u64>,
     next_token: usize,
+    polls: u64,
     ring_size: u16,
     sender: Sender<RingReport>,
     handles: Vec<PollerHandle>,
@@ -224,6 +225,7 @@ impl<D: Model> Device<D> {
             live: BTreeMap::new(),
             loose: Vec::new(),
             next_token: 0,
+            polls: 0,
             sender,
             handles,
             _reactor: reactor,
@@ -368,12 +370,20 @@ impl<D: Model> Device<D> {
 
     /// Polls every shard once. Returns the work done.
     pub fn poll(&mut self) -> usize {
-        self.shards.iter_mut().map(|shard| shard.poll(Tsc::now())).sum()
+        let now = self.next_poll();
+        self.shards.iter_mut().map(|shard| shard.poll(now)).sum()
     }
 
     /// Polls one shard once.
     pub fn poll_shard(&mut self, shard: usize) -> usize {
-        self.shards[shard].poll(Tsc::now())
+        let now = self.next_poll();
+        self.shards[shard].poll(now)
+    }
+
+    /// The time of the next poll: at least 2 µs after the last one, so that a ring is left alone for one poll at most.
+    fn next_poll(&mut self) -> Tsc {
+        self.polls += 1;
+        Tsc::now() + self.polls * Tsc::ticks(2_000)
     }
 
     /// Polls until nothing happens any more.

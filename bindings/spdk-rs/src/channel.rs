@@ -1,6 +1,7 @@
 //! A thread's way into a bdev, and the requests on it.
 
 use std::cell::UnsafeCell;
+use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
@@ -25,8 +26,8 @@ pub struct IoChannel {
     _thread: Thread,
 }
 
-/// Numbers of places whose requests have ended. Callbacks add to it, on the thread of the channel.
-struct Ended(UnsafeCell<Vec<u32>>);
+/// Numbers of places whose requests have ended, in the order of their ends. Callbacks add to it, on the thread of the channel.
+struct Ended(UnsafeCell<VecDeque<u32>>);
 
 /// What a request does, with block numbers and counts where it needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,11 +65,20 @@ impl Command {
     }
 }
 
+/// What a request is known by to whoever started it: two words of any meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// The first word.
+    pub token: u64,
+    /// The second one.
+    pub note: u32,
+}
+
 /// A request that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
     /// As it was started with.
-    pub token: u64,
+    pub tag: Tag,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -104,7 +114,7 @@ pub struct Failure {
 struct Place {
     /// First, so that its address is that of the place.
     io: spdk_shim_io,
-    token: u64,
+    tag: Tag,
     number: u32,
     first: Vec<iovec>,
     second: Vec<iovec>,
@@ -126,7 +136,7 @@ impl IoChannel {
         // SAFETY: an open descriptor, on an SPDK thread (the proof).
         let raw = unsafe { spdk_sys::spdk_bdev_get_io_channel(descriptor.0.raw.as_ptr()) };
         let raw = NonNull::new(raw).ok_or(Errno::of(libc::ENOMEM))?;
-        let ended = Rc::new(Ended(UnsafeCell::new(Vec::with_capacity(PLACES as usize))));
+        let ended = Rc::new(Ended(UnsafeCell::new(VecDeque::with_capacity(PLACES as usize))));
         let places: Vec<_> = (0..PLACES).map(|number| Place::boxed(number, &ended)).collect();
         let vacant = (0..PLACES).rev().collect();
         Ok(IoChannel { raw, places, vacant, ended, waits: 0, descriptor: descriptor.clone(), _thread: thread.clone() })
@@ -161,7 +171,7 @@ impl IoChannel {
         command: Command,
         lba: u64,
         blocks: u64,
-        token: u64,
+        tag: Tag,
         buffers: impl Iterator<Item = (*mut u8, usize)>,
         second: impl Iterator<Item = (*mut u8, usize)>,
     ) -> Result<(), Errno> {
@@ -170,7 +180,7 @@ impl IoChannel {
         // SAFETY: nobody else has a vacant place; the channel lives on this thread. Lists and places stay where they are until
         // the callback, and buffers, too (a promise of the caller's).
         let status = unsafe {
-            (*place).prepare(command, lba, blocks, token, buffers, second);
+            (*place).prepare(command, lba, blocks, tag, buffers, second);
             spdk_sys::spdk_shim_io_start(
                 place.cast::<spdk_shim_io>(),
                 self.descriptor.0.raw.as_ptr(),
@@ -192,15 +202,15 @@ impl IoChannel {
         Some(number)
     }
 
-    /// Hands every request that has ended since the last call to `each`. Returns their number.
+    /// Hands every request that has ended since the last call to `each`, in the order of their ends. Returns their number.
     #[inline]
     pub fn finished(&mut self, mut each: impl FnMut(Finished)) -> usize {
         let mut count = 0;
         // SAFETY: on this thread; callbacks run in `Thread::poll` only, and `each` does not see this list: it is read anew each time.
-        while let Some(number) = unsafe { (*self.ended.0.get()).pop() } {
+        while let Some(number) = unsafe { (*self.ended.0.get()).pop_front() } {
             // SAFETY: its callback was called, so that the place is this channel's again.
             let place = unsafe { &*self.places[number as usize].get() };
-            let finished = Finished { token: place.token, outcome: place.outcome() };
+            let finished = Finished { tag: place.tag, outcome: place.outcome() };
             self.waits += place.io.waits;
             self.vacant.push(number);
             count += 1;
@@ -243,7 +253,7 @@ impl Place {
         let list = || Vec::with_capacity(BUFFERS);
         Box::new(UnsafeCell::new(Place {
             io,
-            token: 0,
+            tag: Tag { token: 0, note: 0 },
             number,
             first: list(),
             second: list(),
@@ -257,7 +267,7 @@ impl Place {
         command: Command,
         lba: u64,
         blocks: u64,
-        token: u64,
+        tag: Tag,
         buffers: impl Iterator<Item = (*mut u8, usize)>,
         second: impl Iterator<Item = (*mut u8, usize)>,
     ) {
@@ -266,7 +276,7 @@ impl Place {
         self.first.extend(buffers.map(vector));
         self.second.clear();
         self.second.extend(second.map(vector));
-        self.token = token;
+        self.tag = tag;
         self.io.type_ = command.raw();
         self.io.waits = 0;
         self.io.lba = lba;
@@ -299,7 +309,7 @@ extern "C" fn io_done(io: *mut spdk_shim_io) {
     // reference to either now. There is room for every place, so that nothing is allocated.
     unsafe {
         let place = io.cast::<Place>();
-        (*(*(*place).ended).0.get()).push((*place).number);
+        (*(*(*place).ended).0.get()).push_back((*place).number);
     }
 }
 

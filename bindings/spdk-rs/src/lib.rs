@@ -28,17 +28,19 @@ mod errno;
 mod log;
 mod memory;
 mod message;
+mod registrations;
 mod subsystems;
 mod thread;
 
 pub use buffers::{Buffer, Buffers, BuffersError};
-pub use channel::{Command, Failure, Finished, IoChannel, Outcome};
+pub use channel::{Command, Failure, Finished, IoChannel, Outcome, Tag};
 pub use descriptor::{BdevInfo, Descriptor, Event, IoTypes, OpenError, Statistics};
 pub use env::{Env, EnvConfig, EnvError};
 pub use errno::Errno;
 pub use log::Complaints;
 pub use memory::Registered;
-pub use subsystems::{Rpc, SubsystemError, Subsystems};
+pub use registrations::{Presence, Registrations};
+pub use subsystems::{Part, Rpc, SubsystemError, Subsystems};
 pub use thread::{Gone, Thread, ThreadError, ThreadHandle, poll_others};
 
 /// The version of SPDK that is linked, as it prints itself: "SPDK v26.05".

@@ -26,8 +26,8 @@ pub enum SubsystemError {
     /// A step failed.
     #[error("{step}: {errno}{complaints}")]
     Step {
-        /// What was being done.
-        step: &'static str,
+        /// What was being done, or which part of the configuration is wrong.
+        step: String,
         /// What SPDK returned.
         errno: Errno,
         /// What it said.
@@ -35,16 +35,25 @@ pub enum SubsystemError {
     },
 }
 
+/// A part of SPDK's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What it is called in errors.
+    pub name: String,
+    /// Its text, as SPDK's applications read (`save_config` writes such files).
+    pub json: Vec<u8>,
+}
+
 /// `SPDK_RPC_RUNTIME`: what methods may be called from now on.
 const RUNTIME: u32 = 2;
 
 impl Subsystems {
-    /// Starts them on `thread`, the first SPDK thread of the process, with a configuration as SPDK's applications read
-    /// (`save_config` writes such files). Polls until it is done; other threads have to be polled meanwhile.
+    /// Starts them on `thread`, the first SPDK thread of the process, with a configuration in parts, one after the other. Polls
+    /// until it is done; other threads have to be polled meanwhile.
     ///
     /// # Errors
     /// See [`SubsystemError`]. What the configuration has that SPDK refuses is an error.
-    pub fn start(thread: &Thread, json: Option<&[u8]>) -> Result<Subsystems, SubsystemError> {
+    pub fn start(thread: &Thread, configuration: &[Part]) -> Result<Subsystems, SubsystemError> {
         // SAFETY: asks about the calling thread.
         if !unsafe { spdk_sys::spdk_shim_on_app_thread() } {
             return Err(SubsystemError::OtherThread);
@@ -52,27 +61,24 @@ impl Subsystems {
         // SAFETY: a name that lives for ever. A second user of the same name is refused, and then it is there already.
         unsafe { spdk_sys::spdk_shim_buffers_register(USER.as_ptr()) };
         let subsystems = Subsystems { thread: thread.clone() };
-        if let Some(json) = json {
-            subsystems.load("the configuration of SPDK's subsystems", json)?;
-        }
+        configuration.iter().try_for_each(|part| subsystems.load(part))?;
         // SAFETY: on the first thread; `done` is called once with the context.
         subsystems.step("starting SPDK's subsystems", |done, context| unsafe {
             spdk_sys::spdk_subsystem_init(done, context);
         })?;
         // SAFETY: a variable of SPDK's, on the thread that reads it.
         unsafe { spdk_sys::spdk_rpc_set_state(RUNTIME) };
-        if let Some(json) = json {
-            subsystems.load("the configuration of SPDK's block devices", json)?;
-        }
+        configuration.iter().try_for_each(|part| subsystems.load(part))?;
         Ok(subsystems)
     }
 
-    /// Has SPDK carry out those methods of the configuration that its state allows.
-    fn load(&self, step: &'static str, json: &[u8]) -> Result<(), SubsystemError> {
+    /// Has SPDK carry out those methods of a part of the configuration that its state allows: some before subsystems start, the
+    /// others afterwards.
+    fn load(&self, part: &Part) -> Result<(), SubsystemError> {
         // It is changed in place while it is read.
-        let mut copy = json.to_vec();
+        let mut copy = part.json.clone();
         // SAFETY: on the first thread; SPDK makes a copy of the text; `done` is called once with the context.
-        self.step(step, |done, context| unsafe {
+        self.step(&part.name, |done, context| unsafe {
             let len = isize::try_from(copy.len()).unwrap_or(isize::MAX);
             spdk_sys::spdk_subsystem_load_config(copy.as_mut_ptr().cast(), len, done, context, true);
         })
@@ -80,7 +86,7 @@ impl Subsystems {
 
     fn step(
         &self,
-        step: &'static str,
+        step: &str,
         begin: impl FnOnce(spdk_sys::spdk_subsystem_init_fn, *mut c_void),
     ) -> Result<(), SubsystemError> {
         let ended = Rc::new(Cell::new(None));
@@ -88,7 +94,7 @@ impl Subsystems {
             begin(Some(note_status), Rc::into_raw(Rc::clone(&ended)).cast_mut().cast());
             poll_until(&self.thread, || ended.get())
         });
-        Errno::check(status).map_err(|errno| SubsystemError::Step { step, errno, complaints })
+        Errno::check(status).map_err(|errno| SubsystemError::Step { step: step.to_owned(), errno, complaints })
     }
 
     /// Starts SPDK's JSON-RPC server on a socket, which is made there.
@@ -96,14 +102,16 @@ impl Subsystems {
     /// # Errors
     /// The path is not one, or is taken.
     pub fn serve_rpc(&self, path: &str) -> Result<Rpc, SubsystemError> {
-        let step = "SPDK's RPC server";
-        let refuse = |errno, complaints| SubsystemError::Step { step, errno, complaints };
-        let path = CString::new(path).map_err(|_| refuse(Errno::of(libc::EINVAL), Complaints::default()))?;
+        let refuse = |errno, complaints| {
+            let step = format!("SPDK's RPC server on {path:?}");
+            SubsystemError::Step { step, errno, complaints }
+        };
+        let c_path = CString::new(path).map_err(|_| refuse(Errno::of(libc::EINVAL), Complaints::default()))?;
         // SAFETY: on the thread that manages SPDK; the path is copied, and there are no options.
         let (status, complaints) =
-            log::listen(|| unsafe { spdk_sys::spdk_rpc_initialize(path.as_ptr(), std::ptr::null()) });
+            log::listen(|| unsafe { spdk_sys::spdk_rpc_initialize(c_path.as_ptr(), std::ptr::null()) });
         Errno::check(status).map_err(|errno| refuse(errno, complaints))?;
-        Ok(Rpc { path, _thread: self.thread.clone() })
+        Ok(Rpc { path: c_path, _thread: self.thread.clone() })
     }
 }
 

@@ -11,7 +11,7 @@ use lab::{drain, lab, run};
 use serde_json::json;
 use spdk_rs::{
     Buffers, Command, Descriptor, Env, EnvError, Event, Gone, IoChannel, OpenError, Outcome, Registered,
-    SubsystemError, Subsystems, Thread, ThreadError,
+    SubsystemError, Subsystems, Tag, Thread, ThreadError,
 };
 
 fn open(name: &'static str) -> Descriptor {
@@ -89,7 +89,8 @@ fn requests_beyond_the_end_or_of_a_wrong_length_are_refused_at_once() {
     let mut buffer = vec![0u8; 1024];
     let list = [(buffer.as_mut_ptr(), buffer.len())];
     // SAFETY: refused, or ended below while the buffer lives.
-    let refused = unsafe { channel.start(Command::Read, 8191, 2, 0, list.into_iter(), empty()) };
+    let refused =
+        unsafe { channel.start(Command::Read, 8191, 2, Tag { token: 0, note: 0 }, list.into_iter(), empty()) };
     assert_eq!(refused.unwrap_err().raw(), 22);
     assert_eq!(channel.outstanding(), 0);
     assert!(drain(&thread, &mut channel).is_empty());
@@ -104,15 +105,16 @@ fn requests_without_room_wait_and_end_once_each() {
         // SAFETY: the buffer lives until all have ended; the null bdev leaves it alone.
         unsafe {
             let list = [(buffer.as_mut_ptr(), buffer.len())].into_iter();
-            channel.start(Command::Write, token, 1, token, list, empty()).unwrap();
+            channel.start(Command::Write, token, 1, Tag { token, note: !token as u32 }, list, empty()).unwrap();
         }
     }
     let ended = drain(&thread, &mut channel);
     assert!(channel.waits() > 1000, "{}", channel.waits());
     assert!(ended.iter().all(|finished| finished.outcome == Outcome::Good));
-    let mut tokens: Vec<u64> = ended.iter().map(|finished| finished.token).collect();
+    let mut tokens: Vec<u64> = ended.iter().map(|finished| finished.tag.token).collect();
     tokens.sort_unstable();
     assert!(tokens.iter().copied().eq(0..2000));
+    assert!(ended.iter().all(|finished| finished.tag.note == !finished.tag.token as u32));
 }
 
 #[test]
@@ -223,7 +225,7 @@ fn thread_runs_messages_in_order_and_refuses_them_once_it_has_ended() {
     while thread.poll() {}
     assert!(heard.try_iter().eq(0..100));
     assert_eq!(Thread::current().map(|current| current.handle().name().to_owned()), Some("mail".to_owned()));
-    let refused = Subsystems::start(&thread, None);
+    let refused = Subsystems::start(&thread, &[]);
     assert!(matches!(refused, Err(SubsystemError::OtherThread)), "not the first thread");
     drop(thread);
     assert!(Thread::current().is_none());

@@ -8,7 +8,7 @@ mod lab;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use lab::{config, env_config, run};
+use lab::{config, env_config, part, run};
 use spdk_rs::{Command, Descriptor, Env, IoChannel, Outcome, Subsystems, Thread};
 
 /// What SPDK said from warnings on.
@@ -36,7 +36,7 @@ fn shutdown_with_everything_closed_is_silent() {
         .init();
     let env = Env::start(&env_config()).unwrap();
     let thread = Thread::create(env, "management").unwrap();
-    let subsystems = Subsystems::start(&thread, Some(config().to_string().as_bytes())).unwrap();
+    let subsystems = Subsystems::start(&thread, &[part("lab", &config())]).unwrap();
     let descriptor = Descriptor::open(&thread, "Malloc0", true, |_| ()).unwrap();
     let mut channel = IoChannel::open(&thread, &descriptor).unwrap();
     let mut data = vec![1; 4096];

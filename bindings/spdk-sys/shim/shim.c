@@ -1,6 +1,8 @@
 #include "shim.h"
 
+#include <spdk/bdev_module.h>
 #include <spdk/json.h>
+#include <spdk/notify.h>
 #include <spdk/string.h>
 
 const char *
@@ -99,6 +101,42 @@ spdk_shim_on_app_thread(void)
 }
 
 /* Block devices */
+
+enum spdk_shim_presence
+spdk_shim_bdev_presence(const char *name)
+{
+	struct spdk_bdev *bdev = spdk_bdev_get_by_name(name);
+
+	if (bdev == NULL) {
+		return SPDK_SHIM_ABSENT;
+	}
+	return bdev->internal.claim_type == SPDK_BDEV_CLAIM_NONE ? SPDK_SHIM_FREE : SPDK_SHIM_CLAIMED;
+}
+
+struct registrations {
+	uint64_t next;
+	bool any;
+};
+
+static int
+note_registration(uint64_t index, const struct spdk_notify_event *event, void *arg)
+{
+	struct registrations *seen = arg;
+
+	seen->next = index + 1;
+	seen->any |= strncmp(event->type, "bdev_register", sizeof(event->type)) == 0;
+	return 0;
+}
+
+bool
+spdk_shim_bdevs_registered(uint64_t *next)
+{
+	struct registrations seen = { .next = *next };
+
+	spdk_notify_foreach_event(*next, UINT64_MAX, note_registration, &seen);
+	*next = seen.next;
+	return seen.any;
+}
 
 void
 spdk_shim_bdev_info(struct spdk_bdev_desc *desc, struct spdk_shim_bdev_info *info)
@@ -253,6 +291,7 @@ io_submit_or_wait(struct spdk_shim_io *io)
 		return rc;
 	}
 	io->waits++;
+	memset(&own->wait, 0, sizeof(own->wait));
 	own->wait.bdev = spdk_bdev_desc_get_bdev(own->desc);
 	own->wait.cb_fn = io_again;
 	own->wait.cb_arg = io;
@@ -282,7 +321,6 @@ spdk_shim_io_start(struct spdk_shim_io *io, struct spdk_bdev_desc *desc, struct 
 {
 	struct io_private *own = io_private(io);
 
-	memset(own, 0, sizeof(*own));
 	own->desc = desc;
 	own->channel = channel;
 	return io_submit_or_wait(io);

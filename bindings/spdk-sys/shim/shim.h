@@ -58,6 +58,17 @@ enum spdk_shim_event {
 	SPDK_SHIM_EVENT_RESIZE = SPDK_BDEV_EVENT_RESIZE,
 };
 
+enum spdk_shim_presence {
+	SPDK_SHIM_ABSENT,
+	SPDK_SHIM_CLAIMED,
+	SPDK_SHIM_FREE,
+};
+/* What there is of a bdev of that name, or alias. On an SPDK thread; without a word in the log. */
+enum spdk_shim_presence spdk_shim_bdev_presence(const char *name);
+/* Whether a bdev has been registered, and examined, since the notification `*next` (0 for the first of all), which becomes the
+ * one that comes next. From any thread. */
+bool spdk_shim_bdevs_registered(uint64_t *next);
+
 struct spdk_shim_bdev_info {
 	/* live as long as the descriptor */
 	const char *name;

@@ -126,6 +126,24 @@ impl GuestSlice {
         count
     }
 
+    /// As [`GuestSlice::copy_to`], with stores that go past the caches (MOVNTDQ): the lines that are written are not read first, and
+    /// push no others out. For much data that is not read again soon: writing 16 KiB or more to memory that is not in a cache
+    /// takes half the time. Ordered like any other store when it returns.
+    #[inline]
+    pub fn stream_to(self, to: GuestSlice) -> usize {
+        let count = self.len.min(to.len);
+        let head = to.start.align_offset(LINE).min(count);
+        let body = (count - head) & !(LINE - 1);
+        let (first, rest) = self.split_at(head);
+        first.copy_to(to);
+        let (_, to) = to.split_at(head);
+        // SAFETY: `body` bytes lie inside both sides; the second begins with a cache line.
+        unsafe { stream_lines(rest.start, to.start, body / LINE) };
+        let (_, rest) = rest.split_at(body);
+        rest.copy_to(to.split_at(body).1);
+        count
+    }
+
     /// Sets every byte.
     #[inline]
     pub fn fill(self, byte: u8) {
@@ -158,9 +176,35 @@ impl GuestSlice {
     /// As [`GuestSlice::prefetch_write`] for the cache line after the first, whether it belongs to the slice or not.
     #[inline]
     pub fn prefetch_next_write(self) {
-        const LINE: usize = 64;
         GuestSlice { start: self.start.wrapping_add(LINE), len: 0 }.prefetch_write();
     }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Copies `lines` cache lines past the caches, forwards.
+///
+/// # Safety
+/// So many lines are mapped readable at `from` and writable at `to`, which is the begin of one.
+unsafe fn stream_lines(from: *const u8, to: *mut u8, lines: usize) {
+    use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    let (from, to) = (from.cast::<__m128i>(), to.cast::<__m128i>());
+    const STEPS: usize = LINE / size_of::<__m128i>();
+    for line in 0..lines {
+        let (from, to) = (from.wrapping_add(line * STEPS), to.wrapping_add(line * STEPS));
+        // SAFETY: inside both, as the caller says. All loads of a line go before its stores, which fill a line each and are
+        // combined.
+        unsafe {
+            let parts: [__m128i; STEPS] = std::array::from_fn(|step| _mm_loadu_si128(from.wrapping_add(step)));
+            for (step, part) in parts.into_iter().enumerate() {
+                _mm_stream_si128(to.wrapping_add(step), part);
+            }
+        }
+    }
+    // Streaming stores are the only ones that an index published later could overtake.
+    // SAFETY: every x86-64 processor has the instruction; it touches no memory.
+    unsafe { _mm_sfence() };
 }
 
 #[cfg(test)]
@@ -198,5 +242,19 @@ mod tests {
         assert_eq!(slice.read_array::<8>().unwrap(), *b"abcdabcd");
         tail.fill(b'.');
         assert_eq!(slice.read_array::<8>().unwrap(), *b"abcd....");
+    }
+
+    #[test]
+    fn streams_move_what_copies_do_at_every_alignment_and_length() {
+        let mut source: Vec<u8> = (0..512).map(|at| (at % 251) as u8).collect();
+        for (from, to, len) in (0..40).flat_map(|from| (0..70).map(move |to| (from, to, (from * 37 + to * 11) % 400))) {
+            let (mut streamed, mut copied) = (vec![0xee; 512], vec![0xee; 512]);
+            let source = slice_of(&mut source).subslice(from, len).unwrap();
+            // One side or the other is the shorter one.
+            let room = if to % 2 == 0 { len } else { 300 };
+            let count = source.stream_to(slice_of(&mut streamed).subslice(to, room).unwrap());
+            assert_eq!(count, source.copy_to(slice_of(&mut copied).subslice(to, room).unwrap()));
+            assert!(streamed == copied, "{len} bytes from {from} to {to}");
+        }
     }
 }

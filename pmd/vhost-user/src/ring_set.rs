@@ -11,6 +11,7 @@
 mod calls;
 mod heat;
 mod life;
+mod linger;
 
 use std::mem;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use virtqueue::{Chain, ChainBatch, DeviceQueue, Fault, FaultReason};
 pub use self::calls::Coalescing;
 use self::calls::{Coalescer, Pace};
 use self::heat::Heat;
+use self::linger::Linger;
 use crate::notify::Notifier;
 use crate::ring_stats::RingStats;
 
@@ -44,6 +46,7 @@ pub struct RingSet {
     polls: u8,
     /// `None` where each call goes at once.
     coalescer: Option<Coalescer>,
+    linger: linger::Terms,
     reporter: Reporter,
 }
 
@@ -114,6 +117,7 @@ struct Ring {
     kick: Option<Notifier>,
     call: Option<Notifier>,
     pace: Pace,
+    linger: Linger,
     err: Option<Notifier>,
     stats: Arc<RingStats>,
 }
@@ -149,6 +153,7 @@ impl RingSet {
             kicks_generation: 0,
             polls: 0,
             coalescer: None,
+            linger: linger::Terms::new(),
             reporter: Reporter { device, reports },
         }
     }
@@ -374,6 +379,7 @@ impl Ring {
             kick: None,
             call: None,
             pace: Pace::default(),
+            linger: Linger::default(),
             err: None,
             stats,
         }

@@ -10,6 +10,8 @@ pub struct RingStats {
     pub chains: Counter,
     /// Pops that found at least one chain, by how many they found, in the classes of [`RingStats::BATCH_EDGES`].
     pub batch_sizes: [Counter; RingStats::BATCH_EDGES.len() + 1],
+    /// Times that the ring was left alone after a pop, so that its driver could add to it.
+    pub lingers: Counter,
     /// Chains popped and not completed, as of the last pop or publish.
     pub in_flight: Gauge,
     /// Kicks of the driver that were received, counted when the ring is looked at again or stopped. While the ring is

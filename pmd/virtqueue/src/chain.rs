@@ -120,6 +120,13 @@ impl ChainBatch {
         &self.slices[chain.writable_start as usize..chain.end as usize]
     }
 
+    /// A hint that the chain at `index`, if there is one, is looked at soon: hides the cache miss of its first buffer.
+    #[inline]
+    pub fn prefetch(&self, index: usize) {
+        let first = self.chains().get(index).and_then(|chain| self.slices.get(chain.start as usize));
+        first.into_iter().for_each(|slice| slice.prefetch_read());
+    }
+
     /// The chains from the `from`th on; `None` for those that have more than four slices.
     #[inline(always)]
     pub fn short(&self, from: usize) -> impl Iterator<Item = Option<ShortChain<'_>>> {

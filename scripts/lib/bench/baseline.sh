@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Another build of ringside, to be measured in turns with ours. Sourced by scripts/bench.sh.
 
-BASELINE_PROGRAM='' BASELINE_NAME=''
+BASELINE_PROGRAM='' BASELINE_NAME='' BASELINE_COMMIT=''
 
 # baseline_build REVISION|PATH: a revision is built below .build/baseline, once.
 baseline_build() {
@@ -13,6 +13,8 @@ baseline_build() {
     fi
     commit=$(git rev-parse --verify --quiet "$1^{commit}") || die "--baseline $1: neither a program nor a revision"
     BASELINE_NAME=$(git describe --always "$commit")
+    # shellcheck disable=SC2034 # for spdk.sh
+    BASELINE_COMMIT=$commit
     place=$PWD/.build/baseline/$commit
     BASELINE_PROGRAM=$place/ringside
     [ ! -x "$BASELINE_PROGRAM" ] || return 0

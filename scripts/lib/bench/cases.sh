@@ -2,7 +2,7 @@
 # Which cases there are, which of them are chosen, and who takes part in them. Sourced by scripts/bench.sh.
 
 # shellcheck disable=SC2034 # for bench.sh
-readonly FAMILIES=(ceiling scsi bdevperf net testpmd fio swap scrape idle crowd)
+readonly FAMILIES=(ceiling scsi spdk bdevperf net testpmd fio swap scrape idle crowd)
 readonly SIZES=(64 128 256 512 1024 1280 1518) # RFC 2544 §9.1
 CHOSEN=() CASES=() PARTIES=()
 
@@ -21,6 +21,11 @@ all_cases() {
             done
         done
     done
+    if [ -n "$SPDK" ]; then
+        for disk in null malloc; do
+            for access in {randread,randwrite}/4k/qd{1,32,128} read/128k/qd32; do echo "spdk/$disk/$access short"; done
+        done
+    fi
     for direction in tx rx loop; do
         for size in "${SIZES[@]}"; do
             for ring in split packed; do
@@ -94,8 +99,9 @@ parties_of() {
     crowd/*) PARTIES=(beside alone) ;;
     scrape/*) PARTIES=(scraped quiet) ;;
     ceiling/* | swap/*) ;;
+    scsi/malloc/*/split) PARTIES+=(${BASELINE:+baseline} ${SPDK:+spdk} ${COPY:+copy}) ;;
     scsi/*/packed) PARTIES+=(${BASELINE:+baseline}) ;; # SPDK's target has split rings only
-    scsi/* | bdevperf/*) PARTIES+=(${BASELINE:+baseline} ${SPDK:+spdk}) ;;
+    scsi/* | spdk/* | bdevperf/*) PARTIES+=(${BASELINE:+baseline} ${SPDK:+spdk}) ;;
     net/* | testpmd/*) PARTIES+=(${BASELINE:+baseline} ${DPDK:+dpdk}) ;;
     fio/*) PARTIES+=(fio) ;;
     esac

@@ -13,9 +13,9 @@ configure() {
     cat >>"$1"
 }
 
-# serve WHO CONFIG SOCKET: starts a build of ringside and waits for its socket.
+# serve WHO CONFIG SOCKET [PROGRAM]: starts a build of ringside and waits for its socket.
 serve() {
-    "$(program_of "$1")" serve --config "$2" 2>"$WORK/$1.log" &
+    "${4:-$(program_of "$1")}" serve --config "$2" 2>"$WORK/$1.log" &
     PIDS+=($!)
     TARGET_PIDS[$1]=$!
     await_socket "$3" $! "$WORK/$1.log"

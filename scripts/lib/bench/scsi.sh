@@ -11,7 +11,7 @@ scsi_start() {
     for who in ringside ${BASELINE:+baseline} ${SPDK:+spdk}; do
         SOCKETS[$who]=$WORK/$who.sock
         scsi_file "$who"
-        if [ "$who" = spdk ]; then spdk_serve; else scsi_serve "$who"; fi
+        if [ "$who" = spdk ]; then spdk_vhost 1024 scsi_spdk_bdevs; else scsi_serve "$who"; fi
         pause "$who"
     done
 }
@@ -66,32 +66,23 @@ bdev = "malloc0"
 EOF
 }
 
-# spdk_serve: SPDK's target with the same disks.
-spdk_serve() {
-    cat >"$WORK/spdk.json" <<EOF
-{"subsystems": [
-  {"subsystem": "bdev", "config": [
-    {"method": "bdev_null_create", "params": {"name": "Null0", "num_blocks": 2097152, "block_size": 512}},
-    {"method": "bdev_malloc_create", "params": {"name": "Malloc0", "num_blocks": 1048576, "block_size": 512}},
-    {"method": "bdev_aio_create", "params": {"name": "File0", "filename": "$OUT/spdk.disk", "block_size": 512}}]},
-  {"subsystem": "vhost_scsi", "config": [
-    {"method": "vhost_create_scsi_controller", "params": {"ctrlr": "spdk.sock"}},
-    {"method": "vhost_scsi_controller_add_target", "params": {"ctrlr": "spdk.sock", "scsi_target_num": 0, "bdev_name": "Null0"}},
-    {"method": "vhost_scsi_controller_add_target", "params": {"ctrlr": "spdk.sock", "scsi_target_num": 1, "bdev_name": "Malloc0"}},
-    {"method": "vhost_scsi_controller_add_target", "params": {"ctrlr": "spdk.sock", "scsi_target_num": 2, "bdev_name": "File0"}}]}]}
+# scsi_spdk_bdevs: the same disks in SPDK's words.
+scsi_spdk_bdevs() {
+    cat <<EOF
+{"method": "bdev_null_create", "params": {"name": "Null0", "num_blocks": 2097152, "block_size": 512}},
+{"method": "bdev_malloc_create", "params": {"name": "Malloc0", "num_blocks": 1048576, "block_size": 512}},
+{"method": "bdev_aio_create", "params": {"name": "File0", "filename": "$OUT/spdk.disk", "block_size": 512}}
 EOF
-    # Its own folder, as it leaves files there.
-    (cd "$WORK" && exec "$SPDK/build/bin/vhost" -m "[$TARGET_CORE]" -s 1024 -R -u -r "$WORK/spdk.rpc" -S "$WORK" -c "$WORK/spdk.json" \
-        >"$WORK/spdk.log" 2>&1) &
-    PIDS+=($!)
-    # shellcheck disable=SC2034 # for process.sh
-    TARGET_PIDS["spdk"]=$!
-    await_socket "${SOCKETS["spdk"]}" $! "$WORK/spdk.log"
 }
 
 scsi_run() {
     local who=$1 disk rw bs depth ring status=0
     IFS=/ read -r _ disk rw bs depth ring <<<"$2"
+    if [ "$who" = copy ]; then
+        $RINGSIDE bench copy --rw "$rw" --bs "$bs" --qd "${depth#qd}" --size 512m --core "$TARGET_CORE" --time "$SECONDS_EACH" \
+            --warmup "$WARMUP" --json
+        return
+    fi
     resume "$who"
     $RINGSIDE bench scsi --socket "${SOCKETS[$who]}" --target "$(scsi_target "$disk")" --rw "$rw" --bs "$bs" --qd "${depth#qd}" \
         --ring "$ring" --queue-size "$(scsi_queue_size "$depth")" --time "$SECONDS_EACH" --warmup "$WARMUP" --core "$CLIENT_CORE" \

@@ -62,8 +62,12 @@ impl IoChannel for SpdkChannel {
         lane.submit(io)
     }
 
-    fn poll(&mut self, _: Tsc, done: &mut Vec<Completion>) -> usize {
-        self.lane.as_mut().map_or(0, |lane| lane.get().poll(done))
+    fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
+        self.lane.as_mut().map_or(0, |lane| lane.get().poll(now, done))
+    }
+
+    fn is_prompt(&self) -> bool {
+        true // SPDK's bdevs in memory end everything at the next poll of the thread
     }
 
     fn next_deadline(&self) -> Option<Tsc> {

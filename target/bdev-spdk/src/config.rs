@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
+use spdk_rs::Part;
+
 /// How SPDK is started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpdkConfig {
-    /// The configuration of its subsystems and bdevs, as SPDK's own `save_config` writes it. None: no bdevs.
+    /// A file with the configuration of its subsystems and bdevs, as SPDK's own `save_config` writes it.
     pub config: Option<PathBuf>,
+    /// More of it, after the file.
+    pub inline: Vec<Part>,
     /// Where SPDK's JSON-RPC server listens. None: there is none.
     pub rpc_socket: Option<PathBuf>,
     /// Memory for SPDK in MiB, of an environment of its own. None: what it takes, or a sensible amount of ordinary memory.
@@ -27,6 +31,14 @@ pub enum Environment {
     /// The EAL that DPDK's ports use, and whether it was started with `--no-huge` or `--legacy-mem`.
     #[cfg(feature = "libdpdk")]
     Shared(dpdk::Eal, bool),
+}
+
+impl SpdkError {
+    /// Whether it is only that SPDK has no bdev of that name, now.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, SpdkError::Open(spdk_rs::OpenError::Missing { .. }))
+    }
 }
 
 /// Why there is no SPDK, or no such bdev. Every text names what it is about.

@@ -1,19 +1,21 @@
 //! The poller's half of a channel: requests become SPDK's, one or several each, and their ends become completions.
 //!
 //! A request is in exactly one place: at SPDK, with at least one part there; `starved`, waiting for a buffer of the pool; or in
-//! `ended`, for the next poll to tell.
+//! `ended`, for the next poll to tell. Nearly all are reads and writes that SPDK does as they are: of those nothing is kept
+//! here.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::iter;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bdev::scatter::{first_difference, part};
-use bdev::{Completion, Geometry, Io, Op, Status, Submitted};
+use bdev::{Completion, Geometry, Io, Op, Status, Submitted, Token};
 use guest_memory::GuestSlice;
-use spdk_rs::{Buffer, Buffers, Command, Errno, Finished, IoChannel, Thread};
+use reactor::clock::Tsc;
+use spdk_rs::{Buffer, Buffers, Command, Errno, Finished, IoChannel, Outcome, Tag, Thread};
 
 use crate::bdev::Shared;
 use crate::counters::ChannelCounters;
@@ -21,6 +23,7 @@ use crate::memory::View;
 use crate::poller;
 use crate::request::Request;
 use crate::status::{self, Doing};
+use crate::turns::Turns;
 
 pub(crate) struct Lane {
     channel: IoChannel,
@@ -36,8 +39,8 @@ pub(crate) struct Lane {
     /// What SPDK has finished, while it is dealt with.
     finished: Vec<Finished>,
     counters: Arc<ChannelCounters>,
-    /// Of the poller: this one is among them.
-    open: Rc<Cell<usize>>,
+    /// Of the poller.
+    turns: Rc<Turns>,
     waits: u64,
 }
 
@@ -47,10 +50,10 @@ impl Lane {
     /// # Errors
     /// The thread has no SPDK thread, or SPDK refuses.
     pub(crate) fn open(shared: &Arc<Shared>, counters: &Arc<ChannelCounters>) -> Result<Lane, String> {
-        let (thread, open) = poller::here().ok_or("this thread does not poll SPDK")?;
+        let (thread, turns) = poller::here().ok_or("this thread does not poll SPDK")?;
         let descriptor = shared.descriptor().ok_or("the bdev is closed")?;
         let channel = IoChannel::open(&thread, &descriptor).map_err(|errno| errno.to_string())?;
-        open.set(open.get() + 1);
+        turns.opened();
         Ok(Lane {
             channel,
             thread,
@@ -63,22 +66,16 @@ impl Lane {
             ended: Vec::with_capacity(USUAL as usize),
             finished: Vec::with_capacity(USUAL as usize),
             counters: Arc::clone(counters),
-            open,
+            turns,
             waits: 0,
         })
-    }
-
-    /// Requests that have no completion yet.
-    #[inline]
-    pub(crate) fn outstanding(&self) -> usize {
-        self.requests.len() - self.vacant.len() + self.ended.len()
     }
 
     /// Whether the last request has ended; completions are for nobody any more.
     pub(crate) fn is_over(&mut self) -> bool {
         self.advance();
         self.ended.clear();
-        self.outstanding() == 0
+        self.channel.outstanding() == 0 && self.requests.len() == self.vacant.len()
     }
 
     /// The SPDK thread that it lives on.
@@ -91,10 +88,36 @@ impl Lane {
         if let Some(status) = self.refusal(io) {
             return Submitted::Done(status);
         }
+        match io.op {
+            Op::Read => self.straight(io, Command::Read, READ),
+            Op::Write { fua } if !(fua && self.shared.cached) => self.straight(io, Command::Write, WRITE),
+            _ => self.keep(io),
+        }
+    }
+
+    /// A read or a write that is one request of SPDK's, if its data is where SPDK can take it.
+    #[inline]
+    fn straight(&mut self, io: &Io<'_>, command: Command, note: u32) -> Submitted {
+        if !self.memory.covers(io.buffers) {
+            return self.keep(io);
+        }
+        self.counters.direct.add(1);
+        let tag = Tag { token: io.token.0, note };
+        let buffers = io.buffers.iter().copied();
+        match self.hand_over(command, io.lba, u64::from(io.blocks), tag, buffers, iter::empty()) {
+            Ok(()) => Submitted::Pending,
+            Err(status) => Submitted::Done(status),
+        }
+    }
+
+    /// Any request: what it has come to is kept here.
+    #[inline(never)]
+    fn keep(&mut self, io: &Io<'_>) -> Submitted {
         let Some(index) = self.vacant.pop().or_else(|| self.grow()) else { return Submitted::Done(Status::Busy) };
         self.requests[index as usize].begin(io, self.shared.cached);
         let begun = match io.op {
-            Op::Read | Op::Write { .. } | Op::CompareAndWrite { .. } => self.transfer(index, io),
+            Op::Read | Op::Write { .. } => self.transfer(index, io),
+            Op::CompareAndWrite { .. } => self.compare_and_write(index, io),
             Op::Flush => self.flush(index, io),
             Op::Unmap => self.unmap(index, io),
             Op::WriteZeroes { .. } => {
@@ -145,7 +168,7 @@ impl Lane {
         Some(index)
     }
 
-    /// Begins a part of a request.
+    /// Begins a part of a request that is kept here.
     #[inline]
     fn start(
         &mut self,
@@ -156,15 +179,30 @@ impl Lane {
         buffers: impl Iterator<Item = GuestSlice>,
         second: impl Iterator<Item = GuestSlice>,
     ) -> Result<(), Status> {
-        let address = |slice: GuestSlice| (slice.as_ptr(), slice.len());
-        // SAFETY: buffers of a guest stay mapped until the request completes (a promise of `bdev::IoChannel::submit`'s caller), and
-        // those of the pool are the request's until then. A channel that is dropped earlier is kept by its poller (`is_over`).
-        let started = unsafe {
-            self.channel.start(command, lba, blocks, u64::from(index), buffers.map(address), second.map(address))
-        };
-        started.map_err(|errno: Errno| status::of_errno(errno))?;
+        let tag = Tag { token: 0, note: index };
+        self.hand_over(command, lba, blocks, tag, buffers, second)?;
         self.requests[index as usize].parts += 1;
         Ok(())
+    }
+
+    /// Gives SPDK a request.
+    #[inline]
+    fn hand_over(
+        &mut self,
+        command: Command,
+        lba: u64,
+        blocks: u64,
+        tag: Tag,
+        buffers: impl Iterator<Item = GuestSlice>,
+        second: impl Iterator<Item = GuestSlice>,
+    ) -> Result<(), Status> {
+        let address = |slice: GuestSlice| (slice.as_ptr(), slice.len());
+        self.turns.given();
+        // SAFETY: buffers of a guest stay mapped until the request completes (a promise of `bdev::IoChannel::submit`'s caller), and
+        // those of the pool are the request's until then. A channel that is dropped earlier is kept by its poller (`is_over`).
+        let started =
+            unsafe { self.channel.start(command, lba, blocks, tag, buffers.map(address), second.map(address)) };
+        started.map_err(|errno: Errno| status::of_errno(errno))
     }
 
     /// A request with data: as it is, or through the pool.
@@ -175,32 +213,72 @@ impl Lane {
             return self.through_pool(index, io);
         }
         self.counters.direct.add(1);
-        let (blocks, all) = (u64::from(io.blocks), io.buffers.iter().copied());
-        match io.op {
-            Op::Read => self.start(index, Command::Read, io.lba, blocks, all, iter::empty()),
-            Op::Write { .. } => self.start(index, Command::Write, io.lba, blocks, all, iter::empty()),
-            _ => {
-                let half = blocks * u64::from(self.shared.info.block_size);
-                let (first, second) = (part(io.buffers, 0, half), part(io.buffers, half, half));
-                self.start(index, Command::CompareAndWrite, io.lba, blocks, first, second)
-            }
+        let command = if io.op == Op::Read { Command::Read } else { Command::Write };
+        self.start(index, command, io.lba, u64::from(io.blocks), io.buffers.iter().copied(), iter::empty())
+    }
+
+    /// The buffers are kept: if there is a difference they are looked at again.
+    #[cold]
+    fn compare_and_write(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
+        let way = if self.memory.covers(io.buffers) { &self.counters.direct } else { &self.counters.bounced };
+        way.add(1);
+        self.requests[index as usize].keep(io.buffers);
+        self.start_compare_and_write(index)
+    }
+
+    fn start_compare_and_write(&mut self, index: u32) -> Result<(), Status> {
+        let request = &mut self.requests[index as usize];
+        if !self.memory.covers(&request.buffers) {
+            self.open_pool()?;
+            return self.next_piece(index);
         }
+        let (lba, blocks) = (request.lba, request.blocks);
+        let half = blocks * u64::from(self.shared.info.block_size);
+        let buffers = mem::take(&mut request.buffers);
+        let (first, second) = (part(&buffers, 0, half), part(&buffers, half, half));
+        let started = self.start(index, Command::CompareAndWrite, lba, blocks, first, second);
+        self.requests[index as usize].buffers = buffers;
+        started
+    }
+
+    /// SPDK says that data differs, and not where; it says so, too, of data that it could not read. The blocks are read and
+    /// compared: what is found then is what a compare-and-write at that moment would have found.
+    #[cold]
+    fn look_where(&mut self, index: u32) -> Result<(), Status> {
+        self.give_back(index);
+        self.requests[index as usize].look();
+        self.open_pool()?;
+        self.next_piece(index)
+    }
+
+    /// A comparison is over, and everything is the same. One that looked for a difference has been overtaken by a write, and
+    /// what it belongs to is done again.
+    #[cold]
+    fn same(&mut self, index: u32) -> Option<Result<(), Status>> {
+        let request = &mut self.requests[index as usize];
+        if !request.found_nothing() {
+            return None;
+        }
+        if request.in_vain == IN_VAIN_MAX {
+            return Some(Err(Status::Busy)); // nothing was written
+        }
+        Some(self.start_compare_and_write(index))
     }
 
     /// A request whose data is not where SPDK could take it, or that SPDK does not have: data is compared here, and a block that
     /// is to be written many times is repeated here.
     #[cold]
     fn through_pool(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
+        self.open_pool()?;
+        self.requests[index as usize].keep(io.buffers);
+        self.next_piece(index)
+    }
+
+    fn open_pool(&mut self) -> Result<(), Status> {
         if self.pool.is_none() {
             self.pool = Buffers::open(&self.thread).inspect_err(|error| tracing::error!("{error}")).ok();
         }
-        if self.pool.is_none() {
-            return Err(Status::Busy);
-        }
-        let buffers = &mut self.requests[index as usize].buffers;
-        buffers.clear();
-        buffers.extend_from_slice(io.buffers);
-        self.next_piece(index)
+        if self.pool.is_some() { Ok(()) } else { Err(Status::Busy) }
     }
 
     /// Sends the next piece of a request through the pool, or has it wait for a buffer.
@@ -300,9 +378,13 @@ impl Lane {
         self.start(index, Command::Unmap, extent.lba, u64::from(extent.blocks), iter::empty(), iter::empty())
     }
 
-    /// Pushes what has ended since the last call.
+    /// Pushes what has ended since the last call, in the loop that began at `now`.
     #[inline]
-    pub(crate) fn poll(&mut self, done: &mut Vec<Completion>) -> usize {
+    pub(crate) fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
+        if self.turns.is_due(now) {
+            self.turns.take(now);
+            self.thread.poll();
+        }
         self.advance();
         let count = self.ended.len();
         done.append(&mut self.ended);
@@ -311,12 +393,22 @@ impl Lane {
 
     #[inline]
     fn advance(&mut self) {
-        let mut finished = std::mem::take(&mut self.finished);
-        self.channel.finished(|one| finished.push(one));
-        for one in finished.drain(..) {
-            self.part_finished(&one);
+        let (ended, finished, shared) = (&mut self.ended, &mut self.finished, &self.shared);
+        self.channel.finished(|one| {
+            let doing = match one.tag.note {
+                READ => Doing::Reading,
+                WRITE => Doing::Writing,
+                _ => return finished.push(one),
+            };
+            let status = match one.outcome {
+                Outcome::Good => Status::Good,
+                other => status::of(other, doing, shared.removed.load(Ordering::Relaxed)),
+            };
+            ended.push(Completion { token: Token(one.tag.token), status });
+        });
+        if !self.finished.is_empty() {
+            self.advance_kept();
         }
-        self.finished = finished;
         let waits = self.channel.waits();
         if waits != self.waits {
             self.counters.waited.add(waits - self.waits);
@@ -325,6 +417,14 @@ impl Lane {
         if !self.starved.is_empty() {
             self.feed();
         }
+    }
+
+    fn advance_kept(&mut self) {
+        let mut finished = mem::take(&mut self.finished);
+        for one in finished.drain(..) {
+            self.part_finished(&one);
+        }
+        self.finished = finished;
     }
 
     /// Those that wait for the pool try again, up to the first that it still has nothing for: nobody overtakes it.
@@ -344,7 +444,7 @@ impl Lane {
 
     #[inline]
     fn part_finished(&mut self, finished: &Finished) {
-        let index = finished.token as u32;
+        let index = finished.tag.note;
         let removed = self.shared.removed.load(Ordering::Relaxed);
         let request = &mut self.requests[index as usize];
         let doing =
@@ -353,9 +453,15 @@ impl Lane {
         if request.parts > 0 {
             return;
         }
-        let status = request.status;
-        if !status.is_good() || !self.goes_on(index) {
-            self.end(index, status);
+        let (status, looks) = (request.status, request.looking.is_some());
+        match status {
+            Status::Good if self.goes_on(index) => {}
+            Status::Miscompare { .. } if !looks => {
+                if let Err(status) = self.look_where(index) {
+                    self.end(index, status);
+                }
+            }
+            status => self.end(index, status),
         }
     }
 
@@ -375,7 +481,7 @@ impl Lane {
             let (status, over) = (request.status, request.done >= request.blocks * block);
             self.give_back(index);
             match status {
-                Status::Good if over => None,
+                Status::Good if over => self.same(index),
                 Status::Good => Some(self.next_piece(index)),
                 other => Some(Err(other)),
             }
@@ -387,7 +493,7 @@ impl Lane {
         let next = next.or_else(|| {
             let request = &mut self.requests[index as usize];
             let (lba, blocks) = (request.lba, request.blocks);
-            let flush = std::mem::take(&mut request.durable);
+            let flush = mem::take(&mut request.durable);
             flush.then(|| self.start(index, Command::Flush, lba, blocks, iter::empty(), iter::empty()))
         });
         match next {
@@ -418,7 +524,7 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
+        self.turns.closed();
     }
 }
 
@@ -491,5 +597,10 @@ impl Shared {
 const USUAL: u32 = 256;
 /// Requests of a channel at a time; more are answered busy.
 const REQUESTS_MAX: u32 = 1 << 16;
+/// Notes of reads and writes that are not kept here; others have the number of their place.
+const READ: u32 = u32::MAX;
+const WRITE: u32 = u32::MAX - 1;
+/// How often a compare-and-write finds a difference that is not there when it looks, until it is answered busy.
+const IN_VAIN_MAX: u8 = 8;
 /// Buffers of the pool that one request has at a time: about 1 MiB.
 const PIECE_BUFFERS: usize = 8;

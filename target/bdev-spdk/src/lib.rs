@@ -1,7 +1,8 @@
 //! Any bdev of the installed SPDK as a block device of a target.
 //!
-//! [`Spdk`] starts SPDK on a thread of its own (`management`) and gives each poller an SPDK thread, which a [`SpdkPoller`] polls as
-//! one more source in the poller's loop (`poller`). A [`SpdkBdev`] is one bdev. A channel of it is opened where it is used: by the
+//! [`Spdk`] starts SPDK on a thread of its own (`management`) and gives each poller an SPDK thread, which its channels poll when
+//! they have requests, and otherwise a [`SpdkPoller`], one more source in the poller's loop (`poller`, `turns`). A [`SpdkBdev`]
+//! is one bdev; one that SPDK does not have yet is looked out for (`awaited`). A channel of it is opened where it is used: by the
 //! first request, on the poller, because SPDK's channels cannot leave their thread (`channel`, over `home`); `lane` is the poller's
 //! half, which turns requests into SPDK's and back. Guest memory is made known to SPDK as it is mapped (`memory`); data
 //! in memory that SPDK could not take goes through buffers of its pool.
@@ -11,6 +12,7 @@
 #![cfg_attr(not(feature = "libspdk"), allow(rustdoc::broken_intra_doc_links, reason = "the crate is empty then"))]
 #![cfg(feature = "libspdk")]
 
+mod awaited;
 mod bdev;
 mod channel;
 mod config;
@@ -25,11 +27,13 @@ mod memory;
 mod poller;
 mod request;
 mod status;
+mod turns;
 
+pub use awaited::Awaited;
 pub use bdev::SpdkBdev;
 pub use config::{Environment, SpdkConfig, SpdkError};
 pub use counters::SpdkCounts;
 pub use management::{BdevEvent, Spdk};
 pub use memory::MemoryCounts;
 pub use poller::SpdkPoller;
-pub use spdk_rs::version;
+pub use spdk_rs::{Part, version};

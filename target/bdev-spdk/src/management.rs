@@ -9,8 +9,9 @@ use std::time::Duration;
 use guest_memory::observe_mappings;
 use parking_lot::Mutex;
 use reactor::{PollerHandle, SourceHandle};
-use spdk_rs::{Env, EnvConfig, Rpc, Subsystems, Thread, poll_others};
+use spdk_rs::{Env, EnvConfig, Part, Rpc, Subsystems, Thread, poll_others};
 
+use crate::awaited::{Awaited, Looked, Waiting};
 use crate::bdev::Shared;
 use crate::config::{Environment, SpdkConfig, SpdkError};
 use crate::memory::{Memory, MemoryCounts};
@@ -26,11 +27,14 @@ pub struct Spdk {
     pollers: Mutex<Vec<SourceHandle<SpdkPoller>>>,
     memory: Arc<Memory>,
     events: Arc<Events>,
+    waiting: Arc<Waiting>,
 }
 
 /// What happens to a bdev, as whoever serves it has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BdevEvent {
+    /// One that is [waited for](Spdk::wait_for) is there. It is told again as long as it is in the list.
+    Appeared,
     /// It goes, as soon as its device is dropped. Every request to it fails from now on.
     Removed,
     /// It has so many blocks now.
@@ -41,11 +45,11 @@ pub enum BdevEvent {
 }
 
 type Job = Box<dyn FnOnce(&Thread) + Send>;
-type Events = dyn Fn(&str, BdevEvent) + Send + Sync;
+pub(crate) type Events = dyn Fn(&str, BdevEvent) + Send + Sync;
 
 impl Spdk {
     /// Starts SPDK on a thread of its own, and with it the bdevs of the configuration. `events` hears there of what happens to the
-    /// bdevs that are open, by the name of the device; it must not wait.
+    /// bdevs that are open, or waited for, by the name of the device; it must not wait, and not call this.
     ///
     /// Mappings of guest memory from before this are not known to SPDK.
     ///
@@ -56,20 +60,19 @@ impl Spdk {
         environment: Environment,
         events: impl Fn(&str, BdevEvent) + Send + Sync + 'static,
     ) -> Result<Spdk, SpdkError> {
-        let json = config
-            .config
-            .as_ref()
-            .map(|path| fs::read(path).map_err(|source| SpdkError::Config { path: path.clone(), source }));
-        let json = json.transpose()?;
+        let parts = parts(config)?;
         let (jobs, received) = mpsc::channel();
         let (started, answer) = mpsc::channel();
         let config = config.clone();
+        let events: Arc<Events> = Arc::new(events);
+        let waiting = Arc::new(Waiting::new(Arc::clone(&events)));
+        let awaited = Arc::clone(&waiting);
         let thread = thread::Builder::new()
             .name("ringside-spdk".into())
-            .spawn(move || match Management::start(&config, environment, json.as_deref()) {
+            .spawn(move || match Management::start(&config, environment, &parts) {
                 Ok((env, management)) => {
                     let _ = started.send(Ok(env));
-                    management.run(&received);
+                    management.run(&received, &awaited);
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -86,7 +89,8 @@ impl Spdk {
             opened: Mutex::default(),
             pollers: Mutex::default(),
             memory,
-            events: Arc::new(events),
+            events,
+            waiting,
         })
     }
 
@@ -100,6 +104,12 @@ impl Spdk {
         source.call(move |source| source.enter(env)).map_err(|_| SpdkError::Ended)??;
         self.pollers.lock().push(source);
         Ok(())
+    }
+
+    /// Has SPDK looked after for these bdevs, and no others, until the list is another one. What is there is told as
+    /// [`BdevEvent::Appeared`].
+    pub fn wait_for(&self, awaited: Vec<Awaited>) {
+        self.waiting.set(awaited);
     }
 
     /// Runs `work` on the thread that manages SPDK, and waits for it.
@@ -178,34 +188,39 @@ struct Management {
 }
 
 impl Management {
-    fn start(
-        config: &SpdkConfig,
-        environment: Environment,
-        json: Option<&[u8]>,
-    ) -> Result<(Env, Management), SpdkError> {
+    fn start(config: &SpdkConfig, environment: Environment, parts: &[Part]) -> Result<(Env, Management), SpdkError> {
         if let Err(error) = reactor::affinity::control_affinity(&config.poller_cores) {
             tracing::warn!("the thread that manages SPDK: {error}");
         }
         let env = start_environment(config, environment)?;
         tracing::info!(version = spdk_rs::version(), "starting SPDK");
         let thread = Thread::create(env, "ringside-spdk")?;
-        let subsystems = Subsystems::start(&thread, json)?;
+        let subsystems = Subsystems::start(&thread, parts)?;
         let path = config.rpc_socket.as_ref().map(|path| path.to_string_lossy().into_owned());
         let rpc = path.map(|path| subsystems.serve_rpc(&path)).transpose()?;
         Ok((env, Management { rpc, subsystems, thread }))
     }
 
     /// Polls SPDK and does what is asked for, until nobody can ask any more.
-    fn run(self, jobs: &Receiver<Job>) {
+    fn run(self, jobs: &Receiver<Job>, waiting: &Waiting) {
+        let mut looked = Looked::default();
+        let mut rest = REST_MIN;
         loop {
             let busy = self.thread.poll() | poll_others(&self.thread);
+            waiting.look(&self.thread, &mut looked);
             let job = if busy {
+                rest = REST_MIN;
                 jobs.try_recv().map_err(|error| error == TryRecvError::Disconnected)
             } else {
-                jobs.recv_timeout(self.rest()).map_err(|error| error == RecvTimeoutError::Disconnected)
+                let job = jobs.recv_timeout(self.until_due(rest));
+                rest = (2 * rest).min(REST_MAX);
+                job.map_err(|error| error == RecvTimeoutError::Disconnected)
             };
             match job {
-                Ok(job) => job(&self.thread),
+                Ok(job) => {
+                    rest = REST_MIN;
+                    job(&self.thread);
+                }
                 Err(true) => break,
                 Err(false) => {}
             }
@@ -216,19 +231,27 @@ impl Management {
         tracing::info!("SPDK has ended");
     }
 
-    /// How long there is nothing to do. Messages of SPDK's do not wake this thread: it looks for them.
-    fn rest(&self) -> Duration {
-        if self.thread.has_active_pollers() {
-            return REST_MIN;
-        }
+    /// As long as that, or until something is to be done by the clock.
+    fn until_due(&self, rest: Duration) -> Duration {
         let per_second = self.thread.env().ticks_per_second();
         let due = self.thread.next_expiration().map(|ticks| Duration::from_secs_f64(ticks as f64 / per_second as f64));
-        due.map_or(REST_MAX, |due| due.clamp(REST_MIN, REST_MAX))
+        due.map_or(rest, |due| due.clamp(REST_MIN, rest.max(REST_MIN)))
     }
 }
 
+/// The configuration of SPDK's subsystems and bdevs: first the file, which the rest may stand on.
+fn parts(config: &SpdkConfig) -> Result<Vec<Part>, SpdkError> {
+    let file = config.config.iter().map(|path| {
+        let json = fs::read(path).map_err(|source| SpdkError::Config { path: path.clone(), source })?;
+        Ok(Part { name: format!("config {path:?}"), json })
+    });
+    file.chain(config.inline.iter().cloned().map(Ok)).collect()
+}
+
+/// Messages of SPDK's do not wake the thread that manages it: it looks for them, first so often, and the longer nothing has
+/// happened the more seldom. Each look costs the core that it happens on some 20 us.
 const REST_MIN: Duration = Duration::from_micros(100);
-const REST_MAX: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_millis(10);
 
 fn start_environment(config: &SpdkConfig, environment: Environment) -> Result<Env, SpdkError> {
     match environment {

@@ -52,6 +52,8 @@ fn of_failure(failure: Failure, doing: Doing) -> Status {
         (GENERIC, 0x81) => return Status::NoSpace,
         // Namespace Write Protected; Attempted Write to Read Only Range.
         (GENERIC, 0x20) | (COMMAND_SPECIFIC, 0x82) => return Status::WriteProtected,
+        // Path Related Status: the way to the namespace is in trouble, not the namespace. The command may be tried again.
+        (PATH, _) => return Status::Aborted,
         // Compare Failure.
         (MEDIA, 0x85) => return Status::Miscompare { offset: 0 },
         _ => {}
@@ -75,6 +77,7 @@ fn of_failure(failure: Failure, doing: Doing) -> Status {
 const GENERIC: u16 = 0;
 const COMMAND_SPECIFIC: u16 = 1;
 const MEDIA: u16 = 2;
+const PATH: u16 = 3;
 // SAM-6 §5.3.1, status codes.
 const BUSY: u8 = 0x08;
 const TASK_SET_FULL: u8 = 0x28;
@@ -127,6 +130,7 @@ mod tests {
             (failure((0, 6), 0x28, 0, (0, 0)), Status::Busy),
             (failure((0, 0x80), 2, 5, (0x21, 0)), Status::OutOfRange),
             (failure((0, 6), 2, 5, (0x20, 0)), Status::Unsupported),
+            (failure((3, 0x71), 2, 5, (0, 0)), Status::Aborted),
         ] {
             assert_eq!(of(outcome, Doing::Reading, false), status, "{outcome:?}");
         }

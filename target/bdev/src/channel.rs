@@ -10,7 +10,7 @@ use reactor::clock::Tsc;
 use crate::counted::Counting;
 use crate::malloc::MallocChannel;
 use crate::null::NullChannel;
-use crate::{Completion, Io, IoChannel, Op, Status, Submitted};
+use crate::{Completion, Io, IoChannel, Op, Status, Submitted, Token};
 
 /// One poller's way into a device of any kind; see [`IoChannel`], whose methods these are.
 ///
@@ -110,17 +110,32 @@ impl Channel {
         }
     }
 
-    /// What may be pending afterwards, and what is rare.
-    #[inline(never)]
+    /// What may be pending afterwards, and what is rare. The request with the counter's token is made where the caller's fields are
+    /// still at hand: copied as a whole right after they were written one by one, they would have to leave the store buffer first.
+    #[inline(always)]
     fn submit_in_full(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
-        match &mut self.counting {
-            None => self.kind.submit(io, now),
+        match &self.counting {
+            None => self.submit_uncounted(io, now),
             Some(counting) => {
-                let submitted = self.kind.submit(&Io { token: counting.next_token(), ..*io }, now);
-                counting.submitted(io, submitted, now);
-                submitted
+                let token = counting.next_token();
+                self.submit_counted(&Io { token, ..*io }, io.token, now)
             }
         }
+    }
+
+    #[inline(never)]
+    fn submit_uncounted(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
+        self.kind.submit(io, now)
+    }
+
+    /// `io` has the counter's token, and the caller's is `token`.
+    #[inline(never)]
+    fn submit_counted(&mut self, io: &Io<'_>, token: Token, now: Tsc) -> Submitted {
+        let submitted = self.kind.submit(io, now);
+        if let Some(counting) = &mut self.counting {
+            counting.submitted(io, token, submitted, now);
+        }
+        submitted
     }
 
     /// See [`IoChannel::flush_submissions`].
@@ -144,6 +159,12 @@ impl Channel {
             done[before..].iter_mut().for_each(|completion| counting.completed(completion, now));
         }
         count
+    }
+
+    /// See [`IoChannel::is_prompt`].
+    #[must_use]
+    pub fn is_prompt(&self) -> bool {
+        matches!(&self.kind, Kind::Other(channel) if channel.is_prompt())
     }
 
     /// See [`IoChannel::next_deadline`].

@@ -183,14 +183,14 @@ impl Counting {
         Token(u64::from(self.free.last().copied().unwrap_or(self.places.len() as u32)))
     }
 
-    /// The request has been submitted under that token.
+    /// The request has been submitted under that token; its own is `token`.
     #[inline]
-    pub(crate) fn submitted(&mut self, io: &Io<'_>, outcome: Submitted, now: Tsc) {
+    pub(crate) fn submitted(&mut self, io: &Io<'_>, token: Token, outcome: Submitted, now: Tsc) {
         let kind = OpKind::of(io.op);
         let bytes = u64::from(io.blocks) * u64::from(self.block_size);
         match outcome {
             Submitted::Done(status) => self.ended(kind, 1, bytes, status),
-            Submitted::Pending => self.keep(Place { token: io.token, kind, bytes, since: now }),
+            Submitted::Pending => self.keep(Place { token, kind, bytes, since: now }),
         }
     }
 

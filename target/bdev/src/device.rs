@@ -196,6 +196,12 @@ pub trait IoChannel: Send {
     /// for everything that is outstanding; devices only push.
     fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize;
 
+    /// Whether requests often have ended when their batch has been handed over, so that it is worth a poll in the same loop. The
+    /// same for the life of the channel.
+    fn is_prompt(&self) -> bool {
+        false
+    }
+
     /// When [`poll`](IoChannel::poll) must be called next at the latest, for a poller that would like to sleep. A time
     /// in the past means: keep polling. `None`: nothing is outstanding, or [`wake_fd`](IoChannel::wake_fd) tells.
     fn next_deadline(&self) -> Option<Tsc>;

@@ -4,6 +4,7 @@
 //! - [`scsi`] keeps reads and writes in flight on one LUN of a vhost-user-scsi socket, and verifies every block if asked.
 //! - [`net`] sends and receives frames through a vhost-user-net socket, and verifies every byte if asked.
 //! - [`cores`] measures how far two cores are apart, without which figures of two polling threads cannot be compared.
+//! - [`copy`] copies within memory and does nothing else: what no disk in memory can be faster than.
 //! - [`report`] sums up windows of both: medians, ratios with intervals, and plots. [`machine`] is what it says of where they
 //!   were measured.
 //!
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod board;
+pub mod copy;
 pub mod cores;
 mod histogram;
 mod link;

@@ -48,6 +48,8 @@ enum Bench {
     Net(bench::net::Args),
     /// How far apart two cores are: the round trip of a cache line
     Cores(bench::cores::Args),
+    /// Copy within memory: what a disk in memory cannot be faster than
+    Copy(bench::copy::Args),
     /// What machine this is, as far as it says so
     Machine(bench::machine::Args),
     /// Sum up windows: medians, ratios with intervals, plots
@@ -130,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Metrics => print_metrics(),
         Command::Bench(Bench::Scsi(args)) => bench::scsi::run(&args).map(|outcome| passed(outcome.passed())),
         Command::Bench(Bench::Net(args)) => bench::net::run(&args).map(|outcome| passed(outcome.passed())),
+        Command::Bench(Bench::Copy(args)) => bench::copy::run(&args).map(|_| ExitCode::SUCCESS),
         Command::Bench(Bench::Cores(args)) => bench::cores::run(&args).map(|_| ExitCode::SUCCESS),
         Command::Bench(Bench::Machine(args)) => bench::machine::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(Bench::Report(args)) => bench::report::run(&args).map(|()| ExitCode::SUCCESS),

@@ -27,6 +27,7 @@ mod spdk;
 mod tests;
 mod words;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,8 +47,8 @@ pub use self::problem::{ConfigErrors, Problem, Reason};
 pub use self::reactor::Reactor;
 pub use self::scsi::Controller;
 pub use self::size::{ByteSize, SizeError};
-pub use self::spdk::{SPDK_BUILT, Spdk, SpdkBdev};
-pub use self::words::{Cache, Idle, Mode, OnCmdPerLun, OnMaxSectors};
+pub use self::spdk::{SPDK_BUILT, Spdk, SpdkBdev, SpdkCall};
+pub use self::words::{Cache, Idle, Missing, Mode, OnCmdPerLun, OnMaxSectors};
 
 use self::bdev::Bdevs;
 use self::port::Ports;
@@ -158,6 +159,29 @@ impl Config {
             BdevKind::Spdk(_) => None,
             BdevKind::Delay(Delay { base, .. }) | BdevKind::Error(Fault { base, .. }) => self.geometry(base),
         }
+    }
+
+    /// Names of a block device and of those below it.
+    pub fn chain(&self, name: &str) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        let mut next = self.bdev(name);
+        while let Some(bdev) = next {
+            names.insert(bdev.name.as_str().to_owned());
+            next = bdev.kind.base().and_then(|base| self.bdev(base));
+        }
+        names
+    }
+
+    /// The same as if it did not have those block devices that are `absent`, nor LUNs over them. One over an absent one is
+    /// absent.
+    #[must_use]
+    pub fn without(&self, absent: impl Fn(&str) -> bool) -> Config {
+        let mut config = self.clone();
+        config.bdevs.retain(|bdev| !absent(&bdev.name));
+        for controller in &mut config.controllers {
+            controller.luns.retain(|lun| !absent(&lun.bdev));
+        }
+        config
     }
 
     /// The block devices in an order in which every one comes after its base.

@@ -96,7 +96,7 @@ impl Sources {
         process::collect(&mut families);
         self.watched.collect(&mut families);
         pollers::collect(&self.health, &mut families);
-        bdevs::collect(&self.bdevs.devices(), &mut families);
+        bdevs::collect(&self.bdevs, &mut families);
         bdevs::spdk_memory(self.bdevs.spdk(), &mut families);
         served::collect(&self.served(), &mut families);
         scsi::collect(&self.controllers, &mut families);

@@ -8,7 +8,7 @@
 
 mod fixed;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -35,7 +35,12 @@ pub struct Reloader {
 
 /// What the target is, after the changes so far.
 struct State {
+    /// What the configuration file says.
+    wanted: Config,
+    /// The same without what is not there.
     config: Config,
+    /// Why block devices of SPDK's are waited for that it has: told once.
+    refused: BTreeMap<String, String>,
     /// Until the end: what a port has lent to a device goes back before pollers end.
     nets: Vec<Arc<NetService>>,
     leaving: Vec<Leaving>,
@@ -87,7 +92,8 @@ pub enum ReloadError {
 }
 
 impl Reloader {
-    /// For a target that was started with this configuration.
+    /// For a target that was started with this configuration, as far as its block devices are there. The others are waited for from
+    /// now on.
     #[must_use]
     pub fn new(
         config: Config,
@@ -96,7 +102,15 @@ impl Reloader {
         bdevs: Bdevs,
         access: Arc<Access>,
     ) -> Reloader {
-        Reloader { services, bdevs, access, state: Mutex::new(State { config, nets, leaving: Vec::new() }) }
+        bdevs.wait_for_the_rest(&config);
+        let state = State {
+            config: config.without(|name| !bdevs.has(name)),
+            wanted: config,
+            refused: BTreeMap::new(),
+            nets,
+            leaving: Vec::new(),
+        };
+        Reloader { services, bdevs, access, state: Mutex::new(state) }
     }
 
     /// Makes of the target what `config` says. Returns when it is so. A logical unit that takes the place, or the block
@@ -111,16 +125,27 @@ impl Reloader {
             return Err(ReloadError::Fixed(refused));
         }
         let secrets = Secrets::read(&config.metrics)?;
+        let changes = self.change(config, &mut state)?;
+        self.access.replace(secrets);
+        state.wanted = config.clone();
+        self.bdevs.wait_for_the_rest(config);
+        Ok(changes)
+    }
+
+    /// Makes block devices, logical units, limits and coalescing what `config` says, but for block devices that SPDK does not have,
+    /// and logical units over them.
+    fn change(&self, config: &Config, state: &mut State) -> Result<Changes, AssembleError> {
         self.bdevs.forget_unused(); // files among them could not be opened again
         let staged = self.bdevs.stage(config, |bdev| unchanged(bdev, &state.config, config))?;
         staged.made().for_each(warn);
 
+        let config = &config.without(|name| !staged.has(name));
         let before = state.config.clone();
         let plans: Vec<Plan<'_>> = self.services.iter().filter_map(|service| plan(service, &before, config)).collect();
         state.leaving.retain(|leaving| !leaving.thread.is_finished());
         let mut changes = Changes::default();
         for plan in &plans {
-            changes.removed += plan.gone.iter().filter(|lun| self.remove(plan.service, lun, &mut state)).count();
+            changes.removed += plan.gone.iter().filter(|lun| self.remove(plan.service, lun, state)).count();
         }
         self.bdevs.ensure(staged);
         for plan in &plans {
@@ -133,19 +158,22 @@ impl Reloader {
             }
         }
         changes.coalescing += state.coalesce_nets(config);
-        changes.added = self.add(&plans, config, &mut state);
+        changes.added = self.add(&plans, config, state);
         self.bdevs.forget_unused();
-        self.access.replace(secrets);
         state.config = config.clone();
         Ok(changes)
     }
 
-    /// Does to the target what has happened to a block device: logical units over one that goes, go, too (R22), and it is as if
-    /// the configuration did not have them; those over one that has grown or shrunk have another capacity.
+    /// Does to the target what has happened to a block device: one that was waited for comes, with the logical units over it;
+    /// logical units over one that goes, go, too (R22), and it is as if the configuration did not have them; those over one
+    /// that has grown or shrunk have another capacity.
     pub fn happened(&self, event: &Event) {
         let mut state = self.state.lock();
         match event {
-            Event::Removed { bdev } => self.lose(bdev, &mut state),
+            Event::Appeared { bdev } => self.appeared(bdev, &mut state),
+            // Otherwise it is one that was there before, and SPDK has it again.
+            Event::Removed { bdev } if self.bdevs.is_removed(bdev) => self.lose(bdev, &mut state),
+            Event::Removed { .. } => {}
             Event::Resized { bdev, block_count } => {
                 for (service, lun) in self.luns_over(bdev, &state.config) {
                     done(service, "resizing a LUN", service.resize_lun(lun.target, lun.lun, *block_count));
@@ -159,12 +187,28 @@ impl Reloader {
         for (service, lun) in self.luns_over(bdev, &config) {
             self.remove(service, lun, state);
         }
-        let over = |name: &str| chain(&config, name).contains(bdev);
+        let over = |name: &str| config.chain(name).contains(bdev);
         self.bdevs.lose(config.bdevs.iter().map(|bdev| bdev.name.as_str()).filter(|name| over(name)));
         self.bdevs.forget_unused();
-        state.config.bdevs.retain(|bdev| !over(&bdev.name));
-        for controller in &mut state.config.controllers {
-            controller.luns.retain(|lun| !over(&lun.bdev));
+        state.config = config.without(over);
+        self.bdevs.wait_for_the_rest(&state.wanted);
+    }
+
+    /// Others that are not there are not looked at: what is wrong with them is no reason to be without this one.
+    fn appeared(&self, bdev: &str, state: &mut State) {
+        if !self.bdevs.awaited().contains(bdev) {
+            return;
+        }
+        let stays_away = |name: &str| state.config.bdev(name).is_none() && !state.wanted.chain(name).contains(bdev);
+        let config = state.wanted.without(stays_away);
+        match self.change(&config, state) {
+            Ok(_) if !self.bdevs.has(bdev) => {} // gone again
+            Ok(changes) => {
+                state.refused.remove(bdev);
+                tracing::info!(bdev, luns = changes.added, "SPDK has the bdev that was waited for");
+                self.bdevs.wait_for_the_rest(&state.wanted);
+            }
+            Err(error) => state.refuse(bdev, error.to_string()),
         }
     }
 
@@ -174,7 +218,7 @@ impl Reloader {
             let luns = config.controller(service.controller().name()).map_or(&[][..], |controller| &controller.luns);
             luns.iter().map(move |lun| (service, lun))
         });
-        luns.filter(|(_, lun)| chain(config, &lun.bdev).contains(bdev)).collect()
+        luns.filter(|(_, lun)| config.chain(&lun.bdev).contains(bdev)).collect()
     }
 
     /// Waits for what is under way. To be called when no connection is left.
@@ -190,7 +234,7 @@ impl Reloader {
         match release {
             Ok(release) => {
                 tracing::info!(controller = %name, target = lun.target, lun = lun.lun, "LUN removed");
-                let bdevs = chain(&state.config, &lun.bdev);
+                let bdevs = state.config.chain(&lun.bdev);
                 state.leaving.extend(Leaving::begin(name, lun, bdevs, release, self.bdevs.clone()));
                 true
             }
@@ -202,12 +246,12 @@ impl Reloader {
     fn add(&self, plans: &[Plan<'_>], config: &Config, state: &mut State) -> usize {
         let come = plans.iter().flat_map(|plan| plan.come.iter().map(move |lun| (plan, *lun)));
         let (waiting, free): (Vec<_>, Vec<_>) = come.partition(|(plan, lun)| {
-            let bdevs = chain(config, &lun.bdev);
+            let bdevs = config.chain(&lun.bdev);
             state.leaving.iter().any(|leaving| leaving.hinders(plan, lun, &bdevs))
         });
         let mut added = 0;
         for (plan, lun) in free.into_iter().chain(waiting) {
-            let bdevs = chain(config, &lun.bdev);
+            let bdevs = config.chain(&lun.bdev);
             state.leaving.extract_if(.., |leaving| leaving.hinders(plan, lun, &bdevs)).for_each(Leaving::wait);
             let result = plan.service.add_lun(Arc::new(assemble::unit(lun, &self.bdevs)));
             if done(plan.service, "adding a LUN", result) {
@@ -221,6 +265,14 @@ impl Reloader {
 }
 
 impl State {
+    /// Says why a block device that SPDK has is not used, unless that was said.
+    fn refuse(&mut self, bdev: &str, text: String) {
+        if self.refused.get(bdev) != Some(&text) {
+            tracing::error!("still waiting: {text}");
+            self.refused.insert(bdev.to_owned(), text);
+        }
+    }
+
     /// Makes of the net devices what can be changed of them. Returns the number of those that change.
     fn coalesce_nets(&self, config: &Config) -> usize {
         let changed = self.nets.iter().filter_map(|service| {
@@ -294,17 +346,6 @@ fn plan<'a>(service: &'a Arc<ScsiService>, old: &'a Config, new: &'a Config) -> 
 fn unchanged(bdev: &Bdev, old: &Config, new: &Config) -> bool {
     let below = |base: &config::Name| new.bdev(base).is_some_and(|base| unchanged(base, old, new));
     old.bdev(&bdev.name) == Some(bdev) && bdev.kind.base().is_none_or(below)
-}
-
-/// Names of a block device and of those below it.
-fn chain(config: &Config, name: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let mut next = config.bdev(name);
-    while let Some(bdev) = next {
-        names.insert(bdev.name.as_str().to_owned());
-        next = bdev.kind.base().and_then(|base| config.bdev(base));
-    }
-    names
 }
 
 /// A step of a change that was checked before: if it fails nevertheless, that is said, and the others go on.

@@ -30,9 +30,25 @@ pub struct Opened {
     pub device: Arc<Device>,
 }
 
+/// Why a bdev of SPDK's is not open.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// SPDK has none of that name, now.
+    #[error("{0}")]
+    Missing(String),
+    /// There is one, and it cannot be had; or there is no SPDK.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// What happens to a bdev by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// One that is waited for is there.
+    Appeared {
+        /// Its name in the configuration.
+        bdev: String,
+    },
     /// It goes: whoever has it is to let go of it.
     Removed {
         /// Its name in the configuration.

@@ -74,7 +74,9 @@ impl Target {
         reactor::affinity::control_affinity(&config.reactor.cores).map_err(failed("reactor.cores"))?;
         spdk.join(reactor.pollers()).map_err(failed("spdk"))?;
         let (reports, faults) = channel::bounded(REPORTS_MAX);
-        let services = services(config, &bdevs, &reactor, &reports);
+        // What SPDK does not have yet comes later.
+        let there = config.without(|name| !bdevs.has(name));
+        let services = services(&there, &bdevs, &reactor, &reports);
         let uplinks = ports.plug_uplinks(reactor.pollers())?;
         let nets = nets(config, &ports, &reactor, &reports)?;
         let stop = Arc::new(Stop::new().map_err(failed("reactor"))?);

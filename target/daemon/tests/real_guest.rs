@@ -5,6 +5,9 @@
 //! Without QEMU or the guest image, or with `REAL_GUESTS=off`, these tests say SKIPPED and succeed.
 
 mod guest;
+#[cfg(feature = "spdk")]
+#[path = "../../../bindings/spdk-rs/tests/lab/rpc.rs"]
+mod rpc;
 
 /// What takes a theme of its own.
 mod real_guest {
@@ -21,6 +24,8 @@ mod real_guest {
     mod net_lives;
     mod net_switch;
     mod second_controller;
+    #[cfg(feature = "spdk")]
+    mod spdk;
 }
 
 use std::time::Duration;

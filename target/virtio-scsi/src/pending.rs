@@ -9,7 +9,7 @@ use vhost_user::Ticket;
 
 use crate::fence::{Scope, UnitIndex, Verdict};
 use crate::limits::CommandSlot;
-use crate::wire::RESPONSE_LEN;
+use crate::wire::{RESPONSE_HEADER_LEN, RESPONSE_LEN};
 
 /// What a command in flight does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +64,19 @@ pub(crate) struct ResponseArea {
 impl ResponseArea {
     pub(crate) fn of(writable: &[GuestSlice]) -> ResponseArea {
         let (first, rest) = writable.split_first().expect("the response area was checked");
+        first.prefetch_write(); // the driver has it, and the command takes longer than the line
         let rest = if first.len() >= RESPONSE_LEN { Vec::new() } else { rest.to_vec() };
         ResponseArea { first: *first, rest }
     }
 
+    #[inline(always)]
     pub(crate) fn write(&self, bytes: &[u8]) {
         if self.rest.is_empty() {
-            self.first.write(bytes);
+            // Nearly all are of this length, which the compiler then knows.
+            let header = <[u8; RESPONSE_HEADER_LEN]>::try_from(bytes);
+            if !header.is_ok_and(|header| self.first.write_array(header)) {
+                self.first.write(bytes);
+            }
         } else {
             let (front, back) = bytes.split_at(self.first.len().min(bytes.len()));
             self.first.write(front);
@@ -92,15 +98,22 @@ impl PendingTable {
         Token(u64::from(self.free.last().copied().unwrap_or(self.entries.len() as u32)))
     }
 
+    /// Inlined, so that each field is written once, to its place.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, pending: Pending) {
-        match self.free.pop() {
-            Some(index) => self.entries[index as usize] = Some(pending),
-            None => {
-                self.entries.push(Some(pending));
-                // Room for its way back, so that completing never allocates.
-                self.free.reserve(self.entries.len());
-            }
-        }
+        let index = match self.free.pop() {
+            Some(index) => index as usize,
+            None => self.grow(),
+        };
+        self.entries[index] = Some(pending);
+    }
+
+    #[cold]
+    fn grow(&mut self) -> usize {
+        self.entries.push(None);
+        // Room for its way back, so that completing never allocates.
+        self.free.reserve(self.entries.len());
+        self.entries.len() - 1
     }
 
     /// Says of the command with this token whether younger ones wait for it, and since when it has been in the task set.
@@ -112,6 +125,7 @@ impl PendingTable {
     }
 
     /// The command with this token; `None` if there is none, which would be the backend's mistake.
+    #[inline(always)]
     pub(crate) fn remove(&mut self, token: Token) -> Option<Pending> {
         let index = usize::try_from(token.0).ok()?;
         let pending = self.entries.get_mut(index)?.take()?;

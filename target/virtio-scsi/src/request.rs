@@ -63,6 +63,8 @@ pub(crate) struct Requests {
     touched: Vec<UnitIndex>,
     /// Units with commands at their backend.
     waiting: Vec<UnitIndex>,
+    /// A backend that may have ended it by now was given a command.
+    prompt: bool,
     completions: Vec<Completion>,
     /// Parameter data of emulated commands.
     scratch: scsi::Scratch,
@@ -83,6 +85,8 @@ pub(crate) struct UnitState {
     nexus: Arc<UnitNexus>,
     block_size: u32,
     channel: Channel,
+    /// See [`bdev::IoChannel::is_prompt`].
+    prompt: bool,
     credits: Credits,
     /// Commands at the backend.
     outstanding: u32,
@@ -178,6 +182,7 @@ impl Requests {
             last: None,
             touched: Vec::new(),
             waiting: Vec::new(),
+            prompt: false,
             completions: Vec::with_capacity(1024),
             scratch: scsi::Scratch { data_in: Vec::with_capacity(4096), extents: Vec::with_capacity(256) },
             list: Vec::with_capacity(4096),
@@ -192,6 +197,12 @@ impl Requests {
     #[inline]
     pub(crate) fn outstanding(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Whether a backend that may have ended it by now was given a command since this was asked last.
+    #[inline]
+    pub(crate) fn take_prompt(&mut self) -> bool {
+        std::mem::take(&mut self.prompt)
     }
 
     pub(crate) fn pending_mut(&mut self) -> &mut PendingTable {

@@ -121,7 +121,7 @@ impl Shard {
             limit = limit.min(usize::from(left));
             sweeping = self.sweeping.as_mut();
         }
-        let count = self.rings.pop(slot, limit, &mut self.batch);
+        let count = self.rings.pop_gathered(slot, limit, &mut self.batch, now);
         if count == 0 {
             return 0;
         }
@@ -140,6 +140,7 @@ impl Shard {
                 continued: self.batch.continued(),
                 ring_size,
             };
+            self.batch.prefetch(at + 2);
             self.requests.submit(&mut self.rings, ticket, &request, sweeping.as_deref_mut(), now);
             at += 1;
         }
@@ -210,6 +211,10 @@ impl Source for Shard {
                 work += self.poll_requests(slot, now);
             }
             at += 1;
+        }
+        // What a quick backend has done by now ends in this loop.
+        if self.requests.take_prompt() {
+            work += self.poll_backends(now);
         }
         if self.sweeping.is_some() {
             self.end_sweep();

@@ -1,8 +1,8 @@
 //! SPDK in a test's process: its management runs on a thread of its own, without huge pages, devices or privileges. One serves
 //! all tests of a process.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+mod rpc;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use serde_json::{Value, json};
-use spdk_rs::{Command, Env, EnvConfig, Finished, IoChannel, Outcome, Rpc, Subsystems, Thread, poll_others};
+use spdk_rs::{Command, Env, EnvConfig, Finished, IoChannel, Outcome, Part, Rpc, Subsystems, Tag, Thread, poll_others};
 
 static ENDING: AtomicBool = AtomicBool::new(false);
 static MANAGEMENT: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
@@ -42,7 +42,7 @@ pub fn lab() -> &'static Lab {
         let management = thread::spawn(move || {
             let env = Env::start(&env_config()).unwrap();
             let thread = Thread::create(env, "management").unwrap();
-            let subsystems = Subsystems::start(&thread, Some(config().to_string().as_bytes())).unwrap();
+            let subsystems = Subsystems::start(&thread, &[part("lab", &config())]).unwrap();
             let rpc: Rpc = subsystems.serve_rpc(&path).unwrap();
             started.send(env).unwrap();
             while !ENDING.load(Ordering::Acquire) {
@@ -74,20 +74,13 @@ impl Lab {
 
     /// Calls a method of SPDK's, from outside.
     pub fn call(&self, method: &str, params: Value) -> Value {
-        let mut stream = UnixStream::connect(&self.rpc).unwrap();
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        stream.write_all(request.to_string().as_bytes()).unwrap();
-        let mut text = Vec::new();
-        loop {
-            let mut piece = [0; 4096];
-            let len = stream.read(&mut piece).unwrap();
-            assert!(len > 0, "SPDK hung up after {:?}", String::from_utf8_lossy(&text));
-            text.extend_from_slice(&piece[..len]);
-            if let Ok(answer) = serde_json::from_slice::<Value>(&text) {
-                return answer;
-            }
-        }
+        rpc::call(&self.rpc, method, &params)
     }
+}
+
+/// A part of the configuration.
+pub fn part(name: &str, json: &Value) -> Part {
+    Part { name: name.to_owned(), json: json.to_string().into_bytes() }
 }
 
 pub fn env_config() -> EnvConfig {
@@ -140,9 +133,10 @@ pub fn run(
         buffers.iter_mut().map(|buffer| (buffer.as_mut_ptr(), buffer.len())).collect::<Vec<_>>().into_iter()
     };
     // SAFETY: the buffers are borrowed until it has ended.
-    let started = unsafe { channel.start(command, lba, blocks, 7, list(buffers), list(second)) };
+    let started =
+        unsafe { channel.start(command, lba, blocks, Tag { token: 7, note: 9 }, list(buffers), list(second)) };
     started.unwrap();
     let ended = drain(thread, channel);
-    assert_eq!((ended.len(), ended[0].token), (1, 7));
+    assert_eq!((ended.len(), ended[0].tag), (1, Tag { token: 7, note: 9 }));
     ended[0].outcome
 }

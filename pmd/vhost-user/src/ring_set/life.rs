@@ -9,6 +9,7 @@ use guest_memory::MemTable;
 use virtqueue::{DeviceQueue, Fault, FaultReason, RingAddresses};
 
 use super::heat::Heat;
+use super::linger::Linger;
 use super::{Retired, RingSet, Stopped, Waiter};
 use crate::notify::Notifier;
 
@@ -35,6 +36,7 @@ impl RingSet {
         ring.queue = Some(queue);
         ring.lost = false;
         ring.starts += 1;
+        ring.linger = Linger::default(); // another driver
         ring.fault_told = false;
         ring.stats.broken.set(0);
         if used_before {

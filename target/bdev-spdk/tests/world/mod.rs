@@ -1,9 +1,10 @@
 //! SPDK with a poller in the test's process, without huge pages, devices or privileges; and a source on that poller that uses
 //! a channel as a device would.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+#[path = "../../../../bindings/spdk-rs/tests/lab/rpc.rs"]
+mod rpc;
+
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 
 use bdev::{Bdev, Channel, Completion, Io, Op, Status, Submitted, Token};
@@ -25,7 +26,7 @@ impl World {
     pub fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
         let (config, rpc) = (folder.path().join("spdk.json"), folder.path().join("rpc.sock"));
-        std::fs::write(&config, configuration().to_string()).unwrap();
+        std::fs::write(&config, configuration(folder.path()).to_string()).unwrap();
         let (told, events) = channel();
         let spdk = SpdkConfig {
             config: Some(config),
@@ -57,13 +58,13 @@ impl World {
 
     /// Calls a method of SPDK's, from outside, and returns its result.
     pub fn call(&self, method: &str, params: Value) -> Value {
-        call(&self.rpc, method, params)
+        rpc::call(&self.rpc, method, &params)["result"].clone()
     }
 
     /// The same, on a thread of its own.
     pub fn begin_call(&self, method: &'static str, params: Value) -> std::thread::JoinHandle<Value> {
         let rpc = self.rpc.clone();
-        std::thread::spawn(move || call(&rpc, method, params))
+        std::thread::spawn(move || rpc::call(&rpc, method, &params)["result"].clone())
     }
 
     /// Everything is closed.
@@ -74,28 +75,14 @@ impl World {
     }
 }
 
-fn call(rpc: &PathBuf, method: &str, params: Value) -> Value {
-    let mut stream = UnixStream::connect(rpc).unwrap();
-    let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    stream.write_all(request.to_string().as_bytes()).unwrap();
-    let mut text = Vec::new();
-    loop {
-        let mut piece = [0; 4096];
-        let len = stream.read(&mut piece).unwrap();
-        assert!(len > 0, "SPDK hung up after {:?}", String::from_utf8_lossy(&text));
-        text.extend_from_slice(&piece[..len]);
-        if let Ok(answer) = serde_json::from_slice::<Value>(&text) {
-            return answer["result"].clone();
-        }
-    }
-}
-
 /// A bdev of each kind that the tests use, and few buffers, so that they run short.
-fn configuration() -> Value {
+fn configuration(folder: &Path) -> Value {
     let method = |method: &str, params: Value| json!({"method": method, "params": params});
     let malloc = |name: &str, blocks: u64| {
         method("bdev_malloc_create", json!({"name": name, "num_blocks": blocks, "block_size": 512}))
     };
+    let file = folder.join("aio");
+    std::fs::File::create(&file).unwrap().set_len(1 << 20).unwrap();
     json!({"subsystems": [
         {"subsystem": "iobuf", "config": [
             method("iobuf_set_options", json!({"small_pool_count": 1024, "large_pool_count": 64})),
@@ -109,6 +96,8 @@ fn configuration() -> Value {
             method("bdev_null_create", json!({"name": "Null0", "num_blocks": 4096, "block_size": 4096})),
             method("bdev_null_create", json!({"name": "Odd0", "num_blocks": 64, "block_size": 1024})),
             method("bdev_error_create", json!({"base_name": "Base0"})),
+            method("bdev_aio_create", json!({"name": "Aio0", "filename": file, "block_size": 512})),
+            method("bdev_error_create", json!({"base_name": "Aio0"})),
             method("bdev_delay_create", json!({
                 "name": "Delay0", "base_bdev_name": "Slow0", "avg_read_latency": 10_000, "p99_read_latency": 10_000,
                 "avg_write_latency": 0, "p99_write_latency": 0,

@@ -166,7 +166,7 @@ impl Rw {
     }
 
     /// Whether addresses are picked at random.
-    pub(super) fn random(self) -> bool {
+    pub(crate) fn random(self) -> bool {
         matches!(self, Rw::RandRead | Rw::RandWrite | Rw::RandRw)
     }
 }

@@ -11,8 +11,8 @@ use super::lun::Lun;
 use super::net::Net;
 use super::port::{DpdkPort, Loopback, Port, PortKind, Switch};
 use super::scsi::Controller;
-use super::spdk::{Spdk, SpdkBdev};
-use super::words::{Cache, Idle, Mode, OnCmdPerLun, OnMaxSectors};
+use super::spdk::{Spdk, SpdkBdev, SpdkCall};
+use super::words::{Cache, Idle, Missing, Mode, OnCmdPerLun, OnMaxSectors};
 use super::{Config, Metrics, Reactor};
 
 /// The text of `config`.
@@ -102,6 +102,8 @@ struct BdevText<'c> {
     #[serde(skip_serializing_if = "Option::is_none")]
     read_only: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<Missing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<Cache>,
     #[serde(skip_serializing_if = "Option::is_none")]
     base: Option<&'c str>,
@@ -126,6 +128,7 @@ impl<'c> From<&'c Bdev> for BdevText<'c> {
             bdev: None,
             direct: None,
             read_only: None,
+            missing: None,
             cache: None,
             base: None,
             fail: None,
@@ -151,8 +154,8 @@ impl<'c> From<&'c Bdev> for BdevText<'c> {
                 cache: Some(*cache),
                 ..text
             },
-            BdevKind::Spdk(SpdkBdev { bdev, read_only }) => {
-                Self { bdev: Some(bdev), read_only: Some(*read_only), ..text }
+            BdevKind::Spdk(SpdkBdev { bdev, read_only, missing }) => {
+                Self { bdev: Some(bdev), read_only: Some(*read_only), missing: Some(*missing), ..text }
             }
             BdevKind::Error(Fault { base, text: fail, .. }) => Self { base: Some(base), fail: Some(fail), ..text },
             BdevKind::Delay(Delay { base, latency_us, p99_us }) => {
@@ -255,6 +258,14 @@ struct SpdkText<'c> {
     memory: Option<String>,
     ordinary_memory: bool,
     pci: &'c [String],
+    #[serde(rename = "call", skip_serializing_if = "Vec::is_empty")]
+    calls: Vec<CallText<'c>>,
+}
+
+#[derive(Serialize)]
+struct CallText<'c> {
+    method: &'c str,
+    params: &'c serde_json::Map<String, serde_json::Value>,
 }
 
 impl<'c> From<&'c Spdk> for SpdkText<'c> {
@@ -267,6 +278,7 @@ impl<'c> From<&'c Spdk> for SpdkText<'c> {
             memory: spdk.memory.map(|size| size.to_string()),
             ordinary_memory: spdk.ordinary_memory,
             pci: &spdk.pci,
+            calls: spdk.calls.iter().map(|SpdkCall { method, params }| CallText { method, params }).collect(),
         }
     }
 }

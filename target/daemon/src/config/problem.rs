@@ -77,6 +77,9 @@ pub enum Reason {
         /// The type found, with its article.
         found: &'static str,
     },
+    /// An integer of more than 64 bits.
+    #[error("must be an integer of 64 bits")]
+    TooLarge,
     /// A number outside its bounds.
     #[error("must be {min} to {max}{why}")]
     OutOfRange {

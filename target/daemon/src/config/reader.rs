@@ -1,15 +1,20 @@
 //! Reads typed values out of a parsed TOML text and notes every problem with its place, instead of stopping at the
 //! first as a serde deserialiser does. What the values mean is decided by the sections (`bdev`, `scsi`).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 
+use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::name::Name;
 use super::problem::{Problem, Reason};
 use super::words::Words;
+
+/// A JSON object.
+pub(super) type JsonObject = serde_json::Map<String, Json>;
 
 /// Where a key or value stands in the text.
 #[derive(Clone, Debug)]
@@ -286,6 +291,53 @@ impl<'t> Field<'t> {
             Field { place, value: value.into_inner() }
         };
         Some(array.into_iter().enumerate().map(entry).collect())
+    }
+
+    /// The table as a JSON object. JSON has no dates, and no numbers that are infinite or none.
+    pub(super) fn into_json_object(self, problems: &mut Problems) -> Option<JsonObject> {
+        match self.value {
+            DeValue::Table(_) => match self.into_json(problems)? {
+                Json::Object(object) => Some(object),
+                _ => None,
+            },
+            _ => self.wrong_type("a table", problems),
+        }
+    }
+
+    /// All of a table or an array is read, and its problems noted, before the first wrong one ends it.
+    fn into_json(self, problems: &mut Problems) -> Option<Json> {
+        match self.value {
+            DeValue::String(text) => Some(Json::from(&*text)),
+            DeValue::Boolean(value) => Some(Json::from(value)),
+            DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
+                Ok(integer) => Some(Json::from(integer)),
+                Err(_) => {
+                    problems.at(&self.place, Reason::TooLarge);
+                    None
+                }
+            },
+            DeValue::Float(ref float) => match float.as_str().parse().ok().and_then(serde_json::Number::from_f64) {
+                Some(number) => Some(Json::Number(number)),
+                None => self.wrong_type("a finite number", problems),
+            },
+            DeValue::Array(_) => {
+                let entries: Vec<_> =
+                    self.into_list(problems)?.into_iter().map(|entry| entry.into_json(problems)).collect();
+                entries.into_iter().collect::<Option<Vec<Json>>>().map(Json::Array)
+            }
+            DeValue::Table(table) => {
+                let entry = |(key, value): (Spanned<Cow<'_, str>>, Spanned<DeValue<'t>>)| {
+                    let key = key.into_inner().into_owned();
+                    let (text, span) = (self.place.text, value.span());
+                    let place = Place { key: self.place.child(&key), text, span, has_value: true };
+                    (key, Field { place, value: value.into_inner() })
+                };
+                let entries: Vec<_> =
+                    table.into_iter().map(entry).map(|(key, field)| Some((key, field.into_json(problems)?))).collect();
+                entries.into_iter().collect::<Option<JsonObject>>().map(Json::Object)
+            }
+            DeValue::Datetime(_) => self.wrong_type("a value that JSON has", problems),
+        }
     }
 
     /// A table.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use super::dpdk::{argument, arguments};
 use super::problem::Reason;
-use super::reader::{Problems, Section};
+use super::reader::{JsonObject, Problems, Section};
 use super::served::read_socket;
 use super::size::ByteSize;
+use super::words::Missing;
 
 /// SPDK, as it is started. It is, if anything of this is there, or a block device of kind `spdk`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,8 +20,19 @@ pub struct Spdk {
     pub memory: Option<ByteSize>,
     /// Ordinary memory even where there are huge pages; default false.
     pub ordinary_memory: bool,
+    /// Calls of SPDK's methods that are part of its configuration, after what is in the file.
+    pub calls: Vec<SpdkCall>,
     /// PCI addresses of devices that SPDK may take, none of them empty. None: it leaves PCI alone.
     pub pci: Vec<String>,
+}
+
+/// A call of one of SPDK's JSON-RPC methods. What it means is SPDK's business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpdkCall {
+    /// The method's name.
+    pub method: String,
+    /// What it is called with; by default nothing.
+    pub params: JsonObject,
 }
 
 /// A bdev of SPDK's.
@@ -30,6 +42,8 @@ pub struct SpdkBdev {
     pub bdev: String,
     /// Whether writes are refused; default false.
     pub read_only: bool,
+    /// What becomes of it while SPDK has no such bdev; default [`Missing::Wait`].
+    pub missing: Missing,
 }
 
 /// Whether this program can have block devices of kind `spdk`.
@@ -63,6 +77,7 @@ pub(super) fn read(root: &mut Section<'_>, problems: &mut Problems) -> Option<Sp
         None => Some(false),
         Some(field) => field.boolean(problems),
     };
+    let calls: Vec<_> = section.tables("call", problems).into_iter().map(|call| read_call(call, problems)).collect();
     let pci = match section.take("pci") {
         None => Some(Vec::new()),
         Some(field) => arguments(field, problems),
@@ -73,8 +88,19 @@ pub(super) fn read(root: &mut Section<'_>, problems: &mut Problems) -> Option<Sp
         rpc_socket: rpc_socket?,
         memory: memory?,
         ordinary_memory: ordinary_memory?,
+        calls: calls.into_iter().collect::<Option<_>>()?,
         pci: pci?,
     })
+}
+
+fn read_call(mut section: Section<'_>, problems: &mut Problems) -> Option<SpdkCall> {
+    let method = section.require("method", problems).and_then(|field| argument(&field, problems));
+    let params = match section.take("params") {
+        None => Some(JsonObject::new()),
+        Some(field) => field.into_json_object(problems),
+    };
+    section.finish(problems);
+    Some(SpdkCall { method: method?, params: params? })
 }
 
 /// Reads the keys of a bdev.
@@ -84,7 +110,11 @@ pub(super) fn read_bdev(section: &mut Section<'_>, problems: &mut Problems) -> O
         None => Some(false),
         Some(field) => field.boolean(problems),
     };
-    Some(SpdkBdev { bdev: bdev?, read_only: read_only? })
+    let missing = match section.take("missing") {
+        None => Some(Missing::Wait),
+        Some(field) => field.word(problems),
+    };
+    Some(SpdkBdev { bdev: bdev?, read_only: read_only?, missing: missing? })
 }
 
 /// SPDK does not start with less, and counts in MiB of 31 bits.

@@ -346,14 +346,25 @@ fn bdev_kinds_that_are_not_built_are_refused_by_name() {
 #[test]
 fn spdk_keys_are_read_as_written() {
     let config = accepted(
-        "[spdk]\nconfig = '/etc/spdk.json'\nrpc_socket = '/run/spdk.sock'\nmemory = '1GiB'\nordinary_memory = true\npci = ['0000:3b:00.0']\n",
+        "[spdk]\nconfig = '/etc/spdk.json'\nrpc_socket = '/run/spdk.sock'\nmemory = '1GiB'\nordinary_memory = true\npci = ['0000:3b:00.0']\n\
+         [[spdk.call]]\nmethod = 'bdev_wait_for_examine'\n\
+         [[spdk.call]]\nmethod = 'bdev_x'\n\
+         params = { name = 'X', n = 0x10, below = -1, f = 1.5, on = true, list = [1, 'a'], deep = { a = [] } }\n",
     );
+    let call = |method: &str, params| SpdkCall { method: method.to_owned(), params };
+    let params = serde_json::json!({
+        "name": "X", "n": 16, "below": -1, "f": 1.5, "on": true, "list": [1, "a"], "deep": { "a": [] },
+    });
     let spdk = Spdk {
         config: Some("/etc/spdk.json".into()),
         rpc_socket: Some("/run/spdk.sock".into()),
         memory: Some(ByteSize::new(1 << 30)),
         ordinary_memory: true,
         pci: vec!["0000:3b:00.0".to_owned()],
+        calls: vec![
+            call("bdev_wait_for_examine", serde_json::Map::new()),
+            call("bdev_x", params.as_object().unwrap().clone()),
+        ],
     };
     assert_eq!(config.spdk, spdk);
     assert_eq!(accepted(&config.to_toml()), config);
@@ -365,14 +376,32 @@ fn spdk_keys_are_read_as_written() {
          f:4: spdk.memory = '1MiB': must be 64MiB to 1PiB\n\
          f:5: spdk.pci[0] = '': must not be empty"
     );
+    assert_eq!(
+        problems(
+            "[[spdk.call]]\nparams = 5\n[[spdk.call]]\nmethod = ''\nparam = {}\n\
+             [[spdk.call]]\nmethod = 'x'\nparams = { a = [1, inf], b = 1979-05-27, c = 0xffffffffffffffff }\n"
+        ),
+        "f:1: spdk.call[0].method: missing\n\
+         f:2: spdk.call[0].params = 5: must be a table, not an integer\n\
+         f:4: spdk.call[1].method = '': must not be empty\n\
+         f:5: spdk.call[1].param: unknown key; known here: method, params\n\
+         f:8: spdk.call[2].params.a[1] = inf: must be a finite number, not a float\n\
+         f:8: spdk.call[2].params.b = 1979-05-27: must be a value that JSON has, not a date\n\
+         f:8: spdk.call[2].params.c = 0xffffffffffffffff: must be an integer of 64 bits"
+    );
     if SPDK_BUILT {
         let config = accepted(
             "[[bdev]]\nname = 'a'\nkind = 'spdk'\nbdev = 'Nvme0n1'\n\
-             [[bdev]]\nname = 'b'\nkind = 'spdk'\nbdev = 'lvs/x'\nread_only = true\n",
+             [[bdev]]\nname = 'b'\nkind = 'spdk'\nbdev = 'lvs/x'\nread_only = true\nmissing = 'fail'\n",
         );
-        let bdev = |bdev: &str, read_only| BdevKind::Spdk(SpdkBdev { bdev: bdev.to_owned(), read_only });
-        assert_eq!(config.bdevs[0].kind, bdev("Nvme0n1", false));
-        assert_eq!(config.bdevs[1].kind, bdev("lvs/x", true));
+        let bdev =
+            |bdev: &str, read_only, missing| BdevKind::Spdk(SpdkBdev { bdev: bdev.to_owned(), read_only, missing });
+        assert_eq!(config.bdevs[0].kind, bdev("Nvme0n1", false, Missing::Wait));
+        assert_eq!(config.bdevs[1].kind, bdev("lvs/x", true, Missing::Fail));
+        assert_eq!(
+            problems("[[bdev]]\nname = 'a'\nkind = 'spdk'\nbdev = 'x'\nmissing = 'ignore'\n"),
+            "f:5: bdev[0].missing = 'ignore': must be one of: wait, fail"
+        );
         assert_eq!(config.geometry("a"), None);
         assert_eq!(accepted(&config.to_toml()), config);
         assert_eq!(problems("[[bdev]]\nname = 'a'\nkind = 'spdk'\n"), "f:1: bdev[0].bdev: missing");

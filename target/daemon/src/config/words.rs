@@ -96,6 +96,16 @@ words! {
 }
 
 words! {
+    /// What becomes of a block device while SPDK has no such bdev (`bdev.missing`).
+    Missing {
+        /// It and its LUNs are not there until SPDK has it. The default.
+        Wait = "wait",
+        /// The target does not start, and a reload changes nothing.
+        Fail = "fail",
+    }
+}
+
+words! {
     /// When what was written to a file is on stable storage (`bdev.cache`).
     Cache {
         /// After a flush: guests are told of a write cache. The default.

@@ -6,20 +6,27 @@ use guest_memory::Backing;
 
 use super::catalogue::bdevs as the;
 use super::families::Families;
-use crate::bdevs::Device;
+use crate::bdevs::{Bdevs, Device};
 use crate::spdk::{Counts, Spdk};
 
-pub(super) fn collect(devices: &[Device], families: &mut Families) {
-    for device in devices {
+pub(super) fn collect(bdevs: &Bdevs, families: &mut Families) {
+    let (devices, awaited) = (bdevs.devices(), bdevs.awaited());
+    for device in &devices {
         describe(device, families);
         count(device, families);
         if let Some(device) = &device.file {
             file(device, families);
         }
         if let Some(counts) = device.spdk.as_ref().map(|device| device.counts()) {
-            spdk(&device.bdev.info().name, &counts, families);
+            let name = &device.bdev.info().name;
+            spdk(name, &counts, families);
+            if !awaited.contains(name) {
+                families.sample(&the::SPDK_AWAITED, &[name], 0.0);
+            }
         }
     }
+    // One of these may be on its way out, and among the devices, too.
+    awaited.iter().for_each(|name| families.sample(&the::SPDK_AWAITED, &[name], 1.0));
 }
 
 /// What of the front-ends' memory SPDK's devices reach without a copy.

@@ -106,5 +106,8 @@ fn bdev_is_unchanged_only_with_everything_below_it() {
     assert!(!unchanged_in(&base, "a") && !unchanged_in(&base, "b"));
     let top = TEXT.replace("latency_us = 1", "latency_us = 2");
     assert!(unchanged_in(&top, "a") && !unchanged_in(&top, "b"));
-    assert_eq!(chain(&old, "b"), ["a", "b"].map(str::to_owned).into());
+    assert_eq!(old.chain("b"), ["a", "b"].map(str::to_owned).into());
+    let without = old.without(|name| old.chain(name).contains("a"));
+    assert_eq!((without.bdevs.len(), without.controllers[0].luns.len()), (0, 0));
+    assert_eq!(old.without(|_| false), old);
 }

@@ -3,7 +3,7 @@
 use crossbeam::channel::Sender;
 use reactor::PollerHandle;
 
-use super::{Counts, Event, Memory, Opened};
+use super::{Counts, Event, Memory, OpenError, Opened};
 use crate::config::{self, Config};
 use crate::ports::SharedEal;
 
@@ -35,9 +35,12 @@ impl Spdk {
     ///
     /// # Errors
     /// Always.
-    pub fn open(&self, _: &str, _: &config::SpdkBdev) -> Result<Opened, String> {
-        Err("this ringside was built without spdk".to_owned())
+    pub fn open(&self, _: &str, _: &config::SpdkBdev) -> Result<Opened, OpenError> {
+        Err(OpenError::Refused("this ringside was built without spdk".to_owned()))
     }
+
+    /// Nobody comes.
+    pub fn wait_for<'b>(&self, _: impl Iterator<Item = (&'b str, &'b config::SpdkBdev)>) {}
 
     /// None.
     #[must_use]
@@ -53,6 +56,12 @@ impl Spdk {
 }
 
 impl Device {
+    /// None.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        match *self {}
+    }
+
     /// None.
     #[must_use]
     pub fn counts(&self) -> Counts {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bdev::Bdev;
-use bdev_spdk::{BdevEvent, Environment, SpdkBdev, SpdkConfig};
+use bdev_spdk::{Awaited, BdevEvent, Environment, Part, SpdkBdev, SpdkConfig};
 use crossbeam::channel::Sender;
 use reactor::PollerHandle;
+use serde_json::json;
 
-use super::{Counts, Event, Memory, Opened};
-use crate::config::{self, Config};
+use super::{Counts, Event, Memory, OpenError, Opened};
+use crate::config::{self, Config, SpdkCall};
 use crate::ports::SharedEal;
 
 /// SPDK, if the configuration needs it. A handle: clones are the same.
@@ -29,6 +30,7 @@ impl Spdk {
         }
         let spdk = SpdkConfig {
             config: config.spdk.config.clone(),
+            inline: config.spdk.calls.iter().enumerate().map(part).collect(),
             rpc_socket: config.spdk.rpc_socket.clone(),
             memory_mib: config.spdk.memory.map(|size| u32::try_from(size.bytes() >> 20).unwrap_or(u32::MAX)),
             ordinary_memory: config.spdk.ordinary_memory,
@@ -38,6 +40,7 @@ impl Spdk {
         let tell = move |name: &str, event: BdevEvent| {
             let bdev = name.to_owned();
             let event = match event {
+                BdevEvent::Appeared => Event::Appeared { bdev },
                 BdevEvent::Removed => Event::Removed { bdev },
                 BdevEvent::Resized { block_count } => Event::Resized { bdev, block_count },
             };
@@ -60,11 +63,24 @@ impl Spdk {
     ///
     /// # Errors
     /// SPDK has none like that, or is not there: then this is a reload, and the target was started without.
-    pub fn open(&self, name: &str, config: &config::SpdkBdev) -> Result<Opened, String> {
-        let Some(spdk) = &self.0 else { return Err("SPDK is started with the target only".to_owned()) };
-        let opened = SpdkBdev::open(spdk, name, &config.bdev, config.read_only).map_err(|error| error.to_string())?;
+    pub fn open(&self, name: &str, config: &config::SpdkBdev) -> Result<Opened, OpenError> {
+        let refused = || OpenError::Refused("SPDK is started with the target only".to_owned());
+        let spdk = self.0.as_ref().ok_or_else(refused)?;
+        let opened = SpdkBdev::open(spdk, name, &config.bdev, config.read_only).map_err(|error| match error {
+            _ if error.is_missing() => OpenError::Missing(error.to_string()),
+            _ => OpenError::Refused(error.to_string()),
+        })?;
         let device = Arc::new(Device(opened));
         Ok(Opened { bdev: Arc::clone(&device) as Arc<dyn Bdev>, device })
+    }
+
+    /// Has SPDK looked after for these, by their names here, and no others: they are told as [`Event::Appeared`].
+    pub fn wait_for<'b>(&self, bdevs: impl Iterator<Item = (&'b str, &'b config::SpdkBdev)>) {
+        let awaited =
+            |(name, config): (&str, &config::SpdkBdev)| Awaited { device: name.to_owned(), bdev: config.bdev.clone() };
+        if let Some(spdk) = &self.0 {
+            spdk.wait_for(bdevs.map(awaited).collect());
+        }
     }
 
     /// Memory of front-ends, and what of it SPDK knows.
@@ -90,6 +106,12 @@ impl Spdk {
 }
 
 impl Device {
+    /// Whether SPDK takes it away: every request fails.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.0.is_removed()
+    }
+
     /// What its channels have counted.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -110,6 +132,13 @@ impl Bdev for Device {
     fn open(&self) -> bdev::Channel {
         self.0.open()
     }
+}
+
+/// A call as SPDK's configuration files have it. Which subsystem it is said to belong to is not looked at.
+fn part((index, SpdkCall { method, params }): (usize, &SpdkCall)) -> Part {
+    let json = json!({"subsystems": [{"subsystem": "bdev", "config": [{"method": method, "params": params}]}]});
+    let name = format!("call[{index}], {method:?} with {}", json!(params));
+    Part { name, json: json.to_string().into_bytes() }
 }
 
 #[cfg(feature = "dpdk")]

@@ -1,9 +1,16 @@
 //! SPDK's bdevs behind the built program: every byte of each kind, what happens to them by themselves, and the end. Without huge
 //! pages, devices or privileges; SPDK's own behaviour is not tested here.
 
+mod awaited;
+#[cfg(feature = "dpdk")]
+mod both;
+mod inline;
+mod load;
+mod nvmf;
+#[path = "../../../../bindings/spdk-rs/tests/lab/rpc.rs"]
+mod rpc;
+
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread;
 
@@ -20,8 +27,19 @@ const LUNS_CHANGED: (u8, u8, u8) = (0x06, 0x3f, 0x0e);
 const NOT_SUPPORTED: (u8, u8, u8) = (0x05, 0x25, 0x00);
 
 /// Each kind of bdev that needs nothing but this machine, and how it is made. Those below others are not served.
-const SERVED: [&str; 9] =
-    ["Malloc512", "Malloc4096", "Aio0", "Uring0", "Pass0", "Raid0", "lvs0/lv0", "Delay0", "EE_MallocE"];
+const SERVED: [&str; 11] = [
+    "Malloc512",
+    "Malloc4096",
+    "Aio0",
+    "Uring0",
+    "Pass0",
+    "Raid0",
+    "lvs0/lv0",
+    "Delay0",
+    "EE_MallocE",
+    "MallocSp0",
+    "MallocSp1",
+];
 
 fn bdevs(place: &Place) -> Value {
     let method = |method: &str, params: Value| json!({"method": method, "params": params});
@@ -44,6 +62,7 @@ fn bdevs(place: &Place) -> Value {
         malloc("MallocL", 32, 512),
         malloc("MallocD", 8, 512),
         malloc("MallocE", 8, 512),
+        malloc("MallocS", 16, 512),
         method("bdev_aio_create", json!({"name": "Aio0", "filename": file("aio"), "block_size": 512})),
         method("bdev_uring_create", json!({"name": "Uring0", "filename": file("uring"), "block_size": 512})),
         method("bdev_passthru_create", json!({"name": "Pass0", "base_bdev_name": "MallocP"})),
@@ -68,6 +87,7 @@ fn bdevs(place: &Place) -> Value {
             })
         ),
         method("bdev_error_create", json!({"base_name": "MallocE"})),
+        method("bdev_split_create", json!({"base_bdev": "MallocS", "split_count": 2})),
         method("bdev_null_create", json!({"name": "Null0", "num_blocks": 2048, "block_size": 512})),
     ])
 }
@@ -95,19 +115,16 @@ fn configuration(place: &Place, served: &[&str]) -> String {
 }
 
 fn call(place: &Place, method: &str, params: &Value) -> Value {
-    let mut stream = UnixStream::connect(place.path("rpc.sock")).unwrap();
-    let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    stream.write_all(request.to_string().as_bytes()).unwrap();
-    let mut text = Vec::new();
-    loop {
-        let mut piece = [0; 4096];
-        let len = stream.read(&mut piece).unwrap();
-        assert!(len > 0, "SPDK hung up after {:?}", String::from_utf8_lossy(&text));
-        text.extend_from_slice(&piece[..len]);
-        if let Ok(answer) = serde_json::from_slice::<Value>(&text) {
-            return answer["result"].clone();
-        }
-    }
+    rpc::call(&place.path("rpc.sock"), method, params)["result"].clone()
+}
+
+/// A LUN, all of it.
+fn keeps_every_byte(place: &Place, lun: usize) {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_ringside"));
+    bench.args(["bench", "scsi", "--rw", "randrw", "--bs", "8k", "--qd", "16", "--verify", "--number-ios", "1000"]);
+    bench.args(["--lun", &lun.to_string(), "--socket"]).arg(place.path("vm0.sock"));
+    let output = bench.output().unwrap();
+    assert!(output.status.success(), "LUN {lun}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// It ends by itself, and SPDK has nothing to complain of.
@@ -123,13 +140,7 @@ fn ends_silently(mut process: Process) {
 fn spdk_bdevs_of_every_kind_keep_every_byte() {
     let place = Place::new();
     let process = place.serve(&configuration(&place, &SERVED));
-    for (number, bdev) in SERVED.iter().enumerate() {
-        let mut bench = Command::new(env!("CARGO_BIN_EXE_ringside"));
-        bench.args(["bench", "scsi", "--rw", "randrw", "--bs", "8k", "--qd", "16", "--verify", "--number-ios", "1000"]);
-        bench.args(["--lun", &number.to_string(), "--socket"]).arg(place.path("vm0.sock"));
-        let output = bench.output().unwrap();
-        assert!(output.status.success(), "{bdev}: {}", String::from_utf8_lossy(&output.stderr));
-    }
+    (0..SERVED.len()).for_each(|number| keeps_every_byte(&place, number));
     let metrics = process.scrape();
     for (number, bdev) in SERVED.iter().enumerate() {
         let label = ("bdev", &*format!("d{number}"));
@@ -142,7 +153,8 @@ fn spdk_bdevs_of_every_kind_keep_every_byte() {
 #[test]
 fn r22_spdk_bdev_that_is_taken_away_takes_its_lun_along() {
     let place = Place::new();
-    let mut process = place.serve(&configuration(&place, &["Malloc512", "Malloc4096"]));
+    let text = configuration(&place, &["Malloc512", "Malloc4096"]);
+    let mut process = place.serve(&text.replace("'Malloc4096'", "'Malloc4096'\nmissing = 'fail'"));
     let mut client = connect(&place);
     good(client.run(FIRST, write(0, 9, &[5; 512])));
     client.ready(FIRST, 1);
@@ -189,9 +201,10 @@ fn r18_spdk_bdev_that_is_resized_gives_its_lun_another_capacity() {
 fn spdk_that_does_not_start_ends_the_start_with_its_reason() {
     let place = Place::new();
     let text = configuration(&place, &["Malloc512"]);
-    for (from, to, reason) in
-        [("'Malloc512'", "'Nowhere'", "SPDK has no bdev \"Nowhere\""), ("spdk.json", "missing.json", "spdk: config \"")]
-    {
+    for (from, to, reason) in [
+        ("'Malloc512'", "'Nowhere'\nmissing = 'fail'", "SPDK has no bdev \"Nowhere\""),
+        ("spdk.json", "missing.json", "spdk: config \""),
+    ] {
         let output = place.fails(&text.replace(from, to));
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{stderr}");

@@ -29,6 +29,7 @@ impl Requests {
         let Held { unit, slot, kind } = held;
         let state = &mut self.units[usize::from(unit)];
         state.outstanding += 1;
+        self.prompt |= state.prompt;
         if !state.waiting {
             state.waiting = true;
             self.waiting.push(unit);

@@ -90,6 +90,7 @@ impl Requests {
         }
         let state = UnitState {
             block_size: unit.logical_unit.block_size(),
+            prompt: channel.is_prompt(),
             credits: Credits::new(self.limits.cmd_per_lun, nexus.in_flight.clone()),
             unit,
             nexus,

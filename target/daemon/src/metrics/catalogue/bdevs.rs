@@ -68,6 +68,10 @@ super::group! {
     SPDK_WAITED: Counter "ringside_bdev_spdk_waited_total" ["bdev"] "R28" if "for devices of kind spdk",
         "How often a request waited until SPDK had room for it.",
         "The device's queue is full, or `bdev_io_pool_size` (`bdev_set_options`) is too small. The guest sees latency, no error.";
+    SPDK_AWAITED: Gauge "ringside_bdev_spdk_awaited" ["bdev"] "R28" if "for devices of kind spdk",
+        "1 while SPDK has no such bdev, or it cannot be used: it and its LUN are not there. 0 once they are.",
+        "1: make the bdev in SPDK (`spdk-rpc`), or look why it is gone; the LUN comes by itself. If SPDK has it, the log says why it is \
+         not used: claimed by another bdev, or of a geometry that guests cannot use.";
     SPDK_MEMORY: Gauge "ringside_spdk_guest_memory_bytes" ["state"] "R14" if "where SPDK runs",
         "Memory of front-ends: `mapped`, and `registered` with SPDK, whose devices reach that without a copy.",
         "`registered` far below `mapped`: memory that is not aligned to 2 MiB, or not on huge pages. Transfers bounce.";

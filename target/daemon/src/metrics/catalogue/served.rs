@@ -63,6 +63,10 @@ super::group! {
         "Chains of each fetch that found at least one.",
         "Large batches are cheap for each request. All at 1 with a busy poller: the guest has one request at a time in flight. \
          All at 32: the guest is faster than the poller, which is saturated.";
+    LINGERS: Counter "ringside_virtqueue_lingers_total" ["controller", "queue"] "R28",
+        "Fetches after which the queue was left alone for 1.5 µs, so that its driver could add to it.",
+        "Near the rate of fetches: the driver adds requests one by one and gets more of them done when it is not looked at all the time. \
+         A few: trials that were in vain.";
     IN_FLIGHT: Gauge "ringside_virtqueue_in_flight" ["controller", "queue"] "R28",
         "Chains that are fetched and not completed: the depth of the queue in the device.",
         "On a request queue it follows the load and the latency of the block device. Constant above 0 while \

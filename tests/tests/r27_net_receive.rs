@@ -167,6 +167,27 @@ fn r27_ring_refilled_one_by_one_receives_one_by_one() {
     assert_eq!(device.all_dropped(), 0);
 }
 
+/// A header that is there already is left alone; of any other, each byte is written, wherever the header lies in its cache line.
+#[test]
+fn r27_header_is_right_whatever_was_in_the_buffer() {
+    let (mut device, wire) = NetSetup::default().start();
+    let base = device.reserve(4096).next_multiple_of(64);
+    for offset in [0, 51, 52, 53, 63] {
+        // Twice in a row each, as the device remembers how it found the last ones.
+        for wrong in (0..2 * HEADER_LEN + 4).map(|turn| turn / 2) {
+            let addr = base + offset;
+            let mut before = plain(1);
+            before.iter_mut().skip(wrong).take(1).for_each(|byte| *byte ^= 0xff);
+            device.guest.write(addr, &[before, vec![0xee; 200]].concat());
+            device.submit_chain(rx(0), &[Segment::writable(addr, 1530)]);
+            wire.deliver(0, &frame(64 + wrong));
+            device.run();
+            assert_eq!(device.received(0), [(plain(1), frame(64 + wrong))], "at {offset}, byte {wrong}");
+            assert_eq!(device.guest.read(addr + (HEADER_LEN + 64 + wrong) as u64, 8), [0xee; 8], "behind the frame");
+        }
+    }
+}
+
 #[test]
 fn r27_offloads_go_on_to_a_driver_that_takes_them() {
     let (mut device, wire) = NetSetup { features: TSO, ring_size: 256, ..NetSetup::default() }.start();

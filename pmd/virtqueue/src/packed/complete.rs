@@ -1,5 +1,7 @@
 //! Giving chains of a packed ring back: used descriptors, and the one that makes them visible.
 
+use std::sync::atomic::{Ordering, fence};
+
 use super::device::{PackedDevice, Unpublished};
 use super::position::Position;
 use super::rings::Tail;
@@ -82,10 +84,12 @@ impl PackedDevice {
     #[inline]
     pub fn publish(&mut self) -> bool {
         let Unpublished { slots, first: Some((slot, tail)), .. } = self.unpublished else { return false };
-        // The descriptor before the question, as far as anybody can see: otherwise the driver could ask for a call after we
-        // looked, look at the descriptor before we wrote it, and wait for ever.
-        self.rings.publish_tail(slot, tail);
+        self.rings.set_tail(slot, tail);
         self.unpublished = Unpublished::default();
+        // The descriptor before the question: otherwise the driver could ask for a call after we looked, look at the
+        // descriptor before we wrote it, and wait for ever. A fence: an exchange, which a split ring publishes by, is 4 % slower
+        // here, where the driver is waiting for this very line.
+        fence(Ordering::SeqCst);
         let first = std::mem::replace(&mut self.first_publish, false);
         let wanted = self.rings.driver_events.wanted(self.used, slots, self.size(), self.event_idx);
         wanted || (first && self.event_idx)

@@ -34,11 +34,10 @@ impl Events {
         }
     }
 
-    /// Whether the other side wants to be told of the `count` descriptors before `here`, whose flags were stored as
-    /// [`Ordering::SeqCst`] or with a fence after them.
+    /// Whether the other side wants to be told of the `count` descriptors before `here`.
     #[inline(always)]
     pub(super) fn wanted(self, here: Position, count: u16, size: u16, event_idx: bool) -> bool {
-        match self.0.load(1, Ordering::SeqCst) & 3 {
+        match self.0.load(1, Ordering::Acquire) & 3 {
             DISABLE => false,
             DESC if event_idx => here.passed(Position::from_bits(self.position()), count, size),
             _ => true,

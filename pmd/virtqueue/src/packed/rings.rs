@@ -68,13 +68,6 @@ impl Rings {
         self.desc.store(2 * usize::from(slot) + 1, tail.0, Ordering::Release);
     }
 
-    /// As [`Rings::set_tail`], and what is loaded as [`Ordering::SeqCst`] after it is loaded after it: one exchange, where a
-    /// store and a fence would hold up everything that follows.
-    #[inline(always)]
-    pub(super) fn publish_tail(&self, slot: u16, tail: Tail) {
-        self.desc.store(2 * usize::from(slot) + 1, tail.0, Ordering::SeqCst);
-    }
-
     #[inline(always)]
     pub(super) fn addr(&self, slot: u16) -> u64 {
         self.desc.load(2 * usize::from(slot), Ordering::Relaxed)

@@ -166,6 +166,43 @@ fn r19_packed_zero_length_descriptor_is_ignored() {
     assert_eq!(device.base(), 0x8003_8003);
 }
 
+/// A run of chains of one descriptor is as long as it can be: up to the ring's end and on from its beginning, up to a chain of
+/// another kind and behind it, up to one that halts the ring.
+#[test]
+fn r19_packed_runs_of_single_descriptors_end_where_they_must() {
+    let ring = Ring::new(16);
+    let mut device = ring.device();
+    let mut batch = ChainBatch::new(16, 16);
+    let single = |slot: u16, id: u16, len: u32, flags: u16| {
+        let addr = BUFFERS + 64 * u64::from(id);
+        ring.raw.set_descriptor(slot, addr, len, id, flags);
+    };
+    (0..10).for_each(|slot| single(slot, slot, 60, AVAIL));
+    assert_eq!(device.pop(&ring.guest.table, 16, &mut batch), 10);
+    device.complete_popped(batch.chains(), |_| 0);
+    device.publish();
+    // Over the end of the ring: readable, writable, of no bytes, indirect, of two descriptors, and one whose id is taken.
+    (10..16).for_each(|slot| single(slot, 25 - slot, 60, WRITE | AVAIL));
+    ring.write_table(TABLE, &[(BUFFERS, 16, 0), (BUFFERS, 16, WRITE)]);
+    single(0, 0, 61, USED);
+    single(1, 1, 0, USED);
+    ring.raw.set_descriptor(2, TABLE, 32, 2, INDIRECT | USED);
+    single(3, 4, 62, NEXT | USED);
+    single(4, 3, 63, USED);
+    single(5, 15, 60, USED);
+    single(6, 6, 60, USED);
+    assert_eq!(device.pop(&ring.guest.table, 16, &mut batch), 10);
+    let found: Vec<_> =
+        batch.chains().iter().map(|chain| (chain.head, chain.readable_bytes, chain.writable_bytes)).collect();
+    let writable = (10..16).map(|slot| (25 - slot, 0, 60));
+    let others = [(0, 61, 0), (1, 0, 0), (2, 16, 16), (3, 125, 0)];
+    assert_eq!(found, writable.chain(others).collect::<Vec<_>>());
+    let shape = ring.guest.shape(&batch, &batch.chains()[6]);
+    assert_eq!(shape, [vec![(BUFFERS, 61)], vec![]]);
+    assert_eq!(device.fault(), Some(Fault { reason: FaultReason::HeadInFlight, head: Some(15) }));
+    assert_eq!(device.in_flight(), 10);
+}
+
 #[test]
 fn r19_packed_random_rings_end_in_chains_or_in_a_named_fault() {
     let mut dice = Dice(34);

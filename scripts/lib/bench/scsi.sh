@@ -54,6 +54,13 @@ size = "1GiB"
 name = "malloc0"
 kind = "malloc"
 size = "512MiB"
+EOF
+    scsi_memory_luns "$1"
+}
+
+# scsi_memory_luns SOCKET: the controller whose targets 0 and 1 are null0 and malloc0.
+scsi_memory_luns() {
+    cat <<EOF
 [[scsi]]
 name = "bench"
 socket = "$1"

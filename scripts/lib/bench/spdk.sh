@@ -68,7 +68,7 @@ spdk_huge_pages() {
 
 spdk_configure() {
     printf '{"subsystems": [{"subsystem": "bdev", "config": [%s]}]}\n' "$(spdk_memory_bdevs)" >"$WORK/$1.json"
-    configure "$WORK/$1.toml" busy <<END
+    { cat && scsi_memory_luns "$WORK/$1.sock"; } <<END | configure "$WORK/$1.toml" busy
 [spdk]
 config = "$WORK/$1.json"
 memory = "${SPDK_MIB}MiB"
@@ -80,15 +80,6 @@ bdev = "Null0"
 name = "malloc0"
 kind = "spdk"
 bdev = "Malloc0"
-[[scsi]]
-name = "bench"
-socket = "$WORK/$1.sock"
-[[scsi.lun]]
-target = 0
-bdev = "null0"
-[[scsi.lun]]
-target = 1
-bdev = "malloc0"
 END
 }
 

@@ -41,7 +41,7 @@ def virtqueues(of: str):
         series("Coalescing, threshold", "`iops_threshold` as it is now: completions a second and queue above which calls are held back.", "iops",
             query(f"ringside_coalescing_iops_threshold@{of}", "{{controller}} · {{instance}}"), span=8),
         series("Ring sizes", "Descriptors of each started ring; 0 while it is stopped.", "short",
-            query(f"sum by ({BY_RING}) (ringside_virtqueue_size@{of})", RING), span=16),
+            query(f"sum by ({BY_RING}) (ringside_virtqueue_size@{of})", RING), span=8),
         timeline("Halted rings", """A ring that a fault has halted answers no more until its driver resets the device. The log
             names queue, head and reason.""", {0: ("well", GREEN), 1: ("halted", RED)},
             query(f"max by ({BY_RING}) (ringside_virtqueue_broken@{of})", RING)),

@@ -87,7 +87,8 @@ fn spdk_bdev_that_fails_says_so_in_sense_data() {
     let process = place.serve(&configuration(&place, &one_core(), &bdevs, &[("vm0", &["EE_Base"])]));
     let mut client = Client::connect(&place.path("vm0.sock"), &Plan::default());
     client.ready(FIRST, 0);
-    let failures: [(&str, Option<(u16, u16)>, (u8, u8, u8)); 10] = [
+    type Failure = (&'static str, Option<(u16, u16)>, (u8, u8, u8));
+    let failures: [Failure; 10] = [
         ("read", None, (0x03, 0x11, 0x00)),             // MEDIUM ERROR, unrecovered read error
         ("write", None, (0x03, 0x0c, 0x00)),            // MEDIUM ERROR, write error
         ("read", Some((2, 0x81)), (0x03, 0x11, 0x00)),  // unrecovered read error
@@ -144,7 +145,7 @@ fn r22_spdk_bdev_that_goes_under_load_on_two_pollers_loses_no_command() {
         for queue in [FIRST, second] {
             while client.queue(queue).in_flight() < 12 {
                 let block = u32::from(queue) * 16 + told.sent % 16;
-                let command = if told.sent % 2 == 0 { read(1, block, 1) } else { write(1, block, &[1; 512]) };
+                let command = if told.sent.is_multiple_of(2) { read(1, block, 1) } else { write(1, block, &[1; 512]) };
                 client.queue(queue).put(command);
                 told.sent += 1;
             }

@@ -39,7 +39,7 @@ mod libspdk {
         "spdk_shim_.*",
         "spdk_env_(fini|dpdk_post_init|dpdk_post_fini)",
         "spdk_mem_(register|unregister)",
-        "spdk_thread_(lib_fini|create|poll|send_msg|exit|is_exited|destroy|next_poller_expiration|has_active_pollers|get_name)",
+        "spdk_thread_(lib_fini|create|poll|send_msg|exit|is_exited|destroy|next_poller_expiration|get_name)",
         "spdk_(set_thread|get_thread|get_ticks|get_ticks_hz|put_io_channel)",
         "spdk_subsystem_(init|load_config|fini)",
         "spdk_rpc_(initialize|server_finish|finish|set_state)",

@@ -55,6 +55,17 @@ gone() {
     done
 }
 
+# wait_for WHAT COMMAND…: until it succeeds (at most 30 s).
+wait_for() {
+    what=$1 tries=0
+    shift
+    until "$@"; do
+        [ $tries -lt 300 ] || fail "no $what"
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+}
+
 # keep_busy NAME: reads that disk in the background until there is a file /tmp/stop; $busy is who does, and fails if a
 # read does.
 keep_busy() {

@@ -40,12 +40,8 @@ if [ -n "${GROWS:-}" ]; then
     name=$(disk_at "${GROWS%:*}" "${GROWS#*:}") || fail "no disk $GROWS"
     size() { printf '%s' $(($(cat "/sys/block/$name/size") * 512)); }
     printf 'SIZE %s\n' "$(size)"
-    tries=0
-    while [ "$(size)" != "$GROWS_TO" ]; do
-        [ $tries -lt 300 ] || fail "$GROWS has $(size) bytes"
-        tries=$((tries + 1))
-        sleep 0.1
-    done
+    grown() { [ "$(size)" = "$GROWS_TO" ]; }
+    wait_for "disk of $GROWS_TO bytes at $GROWS" grown
     dd if="/dev/$name" of=/dev/null bs=4k count=1 skip=$((GROWS_TO / 4096 - 1)) iflag=direct 2>/dev/null || fail "the last block"
 fi
 

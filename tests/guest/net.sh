@@ -15,17 +15,6 @@ card_up() {
     ip -6 addr add "fd00::${ADDRESS:-2}/64" dev eth0 || fail "IPv6 address"
 }
 
-# wait_for WHAT COMMAND…: until it succeeds (at most 30 s).
-wait_for() {
-    what=$1 tries=0
-    shift
-    until "$@"; do
-        [ $tries -lt 300 ] || fail "no $what"
-        tries=$((tries + 1))
-        sleep 0.1
-    done
-}
-
 # offloads on|off: all that the card may do for the kernel, and GRO.
 offloads() {
     # what the card was not given stays as it is

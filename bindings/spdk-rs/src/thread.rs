@@ -162,13 +162,6 @@ impl Thread {
         (ticks != 0).then(|| ticks.saturating_sub(self.0.env.ticks()))
     }
 
-    /// Whether something on it wants to be polled all the time.
-    #[must_use]
-    pub fn has_active_pollers(&self) -> bool {
-        // SAFETY: the thread lives here.
-        unsafe { spdk_sys::spdk_thread_has_active_pollers(self.0.raw.as_ptr()) != 0 }
-    }
-
     /// A way to it from anywhere.
     #[must_use]
     pub fn handle(&self) -> ThreadHandle {

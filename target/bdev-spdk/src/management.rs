@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use guest_memory::observe_mappings;
+use guest_memory::{free_huge_bytes, observe_mappings};
 use parking_lot::Mutex;
 use reactor::{PollerHandle, SourceHandle};
 use spdk_rs::{Env, EnvConfig, Part, Rpc, Subsystems, Thread, poll_others};
@@ -268,7 +268,7 @@ fn start_environment(config: &SpdkConfig, environment: Environment) -> Result<En
 }
 
 fn own_environment(config: &SpdkConfig) -> EnvConfig {
-    let free_mib = free_hugepages_mib();
+    let free_mib = free_huge_bytes() >> 20;
     let wanted_mib = config.memory_mib.unwrap_or(MEMORY_MIB);
     let no_huge = config.ordinary_memory || free_mib < u64::from(wanted_mib);
     if no_huge && !config.ordinary_memory {
@@ -289,18 +289,3 @@ fn own_environment(config: &SpdkConfig) -> EnvConfig {
 
 /// What SPDK's pools take by default, and room for a few small bdevs.
 const MEMORY_MIB: u32 = 512;
-
-/// What is free of hugepages of 2 MiB and of 1 GiB.
-fn free_hugepages_mib() -> u64 {
-    [("2048kB", 2), ("1048576kB", 1024)]
-        .into_iter()
-        .map(|(size, mib)| {
-            let count = |what: &str| {
-                let text = fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-{size}/{what}_hugepages"));
-                text.ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0)
-            };
-            // Those that somebody has mapped and not touched are still called free.
-            count("free").saturating_sub(count("resv")) * mib
-        })
-        .sum()
-}

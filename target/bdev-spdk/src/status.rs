@@ -32,11 +32,11 @@ pub(crate) fn of(outcome: Outcome, doing: Doing, removed: bool) -> Status {
 /// What SPDK says of a request that it does not take.
 pub(crate) fn of_errno(errno: Errno) -> Status {
     match errno.raw() {
-        EINVAL => Status::OutOfRange, // lengths were checked before
-        EBADF => Status::WriteProtected,
-        ENOTSUP => Status::Unsupported,
-        ENODEV | ENXIO => Status::Gone,
-        EBUSY | EAGAIN | ENOMEM => Status::Busy,
+        libc::EINVAL => Status::OutOfRange, // lengths were checked before
+        libc::EBADF => Status::WriteProtected,
+        libc::ENOTSUP => Status::Unsupported,
+        libc::ENODEV | libc::ENXIO => Status::Gone,
+        libc::EBUSY | libc::EAGAIN | libc::ENOMEM => Status::Busy,
         _ => Status::Failed,
     }
 }
@@ -89,15 +89,6 @@ const UNIT_ATTENTION: u8 = 0x6;
 const DATA_PROTECT: u8 = 0x7;
 const ABORTED_COMMAND: u8 = 0xb;
 const MISCOMPARE: u8 = 0xe;
-// Linux's errnos.
-const ENXIO: i32 = 6;
-const EBADF: i32 = 9;
-const EAGAIN: i32 = 11;
-const ENOMEM: i32 = 12;
-const EBUSY: i32 = 16;
-const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
-const ENOTSUP: i32 = 95;
 
 #[cfg(test)]
 mod tests {

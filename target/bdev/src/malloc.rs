@@ -379,7 +379,7 @@ impl MallocChannel {
     }
 }
 
-/// Writes of so many bytes go past the caches. Smaller ones would gain less (a third at 4 KiB), and are read again sooner, as
+/// Writes of so many bytes go past the caches. Smaller ones would gain less, and are read again sooner, as
 /// a file system's own blocks are.
 const STREAM_BYTES: u64 = 32 << 10;
 

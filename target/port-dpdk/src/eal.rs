@@ -1,7 +1,5 @@
 //! How DPDK's EAL is started: arguments that fit the machine, the ports and what the user wants.
 
-use std::fs;
-
 use dpdk::{Eal, EalConfig, EalError, MempoolConfig};
 
 use crate::config::{DpdkConfig, DpdkPortConfig, MBUF_CACHE};
@@ -39,7 +37,7 @@ pub fn start_eal(
     // EAL has a thread for each core that is not taken from it, and a number for each thread: pollers could get none.
     let allowed = reactor::affinity::allowed().unwrap_or_default();
     let cores = if control_cores.is_empty() { &allowed } else { control_cores };
-    let plan = Plan::new(config, ports, cores, free_hugepages_mib());
+    let plan = Plan::new(config, ports, cores, guest_memory::free_huge_bytes() >> 20);
     if plan.plain_memory {
         tracing::warn!(
             "no free hugepages for DPDK: it uses ordinary pages, which is slower (echo 512 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages)"
@@ -141,20 +139,6 @@ fn memory_mib(ports: &[DpdkPortConfig]) -> u64 {
 fn core_list(cores: &[usize]) -> Option<String> {
     let known: Vec<String> = cores.iter().filter(|&&core| core < 128).map(usize::to_string).collect();
     (!known.is_empty()).then(|| known.join(","))
-}
-
-/// What is free of all sizes of hugepages.
-fn free_hugepages_mib() -> u64 {
-    let Ok(folders) = fs::read_dir("/sys/kernel/mm/hugepages") else { return 0 };
-    folders
-        .flatten()
-        .filter_map(|folder| {
-            let name = folder.file_name().into_string().ok()?;
-            let kib: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-            let pages: u64 = fs::read_to_string(folder.path().join("free_hugepages")).ok()?.trim().parse().ok()?;
-            Some(kib * pages / 1024)
-        })
-        .sum()
 }
 
 #[cfg(test)]

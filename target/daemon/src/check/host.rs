@@ -1,11 +1,11 @@
 //! What of a configuration this host does not allow: cores outside the allowed set, sockets that are taken, files that
 //! are not there; and what an operator should know of this host. Nothing is changed on the host.
 
-use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use guest_memory::free_huge_bytes_in;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::thread::{CpuSet, sched_getaffinity};
@@ -102,14 +102,10 @@ pub fn host_notes(config: &Config) -> Vec<Note> {
 /// `hugepages` is the kernel's folder with one folder for each size.
 pub(super) fn dpdk_memory(config: &Config, hugepages: &Path) -> Option<Note> {
     let index = config.ports.iter().position(|port| matches!(port.kind, PortKind::Dpdk(_)))?;
-    let free = |size: io::Result<fs::DirEntry>| {
-        let pages = fs::read_to_string(size.ok()?.path().join("free_hugepages")).ok()?;
-        pages.trim().parse::<u64>().ok()
-    };
-    let any = fs::read_dir(hugepages).is_ok_and(|sizes| sizes.filter_map(free).any(|pages| pages > 0));
     let text = "this host has no free huge pages, so DPDK's memory is in ordinary pages, which is slower, and hardware reaches it \
                 with an IOMMU only (scripts/setup.sh --only hugepages, or raise vm.nr_hugepages)";
-    (!any).then(|| Note { key: format!("port[{index}].kind = \"dpdk\""), text: text.to_owned() })
+    (free_huge_bytes_in(hugepages) == 0)
+        .then(|| Note { key: format!("port[{index}].kind = \"dpdk\""), text: text.to_owned() })
 }
 
 /// Looks at the file only: it may well be locked by the very target whose configuration this is.

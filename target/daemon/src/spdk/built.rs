@@ -116,7 +116,13 @@ impl Device {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let counts = self.0.counts();
-        Counts { direct: counts.direct, bounced: counts.bounced, starved: counts.starved, waited: counts.waited }
+        Counts {
+            direct: counts.direct,
+            lent: counts.lent,
+            bounced: counts.bounced,
+            starved: counts.starved,
+            waited: counts.waited,
+        }
     }
 }
 

@@ -226,7 +226,11 @@ spdk_shim_bdev_stat(struct spdk_bdev_desc *desc, struct spdk_shim_bdev_stat *sta
 	call->out = stat;
 	call->done = done;
 	call->context = context;
+#if SPDK_VERSION < SPDK_VERSION_NUM(25, 1, 0)
+	spdk_bdev_get_device_stat(spdk_bdev_desc_get_bdev(desc), &call->stat, stat_done, call);
+#else
 	spdk_bdev_get_device_stat(spdk_bdev_desc_get_bdev(desc), &call->stat, SPDK_BDEV_RESET_STAT_NONE, stat_done, call);
+#endif
 	return 0;
 }
 

@@ -3,6 +3,8 @@
 #include <spdk/bdev_module.h>
 #include <spdk/json.h>
 #include <spdk/notify.h>
+#include <spdk/nvme_spec.h>
+#include <spdk/scsi_spec.h>
 #include <spdk/string.h>
 
 const char *
@@ -261,6 +263,11 @@ io_done(struct spdk_bdev_io *bdev_io, bool success, void *arg)
 
 		spdk_bdev_io_get_nvme_status(bdev_io, &cdw0, &type, &code);
 		spdk_bdev_io_get_scsi_status(bdev_io, &status, &key, &asc, &ascq);
+		/* Before 26.05 a difference that SPDK finds itself is, to NVMe, an internal error. */
+		if (key == SPDK_SCSI_SENSE_MISCOMPARE) {
+			type = SPDK_NVME_SCT_MEDIA_ERROR;
+			code = SPDK_NVME_SC_COMPARE_FAILURE;
+		}
 		io->outcome = SPDK_SHIM_FAILED;
 		io->nvme_type = (uint16_t)type;
 		io->nvme_code = (uint16_t)code;

@@ -3,6 +3,8 @@
 #include <spdk/bdev_module.h>
 #include <spdk/json.h>
 #include <spdk/notify.h>
+#include <spdk/nvme_spec.h>
+#include <spdk/scsi_spec.h>
 #include <spdk/string.h>
 
 const char *
@@ -232,7 +234,11 @@ spdk_shim_bdev_stat(struct spdk_bdev_desc *desc, struct spdk_shim_bdev_stat *sta
 	call->out = stat;
 	call->done = done;
 	call->context = context;
+#if SPDK_VERSION < SPDK_VERSION_NUM(25, 1, 0)
+	spdk_bdev_get_device_stat(spdk_bdev_desc_get_bdev(desc), &call->stat, stat_done, call);
+#else
 	spdk_bdev_get_device_stat(spdk_bdev_desc_get_bdev(desc), &call->stat, SPDK_BDEV_RESET_STAT_NONE, stat_done, call);
+#endif
 	return 0;
 }
 
@@ -263,6 +269,11 @@ io_done(struct spdk_bdev_io *bdev_io, bool success, void *arg)
 
 		spdk_bdev_io_get_nvme_status(bdev_io, &cdw0, &type, &code);
 		spdk_bdev_io_get_scsi_status(bdev_io, &status, &key, &asc, &ascq);
+		/* Before 26.05 a difference that SPDK finds itself is, to NVMe, an internal error. */
+		if (key == SPDK_SCSI_SENSE_MISCOMPARE) {
+			type = SPDK_NVME_SCT_MEDIA_ERROR;
+			code = SPDK_NVME_SC_COMPARE_FAILURE;
+		}
 		io->outcome = SPDK_SHIM_FAILED;
 		io->nvme_type = (uint16_t)type;
 		io->nvme_code = (uint16_t)code;

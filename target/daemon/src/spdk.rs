@@ -18,9 +18,9 @@ mod absent;
 mod built;
 
 #[cfg(not(feature = "spdk"))]
-pub use absent::{Device, Spdk};
+pub use absent::{Device, Spdk, version};
 #[cfg(feature = "spdk")]
-pub use built::{Device, Spdk};
+pub use built::{Device, Spdk, version};
 
 /// A bdev of SPDK's, opened.
 pub struct Opened {

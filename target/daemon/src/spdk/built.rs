@@ -19,6 +19,12 @@ pub struct Spdk(Option<Arc<bdev_spdk::Spdk>>);
 /// A bdev of it.
 pub struct Device(SpdkBdev);
 
+/// Which SPDK it is: "SPDK v26.05".
+#[must_use]
+pub fn version() -> Option<String> {
+    Some(bdev_spdk::version())
+}
+
 impl Spdk {
     /// Starts SPDK, if the configuration needs it: over `eal`, if that runs. What happens to bdevs is sent to `events`.
     ///

@@ -140,7 +140,7 @@ impl Lane {
 
     /// Whether the data of a read or write can move without the pool, which is then counted.
     #[inline]
-    fn reaches(&self, buffers: &[GuestSlice]) -> bool {
+    fn reaches(&mut self, buffers: &[GuestSlice]) -> bool {
         if self.lent {
             self.counters.lent.add(1);
             return true;

@@ -20,6 +20,7 @@ mod chain;
 mod event;
 mod fault;
 mod follow;
+mod in_order;
 pub mod packed;
 mod queue;
 mod setup;
@@ -28,6 +29,7 @@ mod transfer;
 
 pub use chain::{Chain, ChainBatch, ShortChain};
 pub use fault::{Fault, FaultReason};
+pub use in_order::InOrderDevice;
 pub use packed::PackedLayout;
 pub use queue::{DeviceQueue, DriverQueue, Prepared, RingFormat};
 pub use setup::{Area, Features, RingAddresses, SetupError};

@@ -6,6 +6,7 @@
 //!
 //! * `batches=10000`: how many, of each busy queue.
 //! * `pollers=1`: shards, each with one busy queue of the same logical unit, polled in turn.
+//! * `in_order=0`: 1 if VIRTIO_F_IN_ORDER was agreed on.
 //! * `idle=0`: more request queues, up to 253, that are started and never used.
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ struct Case {
     batches: u64,
     pollers: u16,
     idle: u16,
+    in_order: bool,
 }
 
 /// The driver's side of a busy queue.
@@ -48,7 +50,7 @@ struct Busy {
 }
 
 fn main() {
-    let Case { bdev, write, format, batches, pollers, idle } = Case::parse(std::env::args().skip(1));
+    let Case { bdev, write, format, batches, pollers, idle, in_order } = Case::parse(std::env::args().skip(1));
     let controller = controller(bdev, pollers + idle);
     let mut shards = connect(&controller, pollers);
     let memory = SharedMemory::create("replay", (QUEUE_AREA * u64::from(pollers + idle)) as usize, Pages::Small)
@@ -61,9 +63,10 @@ fn main() {
         returned.push(old);
     }
     for queue in 0..pollers + idle {
-        start(shards[usize::from(queue % pollers)].rings(), queue, format, &table);
+        start(shards[usize::from(queue % pollers)].rings(), queue, (format, in_order), &table);
     }
-    let mut busy: Vec<Busy> = (0..pollers).map(|queue| Busy::new(queue, format, &memory, &own, write)).collect();
+    let new = |queue| Busy::new(queue, (format, in_order), &memory, &own, write);
+    let mut busy: Vec<Busy> = (0..pollers).map(new).collect();
 
     for batch in 0..batches {
         busy.iter_mut().for_each(driver_submit);
@@ -123,13 +126,14 @@ impl Case {
             other => panic!("ring format '{other}': split or packed"),
         };
         let bdev = Arc::new(Counted::new(bdev)); // as the target does
-        let mut case = Case { bdev, write, format, batches: 10_000, pollers: 1, idle: 0 };
+        let mut case = Case { bdev, write, format, batches: 10_000, pollers: 1, idle: 0, in_order: false };
         for pair in args {
             match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>().expect("a number"))) {
                 Some(("batches", value)) => case.batches = value,
                 Some(("pollers", value)) => case.pollers = value as u16,
                 Some(("idle", value)) => case.idle = value as u16,
-                _ => panic!("'{pair}': batches=, pollers= or idle="),
+                Some(("in_order", value)) => case.in_order = value != 0,
+                _ => panic!("'{pair}': batches=, pollers=, in_order= or idle="),
             }
         }
         case
@@ -137,8 +141,17 @@ impl Case {
 }
 
 impl Busy {
-    fn new(queue: u16, format: RingFormat, memory: &SharedMemory, own: &MemTable, write: bool) -> Busy {
+    fn new(
+        queue: u16,
+        (format, in_order): (RingFormat, bool),
+        memory: &SharedMemory,
+        own: &MemTable,
+        write: bool,
+    ) -> Busy {
         let mut driver = DriverQueue::new(format, RING, addresses(own, queue, format), FEATURES).expect("ring");
+        if in_order {
+            driver.expect_in_order();
+        }
         driver.disable_calls();
         let chains = (0..BATCH)
             .map(|index| {
@@ -157,6 +170,7 @@ fn controller(bdev: Arc<dyn Bdev>, request_queues: u16) -> Controller {
         name: "replay".into(),
         request_queues,
         queue_size_max: RING,
+        in_order: true,
         limits: Limits::default(),
         units: vec![Arc::new(Unit { target: 0, lun: 0, logical_unit, bdev })],
     })
@@ -175,9 +189,10 @@ fn connect(controller: &Controller, pollers: u16) -> Vec<Shard> {
     controller.connect(&handles, &reports).shards
 }
 
-fn start(rings: &mut RingSet, queue: u16, format: RingFormat, table: &MemTable) {
+fn start(rings: &mut RingSet, queue: u16, (format, in_order): (RingFormat, bool), table: &MemTable) {
     let areas = addresses(table, queue, format);
     let device = DeviceQueue::new(format, RING, areas, format.first_base(), FEATURES).expect("ring");
+    let device = if in_order { device.in_order() } else { device };
     let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
     let index = FIRST_REQUEST_QUEUE + queue;
     drop(rings.start(index, device, Some(Notifier::new(kick))));

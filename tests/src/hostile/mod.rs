@@ -122,6 +122,7 @@ impl World {
             name: "hostile".into(),
             request_queues: 1 + noise.below(4) as u16,
             queue_size_max: 64,
+            in_order: true,
             limits,
             units: units.collect(),
         });

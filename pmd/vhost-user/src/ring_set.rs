@@ -247,12 +247,7 @@ impl RingSet {
     /// As [`RingSet::complete`] for chains of the last pop from this slot, in the order given and in the same poll: no ticket
     /// is made for each. `written` has the bytes of each.
     #[inline(never)]
-    pub fn complete_popped(
-        &mut self,
-        slot: usize,
-        chains: &[Chain],
-        written: impl Iterator<Item = u32>,
-    ) {
+    pub fn complete_popped(&mut self, slot: usize, chains: &[Chain], written: impl Iterator<Item = u32>) {
         if let Some(queue) = &mut self.rings[slot].queue {
             queue.complete_popped(chains, written);
         }

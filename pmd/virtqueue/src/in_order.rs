@@ -227,9 +227,13 @@ impl Window {
     /// Whether these chains, which were popped one after the other, are the oldest in flight, and none waits for them.
     #[inline]
     fn begins_with(&self, chains: &[Chain]) -> bool {
-        let is_at = |(ahead, chain): (usize, &Chain)| self.position(chain.head) == self.oldest.wrapping_add(ahead as u16);
+        let is_at =
+            |(ahead, chain): (usize, &Chain)| self.position(chain.head) == self.oldest.wrapping_add(ahead as u16);
         let begins = self.held == 0 && chains.first().is_some_and(|first| is_at((0, first)));
-        debug_assert!(!begins || chains.iter().enumerate().all(is_at), "chains that were not popped one after the other");
+        debug_assert!(
+            !begins || chains.iter().enumerate().all(is_at),
+            "chains that were not popped one after the other"
+        );
         begins
     }
 

@@ -6,8 +6,8 @@ use guest_memory::{GuestSlice, MemTable};
 use crate::packed::{PackedChain, PackedDevice, PackedDriver};
 use crate::split::{PreparedChain, SplitDevice, SplitDriver};
 use crate::{
-    Chain, ChainBatch, Fault, Features, Full, InOrderDevice, PackedLayout, RingAddresses, Segment, SetupError, SplitLayout, Used,
-    UsedFault,
+    Chain, ChainBatch, Fault, Features, Full, InOrderDevice, PackedLayout, RingAddresses, Segment, SetupError,
+    SplitLayout, Used, UsedFault,
 };
 
 /// How a ring lies in memory (VIRTIO_F_RING_PACKED says which).

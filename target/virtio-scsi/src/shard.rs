@@ -192,7 +192,9 @@ impl Shard {
     fn end_sweep(&mut self) {
         let done = self.targets.done(&self.rings);
         let rings = &mut self.rings;
-        let over = |sweeping: &mut Sweeping| done && sweeping.waiting() == 0 && (sweeping.is_answered() || !rings.is_awaited());
+        let over = |sweeping: &mut Sweeping| {
+            done && sweeping.waiting() == 0 && (sweeping.is_answered() || !rings.is_awaited())
+        };
         if let Some(sweeping) = self.sweeping.take_if(over) {
             self.nexus.fence.acknowledge(sweeping.found());
             self.nexus.wake_control();

@@ -46,7 +46,7 @@ fn packed_chain_that_was_written_in_part_ends_its_run() {
     let (ring, mut device, batch) = ring_of(7);
     // In one go, and one by one: the runs are the same.
     device.complete_popped(&batch.chains()[..4], [16, 5, 16, 16].into_iter());
-    [(6, 16), (5, 0), (4, 9)].map(|(head, written)| device.complete(head, written));
+    [(6, 16), (5, 0), (4, 9)].into_iter().for_each(|(head, written)| device.complete(head, written));
     device.publish();
     assert_eq!(used(&ring), [(0, 5, 9), (2, 0, 5), (6, 9, 4)]);
 }
@@ -54,7 +54,7 @@ fn packed_chain_that_was_written_in_part_ends_its_run() {
 #[test]
 fn packed_chains_that_waited_for_an_older_one_come_back_with_it() {
     let (ring, mut device, _) = ring_of(5);
-    [9, 7, 8].map(|head| device.complete(head, 16));
+    [9, 7, 8].into_iter().for_each(|head| device.complete(head, 16));
     assert_eq!((device.unpublished(), device.in_flight(), device.publish()), (0, 5, false));
     device.complete(10, 16);
     assert_eq!((device.unpublished(), device.in_flight()), (4, 1));

@@ -10,8 +10,7 @@
 //! * `time_ms=0`: not batches but time, each poller and its driver in a thread of its own on a core of its own; prints what they
 //!   did together, as JSON: `scripts/bench.sh --only padding/`.
 //! * `busy=N`: of those threads, how many there are; the others' queues stay empty. Default: all.
-//! * `in_order=0`: 1 if VIRTIO_F_IN_ORDER was agreed on.
-//! * `idle=0`: more request queues, up to 253, that are started and never used.
+//! * `core=A` and `other=B`: their cores. Default: the first two of this process.
 
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -49,6 +48,7 @@ struct Case {
     units: u16,
     time: Duration,
     busy: u16,
+    cores: [Option<usize>; 2],
 }
 
 /// The driver's side of a busy queue.
@@ -79,7 +79,7 @@ fn main() {
     let mut busy: Vec<Busy> = (0..pollers).map(new).collect();
     if !case.time.is_zero() {
         busy.truncate(usize::from(case.busy.min(pollers)));
-        return side_by_side(shards, busy, case.time);
+        return side_by_side(shards, busy, case.cores, case.time);
     }
 
     for batch in 0..batches {
@@ -104,8 +104,9 @@ fn main() {
 }
 
 /// Each poller with its driver on a core of its own, for so long.
-fn side_by_side(shards: Vec<Shard>, busy: Vec<Busy>, time: Duration) {
-    let cores = reactor::affinity::allowed().expect("the cores of this process");
+fn side_by_side(shards: Vec<Shard>, busy: Vec<Busy>, wanted: [Option<usize>; 2], time: Duration) {
+    let mut cores = reactor::affinity::allowed().expect("the cores of this process");
+    cores.iter_mut().zip(wanted).for_each(|(core, wanted)| *core = wanted.unwrap_or(*core));
     assert!(cores.len() >= busy.len(), "{} pollers on {} cores", busy.len(), cores.len());
     let start = Barrier::new(busy.len());
     let rates: Vec<f64> = thread::scope(|scope| {
@@ -181,8 +182,19 @@ impl Case {
             other => panic!("ring format '{other}': split or packed"),
         };
         let (time, busy) = (Duration::ZERO, u16::MAX);
-        let mut case =
-            Case { disk, write, format, batches: 10_000, pollers: 1, idle: 0, in_order: false, units: 1, time, busy };
+        let mut case = Case {
+            disk,
+            write,
+            format,
+            batches: 10_000,
+            pollers: 1,
+            idle: 0,
+            in_order: false,
+            units: 1,
+            time,
+            busy,
+            cores: [None; 2],
+        };
         for pair in args {
             match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>().expect("a number"))) {
                 Some(("batches", value)) => case.batches = value,
@@ -192,7 +204,9 @@ impl Case {
                 Some(("units", value)) => case.units = value as u16,
                 Some(("time_ms", value)) => case.time = Duration::from_millis(value),
                 Some(("busy", value)) => case.busy = value as u16,
-                _ => panic!("'{pair}': batches=, pollers=, idle=, in_order=, units=, time_ms= or busy="),
+                Some(("core", value)) => case.cores[0] = Some(value as usize),
+                Some(("other", value)) => case.cores[1] = Some(value as usize),
+                _ => panic!("'{pair}': batches=, pollers=, idle=, in_order=, units=, time_ms=, busy=, core= or other="),
             }
         }
         case
@@ -216,7 +230,8 @@ impl Busy {
         let chains = (0..BATCH)
             .map(|index| {
                 let slot = QUEUE_AREA * u64::from(queue) + RING_AREA + SLOT * index;
-                driver.prepare(&segments(memory, slot, unit, index, write), 0).expect("room")
+                let number = BATCH * u64::from(queue) + index; // no two queues have blocks in common
+                driver.prepare(&segments(memory, slot, unit, number, write), 0).expect("room")
             })
             .collect();
         Busy { driver, chains, done: 0 }

@@ -93,6 +93,8 @@ fn configuration(folder: &Path) -> Value {
             malloc("Gone0", 2048),
             malloc("Base0", 2048),
             malloc("Slow0", 2048),
+            malloc("Under0", 16384),
+            method("bdev_passthru_create", json!({"name": "Pass0", "base_bdev_name": "Under0"})),
             method("bdev_null_create", json!({"name": "Null0", "num_blocks": 4096, "block_size": 4096})),
             method("bdev_null_create", json!({"name": "Odd0", "num_blocks": 64, "block_size": 1024})),
             method("bdev_error_create", json!({"base_name": "Base0"})),

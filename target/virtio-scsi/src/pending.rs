@@ -173,8 +173,9 @@ impl PendingTable {
         self.entries.len() - self.free.len()
     }
 
-    /// Passes a task management function's verdict on every command in its scope. Returns how many there are.
-    pub(crate) fn judge(&mut self, scope: Scope, verdict: Verdict) -> u32 {
+    /// Passes a task management function's verdict on every command in its scope. Returns how many there are; `judged` is
+    /// called for each that is to end.
+    pub(crate) fn judge(&mut self, scope: Scope, verdict: Verdict, mut judged: impl FnMut(&Ticket)) -> u32 {
         let mut count = 0;
         for pending in
             self.entries.iter_mut().flatten().filter(|pending| covers(scope, pending.unit, pending.target, pending.tag))
@@ -182,6 +183,7 @@ impl PendingTable {
             count += 1;
             if verdict != Verdict::Query {
                 pending.verdict = Some(verdict);
+                judged(&pending.ticket);
             }
         }
         count

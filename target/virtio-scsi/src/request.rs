@@ -30,7 +30,7 @@ use self::reply::verdict_response;
 use crate::address::Address;
 use crate::controller::default_seg_max;
 use crate::data;
-use crate::fence::{UnitIndex, Verdict};
+use crate::fence::{Sweep, UnitIndex, Verdict};
 use crate::limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimit};
 use crate::lun_map::{Addressee, LunMap, Unit};
 use crate::nexus::{Nexus, UnitNexus};
@@ -205,8 +205,9 @@ impl Requests {
         std::mem::take(&mut self.prompt)
     }
 
-    pub(crate) fn pending_mut(&mut self) -> &mut PendingTable {
-        &mut self.pending
+    /// A task management function: its verdict on commands at backends. Those that wait for others have had theirs.
+    pub(crate) fn begin_sweep(&mut self, rings: &mut RingSet, sweep: Sweep, found_blocked: bool) -> Sweeping {
+        Sweeping::begin(sweep, &mut self.pending, found_blocked, |ticket| rings.await_published(ticket))
     }
 
     /// Deals with one chain of a request queue.
@@ -242,6 +243,7 @@ impl Requests {
         };
         // A task management function that this command comes before (R07): no limit applies, nothing is dispatched.
         if let Some(verdict) = sweeping.and_then(|sweeping| self.judge(sweeping, unit, header)) {
+            rings.await_published(&ticket);
             return self.refuse(rings, ticket, request, verdict_response(verdict));
         }
         if let Some(refusal) = self.check_transfer(request, data, Some(unit)) {

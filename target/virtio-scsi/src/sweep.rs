@@ -1,7 +1,7 @@
 //! One shard's part in a task management function (R07): which commands on its rings come before the function, and when
 //! nothing in the function's scope is left here.
 
-use vhost_user::RingSet;
+use vhost_user::{RingSet, Ticket};
 
 use crate::fence::{Sweep, UnitIndex, Verdict};
 use crate::pending::{PendingTable, covers};
@@ -50,9 +50,15 @@ impl SweepTargets {
 }
 
 impl Sweeping {
-    /// Begins: commands at backends get their verdict at once, and those that waited for others have got it.
-    pub(crate) fn begin(sweep: Sweep, pending: &mut PendingTable, found_blocked: bool) -> Sweeping {
-        let count = pending.judge(sweep.scope, sweep.verdict);
+    /// Begins: commands at backends get their verdict at once, and those that waited for others have got it. `judged` is
+    /// called for each that is to end.
+    pub(crate) fn begin(
+        sweep: Sweep,
+        pending: &mut PendingTable,
+        found_blocked: bool,
+        judged: impl FnMut(&Ticket),
+    ) -> Sweeping {
+        let count = pending.judge(sweep.scope, sweep.verdict, judged);
         let waiting = if sweep.verdict == Verdict::Query { 0 } else { count };
         Sweeping { sweep, waiting, found: found_blocked || count > 0 }
     }
@@ -75,6 +81,11 @@ impl Sweeping {
     /// Commands at backends that it still waits for.
     pub(crate) fn waiting(&self) -> u32 {
         self.waiting
+    }
+
+    /// Whether the answer stands, whatever has not been published: a query that has found a command.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.found && self.sweep.verdict == Verdict::Query
     }
 
     /// Whether any command in scope was met.

@@ -145,11 +145,18 @@ impl Thread {
     /// there was anything. From within itself it does nothing.
     #[inline]
     pub fn poll(&self) -> bool {
+        self.poll_at(0)
+    }
+
+    /// As [`Thread::poll`], by whoever has just looked at the time-stamp counter, which SPDK would do otherwise.
+    #[inline]
+    pub fn poll_at(&self, ticks: u64) -> bool {
         if self.0.polling.replace(true) {
             return false;
         }
-        // SAFETY: the thread lives here, and is not polled at the moment; 0 is the usual number of messages, and "now".
-        let busy = unsafe { spdk_sys::spdk_thread_poll(self.0.raw.as_ptr(), 0, 0) } > 0;
+        // SAFETY: the thread lives here, and is not polled at the moment; 0 is the usual number of messages, and as a
+        // time it is "now".
+        let busy = unsafe { spdk_sys::spdk_thread_poll(self.0.raw.as_ptr(), 0, ticks) } > 0;
         self.0.polling.set(false);
         busy
     }

@@ -436,7 +436,7 @@ impl Lane {
     pub(crate) fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
         if self.turns.is_due(now) {
             self.turns.take(now);
-            self.thread.poll();
+            self.thread.poll_at(now.0);
         }
         self.advance();
         let count = self.ended.len();

@@ -7,7 +7,7 @@ use bdev::{Bdev, Io, Op, Provisioning, Status, Submitted, Token};
 use bdev_spdk::{BdevEvent, SpdkBdev};
 use guest_memory::GuestSlice;
 use serde_json::json;
-use world::{Guest, WRITE, World, pattern};
+use world::{Guest, User, WRITE, World, pattern};
 
 /// Every test has a process of its own, as SPDK is started once a process: so they are one test, in steps.
 #[test]
@@ -24,6 +24,11 @@ fn devices_do_what_the_trait_says() {
     failures_of_the_bdev_become_statuses(&world);
     compare_and_write_that_could_not_compare_is_done_again(&world);
     channel_that_is_dropped_waits_for_its_requests(&world);
+    world.keep();
+    requests_that_the_bdev_keeps_are_aborted_one_by_one(&world);
+    requests_that_the_bdev_keeps_are_given_back_by_a_reset(&world);
+    requests_that_wait_for_the_pool_are_given_up_by_a_reset(&world);
+    requests_that_wait_for_room_are_given_up_by_a_reset(&world);
     resized_bdev_has_its_new_blocks_at_once(&world);
     removed_bdev_is_gone_and_lets_go(&world);
     steady_state_allocates_nothing(&world);
@@ -294,6 +299,117 @@ fn channel_that_is_dropped_waits_for_its_requests(world: &World) {
     for token in 0..3 {
         assert!(guest.read(8192 * (token + 1), 4096) == pattern(4096, 50), "request {token} has ended");
     }
+}
+
+/// Token of a reset.
+const RESET: u64 = 0xffff_0000;
+
+fn reset(user: &User) {
+    assert_eq!(user.begin(Op::Reset, 0, 0, vec![], RESET), Submitted::Pending);
+}
+
+fn requests_that_the_bdev_keeps_are_aborted_one_by_one(world: &World) {
+    let (known, unknown) = (Guest::known(1 << 20), Guest::unknown(1 << 20));
+    let disk = world.open("Keeper0");
+    let user = world.user(&disk);
+    for (token, guest) in [(1, &known), (2, &unknown), (3, &known), (4, &unknown), (5, &known)] {
+        let buffers = vec![guest.at(4096 * token as usize, 4096)];
+        assert_eq!(user.begin(Op::Read, 8 * token, 8, buffers, token), Submitted::Pending);
+    }
+    for token in [3, 2] {
+        user.abort(token);
+        assert_eq!(user.ends(1, Status::Aborted), [token]);
+        user.abort(token); // it is not there any more
+    }
+    let other = world.user(&disk);
+    other.abort(1); // it is not on this one
+    assert_eq!(user.run(WRITE, 0, 8, &[known.at(0, 4096)]), Status::Good, "the others are still kept");
+    [1, 4, 5].into_iter().for_each(|token| user.abort(token));
+    assert_eq!(user.ends(3, Status::Aborted), [1, 4, 5]);
+    other.close();
+    user.close();
+}
+
+/// Two channels, and requests of one and of several steps.
+fn requests_that_the_bdev_keeps_are_given_back_by_a_reset(world: &World) {
+    let (known, unknown) = (Guest::known(1 << 20), Guest::unknown(1 << 20));
+    let disk = world.open("EE_Base0");
+    assert!(disk.info().can.reset);
+    let users = [world.user(&disk), world.user(&disk)];
+    for (io_type, count) in [("write", 4), ("unmap", 1)] {
+        let params = json!({"name": "EE_Base0", "io_type": io_type, "error_type": "pending", "num": count});
+        assert_eq!(world.call("bdev_error_inject_error", params), true);
+    }
+    let write = |user: &User, token: u64, guest: &Guest| {
+        assert_eq!(user.begin(WRITE, 0, 8, vec![guest.at(0, 4096)], token), Submitted::Pending);
+    };
+    for (number, user) in users.iter().enumerate() {
+        write(user, 10 * number as u64, &known);
+        write(user, 10 * number as u64 + 1, &unknown);
+    }
+    let begin_unmap = |rig: &mut world::Rig| {
+        let extents = [(0, 1), (8, 1), (16, 1)].map(|(lba, blocks)| bdev::Extent { lba, blocks });
+        rig.channel.submit(&Io::unmap(&extents, Token(12)), reactor::Tsc::now())
+    };
+    assert_eq!(users[1].0.call(begin_unmap).unwrap(), Submitted::Pending);
+    // It has gone through SPDK's thread, and they have not ended.
+    assert_eq!(users[0].run(Op::Read, 0, 8, &[known.at(8192, 4096)]), Status::Good);
+    reset(&users[0]);
+    assert_eq!(users[1].ends(3, Status::Aborted), [10, 11, 12]);
+    let mut ended: Vec<_> = (0..3).map(|_| users[0].end()).map(|end| (end.token.0, end.status)).collect();
+    ended.sort_unstable_by_key(|(token, _)| *token);
+    assert_eq!(ended, [(0, Status::Aborted), (1, Status::Aborted), (RESET, Status::Good)]);
+    for user in users {
+        assert_eq!(user.run(WRITE, 0, 8, &[known.at(0, 4096)]), Status::Good);
+        user.close();
+    }
+}
+
+/// As many transfers of 1 MiB as fill the pool twice: some wait for it, and are done with it for good.
+fn requests_that_wait_for_the_pool_are_given_up_by_a_reset(world: &World) {
+    const LEN: usize = 1 << 20;
+    let (guest, disk) = (Guest::unknown(LEN), world.open("Keeper0"));
+    let user = world.user(&disk);
+    let begin = |token| user.begin(Op::Read, 0, (LEN / 512) as u32, vec![guest.at(0, LEN)], token);
+    assert!((0..20).all(|token| begin(token) == Submitted::Pending));
+    user.abort(19);
+    assert_eq!(user.ends(1, Status::Aborted), [19], "one that waits for the pool");
+    reset(&user);
+    let mut ended: Vec<_> = (0..20).map(|_| user.end()).map(|end| (end.token.0, end.status)).collect();
+    ended.sort_unstable_by_key(|(token, _)| *token);
+    let expected = (0..19).map(|token| (token, Status::Aborted)).chain([(RESET, Status::Good)]);
+    assert_eq!(ended, expected.collect::<Vec<_>>());
+    user.close();
+    assert!(disk.counts().starved > 0, "{:?}", disk.counts());
+}
+
+/// SPDK has 511 requests, and nearly all are kept. One of another device gives its place back: to the reset, not to a request that
+/// would be kept again.
+fn requests_that_wait_for_room_are_given_up_by_a_reset(world: &World) {
+    const COUNT: u64 = 600;
+    let (guest, disk, other) = (Guest::known(1 << 20), world.open("Keeper0"), world.open("Delay0"));
+    let user = world.user(&disk);
+    // All in one go on the poller, so that nothing ends before everything has begun.
+    let (mut channel, block) = (other.open(), [guest.at(0, 4096)]);
+    let begin = move |rig: &mut world::Rig| {
+        let now = reactor::Tsc::now();
+        let read = |token| Io::new(Op::Read, 0, 8, &block, Token(token));
+        assert_eq!(channel.submit(&read(0), now), Submitted::Pending);
+        assert!((0..COUNT).all(|token| rig.channel.submit(&read(token), now) == Submitted::Pending));
+        assert_eq!(rig.channel.submit(&Io::reset(Token(RESET)), now), Submitted::Pending);
+        channel
+    };
+    let done = Vec::with_capacity(1024);
+    let rig = world::Rig { channel: user.0.call(begin).unwrap(), done, allocations: 0 };
+    let other_user = User(world.reactor.pollers()[0].add(rig));
+    assert_eq!(other_user.end().status, Status::Good);
+    let mut ended: Vec<_> = (0..=COUNT).map(|_| user.end()).map(|end| (end.token.0, end.status)).collect();
+    ended.sort_unstable_by_key(|(token, _)| *token);
+    let expected = (0..COUNT).map(|token| (token, Status::Aborted)).chain([(RESET, Status::Good)]);
+    assert!(ended.into_iter().eq(expected));
+    assert!(disk.counts().waited > 0, "{:?}", disk.counts());
+    other_user.close();
+    user.close();
 }
 
 fn resized_bdev_has_its_new_blocks_at_once(world: &World) {

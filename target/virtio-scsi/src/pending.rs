@@ -143,16 +143,18 @@ impl PendingTable {
         self.entries.len() - self.free.len()
     }
 
-    /// Passes a task management function's verdict on every command in its scope. Returns how many there are.
-    pub(crate) fn judge(&mut self, scope: Scope, verdict: Verdict) -> u32 {
+    /// Passes a task management function's verdict on every command in its scope, and tells `each` of it: the unit, and the
+    /// token at the backend. Returns how many there are.
+    pub(crate) fn judge(&mut self, scope: Scope, verdict: Verdict, mut each: impl FnMut(UnitIndex, Token)) -> u32 {
         let mut count = 0;
-        for pending in
-            self.entries.iter_mut().flatten().filter(|pending| covers(scope, pending.unit, pending.target, pending.tag))
-        {
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            let in_scope = |pending: &&mut Pending| covers(scope, pending.unit, pending.target, pending.tag);
+            let Some(pending) = entry.as_mut().filter(in_scope) else { continue };
             count += 1;
             if verdict != Verdict::Query {
                 pending.verdict = Some(verdict);
             }
+            each(pending.unit, Token(index as u64));
         }
         count
     }

@@ -179,7 +179,9 @@ impl Shard {
             // Cold rings, too, are swept up to there: what came before the function may have come a moment ago.
             self.rings.warm();
             let found = self.requests.judge_blocked(&mut self.rings, sweep);
-            self.sweeping = Some(Sweeping::begin(sweep, self.requests.pending_mut(), found));
+            let at_backends = self.requests.judge_pending(sweep);
+            self.sweeping = Some(Sweeping::begin(sweep, at_backends, found));
+            self.nexus.fence.join();
             self.publish_requests(now);
         }
     }
@@ -222,7 +224,7 @@ impl Source for Shard {
         if let Some(control) = &mut self.control
             && (control.busy() || self.rings.is_hot(control.slot()))
         {
-            work += control.poll(&mut self.rings, &self.requests, now);
+            work += control.poll(&mut self.rings, &mut self.requests, now);
         }
         if let Some(events) = self.events.as_mut().filter(|events| events.owes()) {
             work += events.poll(&mut self.rings);

@@ -4,7 +4,7 @@
 use vhost_user::RingSet;
 
 use crate::fence::{Sweep, UnitIndex, Verdict};
-use crate::pending::{PendingTable, covers};
+use crate::pending::covers;
 
 /// A function that this shard has not acknowledged.
 #[derive(Debug)]
@@ -50,11 +50,10 @@ impl SweepTargets {
 }
 
 impl Sweeping {
-    /// Begins: commands at backends get their verdict at once, and those that waited for others have got it.
-    pub(crate) fn begin(sweep: Sweep, pending: &mut PendingTable, found_blocked: bool) -> Sweeping {
-        let count = pending.judge(sweep.scope, sweep.verdict);
-        let waiting = if sweep.verdict == Verdict::Query { 0 } else { count };
-        Sweeping { sweep, waiting, found: found_blocked || count > 0 }
+    /// Begins: so many commands at backends have got their verdict, and those that waited for others, if there were any.
+    pub(crate) fn begin(sweep: Sweep, at_backends: u32, found_blocked: bool) -> Sweeping {
+        let waiting = if sweep.verdict == Verdict::Query { 0 } else { at_backends };
+        Sweeping { sweep, waiting, found: found_blocked || at_backends > 0 }
     }
 
     /// A command that comes before the function: the verdict on it, if it is in scope and is to end.

@@ -67,6 +67,14 @@ impl World {
         std::thread::spawn(move || rpc::call(&rpc, method, &params)["result"].clone())
     }
 
+    /// Keeper0 keeps what it reads from now on. (Not when it is made: SPDK's modules read it to see what it is.)
+    pub fn keep(&self) {
+        for latency in ["avg_read", "p99_read"] {
+            let hour = json!({"delay_bdev_name": "Keeper0", "latency_type": latency, "latency_us": 3_600_000_000u64});
+            assert_eq!(self.call("bdev_delay_update_latency", hour), true);
+        }
+    }
+
     /// Everything is closed.
     pub fn end(self) {
         self.spdk.leave_pollers();
@@ -93,6 +101,7 @@ fn configuration(folder: &Path) -> Value {
             malloc("Gone0", 2048),
             malloc("Base0", 2048),
             malloc("Slow0", 2048),
+            malloc("Kept0", 16384),
             method("bdev_null_create", json!({"name": "Null0", "num_blocks": 4096, "block_size": 4096})),
             method("bdev_null_create", json!({"name": "Odd0", "num_blocks": 64, "block_size": 1024})),
             method("bdev_error_create", json!({"base_name": "Base0"})),
@@ -100,6 +109,10 @@ fn configuration(folder: &Path) -> Value {
             method("bdev_error_create", json!({"base_name": "Aio0"})),
             method("bdev_delay_create", json!({
                 "name": "Delay0", "base_bdev_name": "Slow0", "avg_read_latency": 10_000, "p99_read_latency": 10_000,
+                "avg_write_latency": 0, "p99_write_latency": 0,
+            })),
+            method("bdev_delay_create", json!({
+                "name": "Keeper0", "base_bdev_name": "Kept0", "avg_read_latency": 0, "p99_read_latency": 0,
                 "avg_write_latency": 0, "p99_write_latency": 0,
             })),
         ]},
@@ -146,6 +159,23 @@ impl User {
                 None => std::thread::yield_now(),
             }
         }
+    }
+
+    /// Has the device give one request up.
+    pub fn abort(&self, token: u64) {
+        self.0.call(move |rig| rig.channel.abort(Token(token))).unwrap();
+    }
+
+    /// The tokens of the next so many requests that end, in order of numbers: each as it should.
+    pub fn ends(&self, count: usize, status: Status) -> Vec<u64> {
+        let mut tokens = Vec::new();
+        for _ in 0..count {
+            let completion = self.end();
+            assert_eq!(completion.status, status, "{:?}", completion.token);
+            tokens.push(completion.token.0);
+        }
+        tokens.sort_unstable();
+        tokens
     }
 
     pub fn run(&self, op: Op, lba: u64, blocks: u32, buffers: &[GuestSlice]) -> Status {

@@ -23,6 +23,8 @@ fn devices_do_what_the_trait_says() {
     more_requests_than_spdk_has_room_for_all_end(&world);
     failures_of_the_bdev_become_statuses(&world);
     compare_and_write_that_could_not_compare_is_done_again(&world);
+    channel_that_spdk_refuses_is_busy_until_there_is_one(&world);
+    compare_and_write_that_is_overtaken_again_and_again_is_busy(&world);
     channel_that_is_dropped_waits_for_its_requests(&world);
     world.keep();
     requests_that_the_bdev_keeps_are_aborted_one_by_one(&world);
@@ -282,6 +284,39 @@ fn compare_and_write_that_could_not_compare_is_done_again(world: &World) {
     assert_eq!(user.run(caw, 0, 1, &[new, old]), Status::ReadError, "and what cannot be read is no difference");
     fail_reads(0);
     assert_eq!(user.run(Op::Compare, 0, 1, &[new]), Status::Good, "nothing was written");
+    user.close();
+}
+
+/// The first user of that bdev on this thread: a channel that is there would be shared.
+fn channel_that_spdk_refuses_is_busy_until_there_is_one(world: &World) {
+    let (guest, disk) = (Guest::known(1 << 20), world.open(spdk_lab::BDEV));
+    let user = world.user(&disk);
+    spdk_lab::refuse_channels(true);
+    for _ in 0..2 {
+        assert_eq!(user.run(Op::Read, 0, 1, &[guest.at(0, 512)]), Status::Busy);
+    }
+    user.abort(7); // there is nothing that could be given up
+    spdk_lab::refuse_channels(false);
+    assert_eq!(user.run(Op::Read, 0, 1, &[guest.at(0, 512)]), Status::Good);
+    user.close();
+}
+
+/// The bdev says that data differs which is the same when it is looked at, as if others wrote in between.
+fn compare_and_write_that_is_overtaken_again_and_again_is_busy(world: &World) {
+    let (guest, disk) = (Guest::known(1 << 20), world.open(spdk_lab::BDEV));
+    let user = world.user(&disk);
+    let (old, new) = (guest.at(0, 512), guest.at(4096, 512));
+    old.write(&pattern(512, 70));
+    new.write(&pattern(512, 75));
+    assert_eq!(user.run(WRITE, 0, 1, &[old]), Status::Good);
+    for (times, status, there) in [(8, Status::Busy, old), (7, Status::Good, new)] {
+        let before = spdk_lab::compared();
+        spdk_lab::miscompare(times);
+        assert_eq!(user.run(Op::CompareAndWrite { fua: false }, 0, 1, &[old, new]), status);
+        assert_eq!(spdk_lab::compared() - before, 8, "done eight times at most");
+        assert_eq!(user.run(Op::Compare, 0, 1, &[there]), Status::Good, "nothing was written if it was busy");
+    }
+    assert_eq!(user.run(Op::CompareAndWrite { fua: false }, 0, 1, &[old, new]), Status::Miscompare { offset: 1 });
     user.close();
 }
 

@@ -6,6 +6,8 @@
 
 mod guest;
 #[cfg(feature = "spdk")]
+mod remote;
+#[cfg(feature = "spdk")]
 #[path = "../../../bindings/spdk-rs/tests/lab/rpc.rs"]
 mod rpc;
 

@@ -5,6 +5,7 @@ mod awaited;
 #[cfg(feature = "dpdk")]
 mod both;
 mod client;
+mod held;
 mod inline;
 mod load;
 mod nvmf;

@@ -7,7 +7,7 @@ use bdev::{Bdev, Io, Op, Provisioning, Status, Submitted, Token};
 use bdev_spdk::{BdevEvent, SpdkBdev};
 use guest_memory::GuestSlice;
 use serde_json::json;
-use world::{Guest, User, WRITE, World, pattern};
+use world::{Guest, User, WRITE, World, pattern, syscalls};
 
 /// Every test has a process of its own, as SPDK is started once a process: so they are one test, in steps.
 #[test]
@@ -34,6 +34,7 @@ fn devices_do_what_the_trait_says() {
     resized_bdev_has_its_new_blocks_at_once(&world);
     removed_bdev_is_gone_and_lets_go(&world);
     steady_state_allocates_nothing(&world);
+    steady_state_asks_nothing_of_the_kernel(&world);
     world.end();
 }
 
@@ -497,4 +498,43 @@ fn steady_state_allocates_nothing(world: &World) {
         assert!(!warm || (allocations, polls) == (0, 0), "{allocations} in submissions, {polls} in polls");
     }
     user.close();
+}
+
+/// From the first of a batch's submissions to the poll that has ended all of it: nothing for bdevs in memory, and of those over a file
+/// one `io_uring_enter` a poll at most, which is SPDK's.
+fn steady_state_asks_nothing_of_the_kernel(world: &World) {
+    let guest = Guest::known(2 << 20);
+    for (bdev, in_memory) in [("Malloc0", true), ("Null0", true), ("Pass0", true), ("Uring0", false)] {
+        let disk = world.open(bdev);
+        let (user, blocks) = (world.user(&disk), 4096 / disk.info().block_size);
+        let block = guest.at(0, 4096);
+        let batch = move |rig: &mut world::Rig| {
+            let world::Rig { channel, done, .. } = rig;
+            let (mut polls, mut ended) = (0, 0);
+            let calls = syscalls::measure(|| {
+                for token in 0..64 {
+                    let op = if token % 2 == 0 { Op::Read } else { WRITE };
+                    let io = Io::new(op, token, blocks, std::slice::from_ref(&block), Token(token));
+                    assert_eq!(channel.submit(&io, reactor::Tsc::now()), Submitted::Pending);
+                }
+                channel.flush_submissions();
+                while ended < 64 {
+                    ended += channel.poll(reactor::Tsc::now(), done);
+                    polls += 1;
+                }
+            });
+            assert!(done.drain(..).all(|completion| completion.status == Status::Good));
+            (calls, polls)
+        };
+        let counts = |_| user.0.call(batch.clone()).unwrap();
+        let [_, (calls, polls)] = [false, true].map(counts); // the first one opens the channel
+        user.close();
+        match calls {
+            None => return eprintln!("SKIPPED: system calls of a poller: this kernel does not tell a thread of them"),
+            Some(calls) if in_memory => assert_eq!(calls.count, 0, "{bdev}: {calls:?}"),
+            Some(calls) => assert!((1..=polls).contains(&calls.count) && calls.last == 426, "{calls:?}, {polls} polls"),
+        }
+    }
+    let known = syscalls::measure(|| drop(std::fs::metadata("/proc/self")));
+    assert!(known.is_none_or(|calls| calls.count > 0), "it counts");
 }

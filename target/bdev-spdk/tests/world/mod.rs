@@ -3,6 +3,7 @@
 
 #[path = "../../../../bindings/spdk-rs/tests/lab/rpc.rs"]
 mod rpc;
+pub mod syscalls;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
@@ -90,7 +91,10 @@ fn configuration(folder: &Path) -> Value {
         method("bdev_malloc_create", json!({"name": name, "num_blocks": blocks, "block_size": 512}))
     };
     let file = folder.join("aio");
-    std::fs::File::create(&file).unwrap().set_len(1 << 20).unwrap();
+    let of_uring = folder.join("uring");
+    for file in [&file, &of_uring] {
+        std::fs::File::create(file).unwrap().set_len(1 << 20).unwrap();
+    }
     json!({"subsystems": [
         {"subsystem": "iobuf", "config": [
             method("iobuf_set_options", json!({"small_pool_count": 1024, "large_pool_count": 64})),
@@ -106,6 +110,9 @@ fn configuration(folder: &Path) -> Value {
             method("bdev_null_create", json!({"name": "Odd0", "num_blocks": 64, "block_size": 1024})),
             method("bdev_error_create", json!({"base_name": "Base0"})),
             method("bdev_aio_create", json!({"name": "Aio0", "filename": file, "block_size": 512})),
+            method("bdev_uring_create", json!({"name": "Uring0", "filename": of_uring, "block_size": 512})),
+            malloc("BelowPass0", 2048),
+            method("bdev_passthru_create", json!({"name": "Pass0", "base_bdev_name": "BelowPass0"})),
             method("bdev_error_create", json!({"base_name": "Aio0"})),
             method("bdev_delay_create", json!({
                 "name": "Delay0", "base_bdev_name": "Slow0", "avg_read_latency": 10_000, "p99_read_latency": 10_000,

@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub removed: AtomicBool,
     /// Channels give up what waits on our side when it is reset.
     pub resets: Resets,
+    /// What buffers have to be multiples of, in address and length, less one.
+    pub alignment_mask: usize,
     /// It has a cache that is to be flushed for a durable write.
     pub cached: bool,
     /// It can be flushed; for others there is nothing to do.
@@ -113,6 +115,7 @@ impl Shared {
             block_count: AtomicU64::new(found.block_count),
             removed: AtomicBool::new(false),
             resets: Resets::default(),
+            alignment_mask: found.alignment.next_power_of_two() as usize - 1,
             cached: found.write_cache && found.io_types.flush(),
             flushes: found.io_types.flush(),
             memory,

@@ -125,7 +125,7 @@ impl Lane {
     /// A read or a write that is one request of SPDK's, if its data is where SPDK can take it.
     #[inline]
     fn straight(&mut self, io: &Io<'_>, command: Command, note: u32) -> Submitted {
-        if !self.memory.covers(io.buffers) {
+        if !self.goes_straight(io.buffers) {
             return self.keep(io);
         }
         self.counters.direct.add(1);
@@ -135,6 +135,14 @@ impl Lane {
             Ok(()) => Submitted::Pending,
             Err(status) => Submitted::Done(status),
         }
+    }
+
+    /// Whether SPDK can take the data where it is. It would move what is not aligned itself, but no more of it than one buffer holds.
+    #[inline]
+    fn goes_straight(&mut self, buffers: &[GuestSlice]) -> bool {
+        let mask = self.shared.alignment_mask;
+        let aligned = |slice: &GuestSlice| (slice.as_ptr().addr() | slice.len()) & mask == 0;
+        self.memory.covers(buffers) && (mask == 0 || buffers.iter().all(aligned))
     }
 
     /// Any request: what it has come to is kept here.
@@ -237,7 +245,7 @@ impl Lane {
     /// A request with data: as it is, or through the pool.
     #[inline]
     fn transfer(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
-        if !self.memory.covers(io.buffers) {
+        if !self.goes_straight(io.buffers) {
             self.counters.bounced.add(1);
             return self.through_pool(index, io);
         }
@@ -249,7 +257,7 @@ impl Lane {
     /// The buffers are kept: if there is a difference they are looked at again.
     #[cold]
     fn compare_and_write(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
-        let way = if self.memory.covers(io.buffers) { &self.counters.direct } else { &self.counters.bounced };
+        let way = if self.goes_straight(io.buffers) { &self.counters.direct } else { &self.counters.bounced };
         way.add(1);
         self.requests[index as usize].keep(io.buffers);
         self.start_compare_and_write(index)
@@ -257,17 +265,17 @@ impl Lane {
 
     fn start_compare_and_write(&mut self, index: u32) -> Result<(), Status> {
         let request = &mut self.requests[index as usize];
-        if !self.memory.covers(&request.buffers) {
-            self.open_pool()?;
-            return self.next_piece(index);
-        }
         let (lba, blocks) = (request.lba, request.blocks);
         let half = blocks * u64::from(self.shared.info.block_size);
         let buffers = mem::take(&mut request.buffers);
+        let straight = self.goes_straight(&buffers);
         let (first, second) = (part(&buffers, 0, half), part(&buffers, half, half));
-        let started = self.start(index, Command::CompareAndWrite, lba, blocks, first, second);
+        let started = straight.then(|| self.start(index, Command::CompareAndWrite, lba, blocks, first, second));
         self.requests[index as usize].buffers = buffers;
-        started
+        started.unwrap_or_else(|| {
+            self.open_pool()?;
+            self.next_piece(index)
+        })
     }
 
     /// SPDK says that data differs, and not where; it says so, too, of data that it could not read. The blocks are read and

@@ -16,6 +16,7 @@ fn devices_do_what_the_trait_says() {
     device_says_what_it_is(&world);
     data_of_memory_that_spdk_knows_goes_straight(&world);
     data_of_other_memory_goes_through_the_pool(&world);
+    data_that_is_not_aligned_as_the_bdev_wants_it_goes_through_the_pool(&world);
     transfers_that_find_the_pool_empty_wait(&world);
     operations_change_the_medium_as_they_say(&world);
     compared_data_that_differs_is_told_where(&world);
@@ -112,6 +113,22 @@ fn data_of_other_memory_goes_through_the_pool(world: &World) {
     user.close();
     let counts = disk.counts();
     assert_eq!((counts.direct, counts.bounced), (0, 2));
+}
+
+/// A file wants whole blocks at addresses of whole blocks. SPDK would move what is not so, but no more than fits one buffer.
+fn data_that_is_not_aligned_as_the_bdev_wants_it_goes_through_the_pool(world: &World) {
+    const LEN: usize = 512 << 10;
+    let (guest, disk) = (Guest::known(4 << 20), world.open("EE_Aio0"));
+    let user = world.user(&disk);
+    let data = pattern(LEN, 15);
+    guest.at(4, LEN).write(&data);
+    assert_eq!(user.run(WRITE, 8, (LEN / 512) as u32, &[guest.at(4, LEN)]), Status::Good);
+    let (first, second) = (guest.at(1 << 20, 100), guest.at(2 << 20, LEN - 100));
+    assert_eq!(user.run(Op::Read, 8, (LEN / 512) as u32, &[first, second]), Status::Good);
+    assert!([guest.read(1 << 20, 100), guest.read(2 << 20, LEN - 100)].concat() == data);
+    assert_eq!(user.run(Op::Read, 8, 8, &[guest.at(0, 4096)]), Status::Good);
+    user.close();
+    assert!(disk.counts().bounced >= 2, "{:?}", disk.counts());
 }
 
 /// 64 large buffers are in the pool; 40 transfers of 1 MiB each want 8 or more at a time.

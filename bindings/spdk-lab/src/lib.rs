@@ -1,5 +1,5 @@
 //! A bdev module of SPDK's for tests: what real devices do too seldom for a test to wait for it. Whoever links this has a bdev
-//! [`BDEV`] of 1 MiB in memory, which fails as it is told. Without the feature `libspdk` the crate is empty.
+//! `Lab0` of 1 MiB in memory, which fails as it is told. Without the feature `libspdk` the crate is empty.
 #![cfg(feature = "libspdk")]
 #![allow(unsafe_code, reason = "the module is in C")]
 

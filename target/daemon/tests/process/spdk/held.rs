@@ -25,7 +25,7 @@ fn r07_lun_reset_ends_commands_that_spdk_would_keep_for_ever() {
         malloc("Other", DISK_LEN.div_ceil(1 << 20)),
     ]);
     let controllers: [(&str, &[&str]); 2] = [("vm0", &["EE_Base"]), ("vm1", &["Other"])];
-    let mut process = place.serve(&configuration(&place, &cores, &bdevs, &controllers));
+    let process = place.serve(&configuration(&place, &cores, &bdevs, &controllers));
     let neighbour = Load::start(place.path("vm1.sock"));
     let mut client = Client::connect(&place.path("vm0.sock"), &Plan::queues(2));
     let queues = [FIRST, FIRST + 1];
@@ -48,7 +48,6 @@ fn r07_lun_reset_ends_commands_that_spdk_would_keep_for_ever() {
     }
     neighbour.progress(10);
     neighbour.finish();
-    process.wait_line("64 is the limit in effect controller=vm1"); // its rings are small
     ends_silently(process);
 }
 

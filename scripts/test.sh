@@ -8,7 +8,8 @@
 #   --with-spdk PREFIX
 #                the tests of SPDK's bdevs, too, with the SPDK that was installed there. The libdpdk.pc of the DPDK that it
 #                was built with has to be found: PKG_CONFIG_PATH, and LD_LIBRARY_PATH where its libraries are not installed.
-#                NVMF_TGT names its NVMe-oF target where that is neither in PREFIX/bin nor in PATH
+#                NVMF_TGT names its NVMe-oF target where that is neither in PREFIX/bin nor in PATH, SPDK_RPC its scripts/rpc.py:
+#                the client of PyPI, which is used otherwise, is too new for some of the tests before SPDK 26.05
 #
 # Cheap checks first, the tests last, so that the output ends with the test runner's own summary. The first stage
 # that fails ends the run. Runs cargo nextest where it is installed, else cargo test.

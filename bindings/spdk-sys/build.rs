@@ -4,6 +4,9 @@
 #[cfg(feature = "libspdk")]
 #[path = "build/one_dpdk.rs"]
 mod one_dpdk;
+#[cfg(feature = "libspdk")]
+#[path = "build/versions.rs"]
+mod versions;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -20,9 +23,7 @@ mod libspdk {
     use std::process::Command;
 
     use super::one_dpdk::{Found, compare};
-
-    /// Year and month of the releases between which this was tried.
-    const VERSIONS: std::ops::RangeInclusive<(u32, u32)> = (24, 9)..=(26, 5);
+    use super::versions::{KNOWN, Release, known};
 
     /// The block device subsystem with everything below it, and all the modules that SPDK was built with.
     const PACKAGES: [&str; 7] = [
@@ -55,19 +56,14 @@ mod libspdk {
                  ./configure --prefix=PREFIX --disable-tests --disable-unit-tests && make && make install\n\
                  then put PREFIX/lib/pkgconfig, and the folder of the libdpdk.pc that SPDK was built with, into PKG_CONFIG_PATH.\n\
                  clang and libclang-dev are needed, too. To build without SPDK: leave the feature `spdk` out.\n\n{error}\n",
-                release(*VERSIONS.start()),
-                release(*VERSIONS.end()),
+                KNOWN.start(),
+                KNOWN.end(),
             )
         });
         let headers = headers(&flags);
-        let version = version(&headers);
-        assert!(
-            VERSIONS.contains(&version),
-            "\n\nSPDK {} is installed; {} to {} are known\n",
-            release(version),
-            release(*VERSIONS.start()),
-            release(*VERSIONS.end())
-        );
+        if let Err(text) = known(release(&headers), &headers) {
+            panic!("\n\n{text}\n");
+        }
         let libraries = pkg_config(&["--static", "--libs"], &PACKAGES).unwrap_or_else(|error| panic!("{error}"));
         let config = headers.join("spdk/config.h");
         println!("cargo:rerun-if-changed={}", config.display());
@@ -97,10 +93,6 @@ mod libspdk {
         Ok(String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect())
     }
 
-    fn release((year, month): (u32, u32)) -> String {
-        format!("{year}.{month:02}")
-    }
-
     /// The folder of SPDK's headers.
     fn headers(flags: &[String]) -> PathBuf {
         let folders =
@@ -109,16 +101,11 @@ mod libspdk {
         found.expect("SPDK's pkg-config files are there, and its headers are not")
     }
 
-    /// Of the headers: what pkg-config calls a version is that of each library's ABI.
-    fn version(headers: &Path) -> (u32, u32) {
+    fn release(headers: &Path) -> Release {
         let file = headers.join("spdk/version.h");
         println!("cargo:rerun-if-changed={}", file.display());
         let text = fs::read_to_string(&file).expect("it is there");
-        let number = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix("#define")?.trim_start().strip_prefix(name));
-            line.and_then(|rest| rest.trim().parse().ok()).unwrap_or_else(|| panic!("no {name} in {}", file.display()))
-        };
-        (number("SPDK_VERSION_MAJOR"), number("SPDK_VERSION_MINOR"))
+        Release::of_header(&text).unwrap_or_else(|| panic!("{} does not say which SPDK it is of", file.display()))
     }
 
     fn compile_shim(flags: &[String]) {

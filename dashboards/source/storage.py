@@ -136,9 +136,10 @@ def _files():
             query(ratio('sum by (instance, bdev) (rate(ringside_bdev_requests_total@bdev[@]) '
                         'and on (job, instance, bdev) ringside_bdev_file_direct@bdev)',
                         per_second("ringside_bdev_file_enters_total")), name)),
-        series("SPDK: transfers", """Direct: SPDK was given the guest's memory as it is. Bounced: through SPDK's pool, each costs a copy;
-            give the guest aligned memory on huge pages.""", "ops",
+        series("SPDK: transfers", """Direct: SPDK was given the guest's memory as it is. Lent: copied from or to memory that the bdev is
+            made of. Bounced: through SPDK's pool, each costs a copy more; give the guest aligned memory on huge pages.""", "ops",
             query(per_second("ringside_bdev_spdk_direct_total"), "direct " + name),
+            query(per_second("ringside_bdev_spdk_lent_total"), "lent " + name),
             query(per_second("ringside_bdev_spdk_bounced_total"), "bounced " + name)),
         series("SPDK: waits", """Starved: a transfer waited for a buffer of SPDK's pool. Waited: a request waited for room in SPDK or its
             device. Enlarge SPDK's pools if it goes on.""", "ops",

@@ -1,11 +1,12 @@
-//! The short way that READ and WRITE take (`virtio-scsi/src/request/quick.rs`) ends every request as the long way does. Two
-//! devices get the same requests: one over memory, whose commands may go the short way, and one over the same kind of memory
-//! behind a device that is not known to end anything at once, whose commands all go the long way.
+//! The short way that READ and WRITE take (`virtio-scsi/src/request/quick.rs`) ends every request as the long way does. Devices
+//! over the same kind of memory get the same requests: two whose commands may go the short way, as their disk ends them at once, or
+//! is not known to, though it does; one whose commands all go the long way, as their headers come in two pieces; and, in one
+//! test, one whose disk keeps everything until it is asked.
 
 use std::sync::Arc;
 
 use bdev::testing::Recorder;
-use bdev::{Bdev, Malloc};
+use bdev::{Bdev, Delay, Gate, Malloc};
 use tests::device::{
     Device, FIRST, Message, Noise, Reply, Request, Setup, TEST_UNIT_READY, fill, lun, medium, read_10, unit_with,
     write_10,
@@ -23,12 +24,18 @@ struct Theme {
     odd: u64,
     read_only: bool,
     shards: usize,
+    /// A disk that keeps commands takes part. So nothing may depend on when a command ends: no limit, no attributes, no second steps,
+    /// one poller, one of the units.
+    kept: bool,
 }
 
-struct Pair {
+struct Peers {
     short: Device,
-    long: Device,
-    disks: [Arc<Malloc>; 2],
+    /// What has to be the same with these, in every respect.
+    others: [Device; 2],
+    /// Only what drivers see, in any order, and what there is on the disk.
+    kept: Option<Device>,
+    disks: Vec<Arc<Malloc>>,
 }
 
 /// A request, and how it lies in memory.
@@ -39,12 +46,12 @@ struct Case {
     indirect: bool,
 }
 
-impl Pair {
-    fn new(theme: Theme) -> Pair {
-        let disks = [0, 1].map(|_| Arc::new(Malloc::new("disk", BLOCKS * 512, 512).unwrap()));
+impl Peers {
+    fn new(theme: Theme) -> Peers {
+        let disk = |_| Arc::new(Malloc::new("disk", BLOCKS * 512, 512).unwrap());
+        let disks: Vec<_> = (0..4).map(disk).collect();
         disks.iter().for_each(|disk| drop(fill(&**disk)));
-        let bdevs: [Arc<dyn Bdev>; 2] = [disks[0].clone(), Arc::new(Recorder::over(disks[1].clone()))];
-        let [short, long] = bdevs.map(|bdev| {
+        let device = |bdev: Arc<dyn Bdev>| {
             let unit = |number| {
                 unit_with(0, number, Arc::clone(&bdev), |config| {
                     config.read_only = theme.read_only;
@@ -56,34 +63,73 @@ impl Pair {
             setup.request_queues = 2;
             setup.shards = theme.shards;
             Device::ready(setup)
-        });
-        Pair { short, long, disks }
+        };
+        let gate = Gate::closed();
+        gate.open();
+        Peers {
+            short: device(disks[0].clone()),
+            others: [device(Arc::new(Recorder::over(disks[1].clone()))), device(disks[2].clone())],
+            kept: theme.kept.then(|| device(Arc::new(Delay::held(disks[3].clone(), &gate)))),
+            disks,
+        }
     }
 
-    /// The same batch to both, and the same replies from both.
+    fn each(&mut self) -> impl Iterator<Item = &mut Device> {
+        [&mut self.short].into_iter().chain(&mut self.others).chain(&mut self.kept)
+    }
+
+    /// The same batch to all, and the same replies from all.
     fn round(&mut self, batch: &[(u16, Case)], what: &str) {
-        let [short, long] = [&mut self.short, &mut self.long].map(|device| {
-            batch.iter().for_each(|(queue, case)| submit(device, FIRST + queue, case));
-            device.run();
-            [device.take(FIRST), device.take(FIRST + 1)]
-        });
-        for (short, long) in short.iter().flatten().zip(long.iter().flatten()) {
-            assert_eq!(seen(short), seen(long), "{what}");
+        let long = &raw const self.others[1];
+        let replies: Vec<_> = self
+            .each()
+            .map(|device| {
+                let long = std::ptr::eq(device, long);
+                batch.iter().for_each(|(queue, case)| submit(device, FIRST + queue, case, long));
+                device.run();
+                [device.take(FIRST), device.take(FIRST + 1)]
+            })
+            .collect();
+        let seen =
+            |replies: &[Vec<Reply>; 2]| replies.each_ref().map(|replies| replies.iter().map(seen).collect::<Vec<_>>());
+        let short = seen(&replies[0]);
+        for (other, replies) in self.others.iter().zip(&replies[1..]) {
+            assert!(short == seen(replies), "{what}: replies differ");
+            assert_eq!(counters(&self.short), counters(other), "{what}");
         }
-        assert_eq!(short.map(|replies| replies.len()), long.map(|replies| replies.len()), "{what}");
-        assert_eq!(counters(&self.short), counters(&self.long), "{what}");
-        assert_eq!((self.short.in_flight(0), self.short.in_flight(1)), (0, 0), "{what}");
-        assert!(medium(&*self.disks[0]) == medium(&*self.disks[1]), "{what}: the disks differ");
+        if let (Some(replies), Some(kept)) = (replies.get(3), &self.kept) {
+            let sorted = |mut replies: [Vec<_>; 2]| {
+                replies.iter_mut().for_each(|replies| replies.sort());
+                replies
+            };
+            assert!(sorted(short) == sorted(seen(replies)), "{what}: replies differ");
+            let but_high_water = |device| {
+                let high_water = |at: usize| at >= 13 && (at - 13) % 12 == 9;
+                counters(device).into_iter().enumerate().filter(move |&(at, _)| !high_water(at))
+            };
+            assert!(but_high_water(&self.short).eq(but_high_water(kept)), "{what}: counters differ");
+        }
+        for device in self.each() {
+            assert_eq!((device.in_flight(0), device.in_flight(1)), (0, 0), "{what}");
+        }
+        let used = if self.kept.is_some() { 4 } else { 3 };
+        let first = medium(&*self.disks[0]);
+        assert!(self.disks[1..used].iter().all(|disk| medium(&**disk) == first), "{what}: the disks differ");
     }
 }
 
 /// What a driver sees of a reply.
-fn seen(reply: &Reply) -> (usize, u32, &[u8]) {
-    (reply.token, reply.written, &reply.writable)
+fn seen(reply: &Reply) -> (usize, u32, Vec<u8>) {
+    (reply.token, reply.written, reply.writable.clone())
 }
 
-fn submit(device: &mut Device, queue: u16, case: &Case) {
-    let segments = device.cut(&case.message, &case.cuts[0], &case.cuts[1]);
+/// `long`: in the form that is not the usual one.
+fn submit(device: &mut Device, queue: u16, case: &Case, long: bool) {
+    let readable = match case.cuts[0].split_first() {
+        Some((51, rest)) if long => [&[20, 31], rest].concat(),
+        _ => case.cuts[0].clone(),
+    };
+    let segments = device.cut(&case.message, &readable, &case.cuts[1]);
     if case.indirect {
         device.submit_indirect(queue, &segments);
     } else {
@@ -112,7 +158,7 @@ fn counters(device: &Device) -> Vec<u64> {
 }
 
 /// A request as drivers nearly always send them, with nothing, one thing or several things about it that are not.
-fn case(noise: &mut Noise, odd: u64) -> Case {
+fn case(noise: &mut Noise, &Theme { odd, kept, .. }: &Theme) -> Case {
     let turn = |noise: &mut Noise| noise.once_in(odd * 12);
     let lba = noise.below(BLOCKS - 8) as u32;
     let blocks = 1 + noise.below(8) as u16;
@@ -132,7 +178,7 @@ fn case(noise: &mut Noise, odd: u64) -> Case {
         cdb[..10].copy_from_slice(&short);
     }
     if turn(noise) {
-        cdb[0] = noise.pick(&[0x08, 0x0a, 0xa8, 0xaa, 0x00, 0x2f, 0x2e, 0x12, 0xff]);
+        cdb[0] = noise.pick(&[0x08, 0x0a, 0xa8, 0xaa, 0x00, 0x2f, 0x12, 0xff, if kept { 0x28 } else { 0x2e }]);
     }
     if turn(noise) {
         cdb[1] |= noise.pick(&[0x08, 0x10, 0x18, 0x20, 0x40, 0xe0, 0x01]);
@@ -141,7 +187,8 @@ fn case(noise: &mut Noise, odd: u64) -> Case {
         cdb[noise.pick(&[9, 15])] |= noise.pick(&[0x04, 0x01, 0xc0]);
     }
     let address = match turn(noise) {
-        false => lun(0, noise.below(2) as u16 * u16::from(noise.once_in(4))),
+        false => lun(0, noise.below(2) as u16 * u16::from(noise.once_in(4) && !kept)),
+        true if kept => noise.pick(&[lun(0, 5), lun(3, 0), [0; 8]]),
         true => noise.pick(&[lun(0, 5), lun(3, 0), [1, 0, 0, 1, 0, 0, 0, 0], [0; 8], [0xc1, 1, 0, 0, 0, 0, 0, 0]]),
     };
     let mut bytes = usize::from(blocks.min(60)) * 512;
@@ -152,7 +199,7 @@ fn case(noise: &mut Noise, odd: u64) -> Case {
     if turn(noise) {
         (out, into) = noise.pick(&[(into, out), (512, into), (out, 512)]);
     }
-    let attribute = if turn(noise) { noise.pick(&[1, 2, 3, 4]) } else { 0 };
+    let attribute = if turn(noise) && !kept { noise.pick(&[1, 2, 3, 4]) } else { 0 };
     let data = vec![noise.bits() as u8; out];
     let mut message =
         Request::new(address, &cdb).tag(noise.bits()).attribute(attribute).data_out(data).data_in(into).message();
@@ -177,17 +224,17 @@ fn case(noise: &mut Noise, odd: u64) -> Case {
 }
 
 fn compare(theme: Theme, seed: u64) {
-    let mut pair = Pair::new(theme);
+    let mut peers = Peers::new(theme);
     let mut noise = Noise::new(seed);
     for round in 0..ROUNDS {
         let count = 1 + noise.below(24);
-        let batch: Vec<_> = (0..count).map(|_| (noise.below(2) as u16, case(&mut noise, theme.odd))).collect();
-        pair.round(&batch, &format!("{theme:?}, seed {seed}, round {round}"));
+        let batch: Vec<_> = (0..count).map(|_| (noise.below(2) as u16, case(&mut noise, &theme))).collect();
+        peers.round(&batch, &format!("{theme:?}, seed {seed}, round {round}"));
     }
 }
 
 fn theme() -> Theme {
-    Theme { limits: Limits::default(), odd: 2, read_only: false, shards: 1 }
+    Theme { limits: Limits::default(), odd: 2, read_only: false, shards: 1, kept: false }
 }
 
 #[test]
@@ -195,6 +242,15 @@ fn quick_commands_end_as_all_others_do() {
     compare(theme(), 1);
     compare(Theme { odd: 30, ..theme() }, 2);
     compare(Theme { odd: 1, shards: 2, ..theme() }, 3);
+}
+
+#[test]
+fn quick_commands_that_a_disk_keeps_end_as_all_others_do() {
+    for (odd, seed) in [(2, 7), (30, 8), (1000, 9)] {
+        compare(Theme { kept: true, odd, ..theme() }, seed);
+    }
+    let limits = Limits { max_sectors: 6, seg_max: Some(5), ..Limits::default() };
+    compare(Theme { kept: true, odd: 8, limits, ..theme() }, 10);
 }
 
 #[test]
@@ -228,30 +284,30 @@ fn quick_commands_to_a_read_only_unit_end_as_all_others_do() {
 /// What a unit has to report, and what an initiator has asked of it, holds for the very next command.
 #[test]
 fn quick_commands_see_attentions_modes_and_sizes_at_once() {
-    let mut pair = Pair::new(theme());
+    let mut peers = Peers::new(theme());
     let usual = |write: bool| {
         let request = Request::new(lun(0, 0), &if write { write_10(120, 8) } else { read_10(120, 8) });
         let request = if write { request.data_out([7; 4096]) } else { request.data_in(4096) };
         Case { message: request.message(), cuts: [vec![51], vec![108]], indirect: false }
     };
-    let step = |pair: &mut Pair, what: &str| {
+    let step = |peers: &mut Peers, what: &str| {
         let batch: Vec<_> = (0..6).map(|index| (0, usual(index % 3 == 1))).collect();
-        pair.round(&batch, what);
+        peers.round(&batch, what);
     };
-    step(&mut pair, "as it was");
+    step(&mut peers, "as it was");
     for blocks in [124, BLOCKS] {
-        for device in [&mut pair.short, &mut pair.long] {
+        for device in peers.each() {
             let announcement = device.controller.resize(0, 0, blocks).unwrap();
             device.shards[0].announce(announcement);
         }
-        step(&mut pair, "another capacity");
-        let errors = pair.short.count(|stats| stats.units[0].errors.value());
+        step(&mut peers, "another capacity");
+        let errors = peers.short.count(|stats| stats.units[0].errors.value());
         assert_eq!(errors, if blocks == 124 { 1 + 6 } else { 1 + 6 + 1 }, "POWER ON, then the attention or the range");
     }
-    for device in [&mut pair.short, &mut pair.long] {
+    for device in peers.each() {
         device.submit(FIRST, Request::new(lun(0, 0), &TEST_UNIT_READY));
         assert_eq!(device.manage(5, lun(0, 0), 0), 0, "LOGICAL UNIT RESET");
         let _ = device.take(FIRST);
     }
-    step(&mut pair, "after a reset");
+    step(&mut peers, "after a reset");
 }

@@ -1,8 +1,9 @@
 //! A thread's way into a bdev, and the requests on it.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
 use std::iter;
+use std::mem::offset_of;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
@@ -27,8 +28,52 @@ pub struct IoChannel {
     _thread: Thread,
 }
 
-/// Numbers of places whose requests have ended, in the order of their ends. Callbacks add to it, on the thread of the channel.
-struct Ended(UnsafeCell<VecDeque<u32>>);
+/// What callbacks know, on the thread of the channel.
+struct Ended {
+    /// Numbers of places whose requests have ended, in the order of their ends.
+    numbers: UnsafeCell<VecDeque<u32>>,
+    lending: Cell<Option<Lending>>,
+}
+
+/// How data of a bdev moves that lends its memory.
+#[derive(Clone, Copy)]
+struct Lending {
+    mover: Move,
+    block_size: usize,
+    /// Where block 0 seems to be: where it would have been, had all of the bdev been lent in one piece.
+    start: usize,
+}
+
+impl Lending {
+    /// Bytes from block 0 on.
+    #[inline]
+    fn offset(&self, lba: u64) -> usize {
+        (lba as usize).wrapping_mul(self.block_size)
+    }
+}
+
+/// Moves the data of a read or a write (the flag) between memory that a bdev lends and the buffers of the request, which are as
+/// long together.
+///
+/// # Safety
+/// All of it is mapped, readable and writable, while the function runs. Others may access it meanwhile.
+pub type Move = unsafe fn(write: bool, lent: &[Piece], buffers: &[Piece]);
+
+/// A piece of memory, as C's `iovec`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// Its first byte.
+    pub address: *mut u8,
+    /// Bytes.
+    pub len: usize,
+}
+
+const _: () = {
+    assert!(size_of::<Piece>() == size_of::<iovec>() && align_of::<Piece>() == align_of::<iovec>());
+    assert!(offset_of!(Piece, address) == offset_of!(iovec, iov_base));
+    assert!(offset_of!(Piece, len) == offset_of!(iovec, iov_len));
+};
 
 /// What a request does, with block numbers and counts where it needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +162,8 @@ struct Place {
     io: spdk_shim_io,
     tag: Tag,
     number: u32,
-    first: Vec<iovec>,
-    second: Vec<iovec>,
+    first: Vec<Piece>,
+    second: Vec<Piece>,
     ended: *const Ended,
 }
 
@@ -137,10 +182,20 @@ impl IoChannel {
         // SAFETY: an open descriptor, on an SPDK thread (the proof).
         let raw = unsafe { spdk_sys::spdk_bdev_get_io_channel(descriptor.0.raw.as_ptr()) };
         let raw = NonNull::new(raw).ok_or(Errno::of(libc::ENOMEM))?;
-        let ended = Rc::new(Ended(UnsafeCell::new(VecDeque::with_capacity(PLACES as usize))));
+        let numbers = UnsafeCell::new(VecDeque::with_capacity(PLACES as usize));
+        let ended = Rc::new(Ended { numbers, lending: Cell::new(None) });
         let places: Vec<_> = (0..PLACES).map(|number| Place::boxed(number, &ended)).collect();
         let vacant = (0..PLACES).rev().collect();
-        Ok(IoChannel { raw, places, vacant, ended, waits: 0, descriptor: descriptor.clone(), _thread: thread.clone() })
+        let (descriptor, _thread) = (descriptor.clone(), thread.clone());
+        Ok(IoChannel { raw, places, vacant, ended, waits: 0, descriptor, _thread })
+    }
+
+    /// From here on `mover` moves the data of reads and writes, if the bdev [lends](crate::BdevInfo::lends) its memory. Buffers need not
+    /// be registered then, and nobody but the processor touches them. Whether it does.
+    pub fn move_by(&mut self, mover: Move) -> bool {
+        let lending = self.descriptor.0.lends.map(|block| Lending { mover, block_size: block as usize, start: 0 });
+        self.ended.lending.set(lending);
+        lending.is_some()
     }
 
     /// Requests under way, those included that have ended and were not taken.
@@ -193,10 +248,18 @@ impl IoChannel {
     ) -> Result<(), Errno> {
         let Some(number) = self.vacant.pop().or_else(|| self.grow()) else { return Err(Errno::of(libc::EBUSY)) };
         let place = self.places[number as usize].get();
+        let moves = matches!(io_type, spdk_sys::SPDK_SHIM_IO_READ | spdk_sys::SPDK_SHIM_IO_WRITE);
+        let lends = self.ended.lending.get().filter(|_| moves);
+        if let Some(lending) = lends {
+            fetch(lending.start.wrapping_add(lending.offset(lba)));
+        }
         // SAFETY: nobody else has a vacant place; the channel lives on this thread. Lists and places stay where they are until
         // the callback, and buffers, too (a promise of the caller's).
         let status = unsafe {
             (*place).prepare(io_type, lba, blocks, tag, buffers, second);
+            if lends.is_some() {
+                (*place).borrow();
+            }
             spdk_sys::spdk_shim_io_start(
                 place.cast::<spdk_shim_io>(),
                 self.descriptor.0.raw.as_ptr(),
@@ -242,7 +305,7 @@ impl IoChannel {
         let room = self.places.len();
         self.vacant.reserve(room); // its way back must not allocate
         // SAFETY: on this thread, and no callback runs now.
-        let ended = unsafe { &mut *self.ended.0.get() };
+        let ended = unsafe { &mut *self.ended.numbers.get() };
         ended.reserve(room - ended.len());
         Some(number)
     }
@@ -252,7 +315,7 @@ impl IoChannel {
     pub fn finished(&mut self, mut each: impl FnMut(Finished)) -> usize {
         let mut count = 0;
         // SAFETY: on this thread; callbacks run in `Thread::poll` only, and `each` does not see this list: it is read anew each time.
-        while let Some(number) = unsafe { (*self.ended.0.get()).pop_front() } {
+        while let Some(number) = unsafe { (*self.ended.numbers.get()).pop_front() } {
             // SAFETY: its callback was called, so that the place is this channel's again.
             let place = unsafe { &*self.places[number as usize].get() };
             let finished = Finished { tag: place.tag, outcome: place.outcome() };
@@ -284,6 +347,7 @@ impl Place {
             lba: 0,
             blocks: 0,
             done: Some(io_done),
+            move_: Some(io_move),
             outcome: 0,
             code: 0,
             nvme_type: 0,
@@ -306,6 +370,15 @@ impl Place {
         }))
     }
 
+    /// A read or a write that was prepared becomes one that borrows the bdev's memory.
+    #[inline]
+    fn borrow(&mut self) {
+        self.io.type_ = match self.io.type_ {
+            spdk_sys::SPDK_SHIM_IO_READ => spdk_sys::SPDK_SHIM_IO_LENT_READ,
+            _ => spdk_sys::SPDK_SHIM_IO_LENT_WRITE,
+        };
+    }
+
     #[inline]
     fn prepare(
         &mut self,
@@ -316,19 +389,19 @@ impl Place {
         buffers: impl Iterator<Item = (*mut u8, usize)>,
         second: impl Iterator<Item = (*mut u8, usize)>,
     ) {
-        let vector = |(address, len): (*mut u8, usize)| iovec { iov_base: address.cast(), iov_len: len };
+        let piece = |(address, len): (*mut u8, usize)| Piece { address, len };
         self.first.clear();
-        self.first.extend(buffers.map(vector));
+        self.first.extend(buffers.map(piece));
         self.second.clear();
-        self.second.extend(second.map(vector));
+        self.second.extend(second.map(piece));
         self.tag = tag;
         self.io.type_ = io_type;
         self.io.waits = 0;
         self.io.lba = lba;
         self.io.blocks = blocks;
-        self.io.iov = self.first.as_mut_ptr();
+        self.io.iov = self.first.as_mut_ptr().cast();
         self.io.iov_count = self.first.len() as i32;
-        self.io.second_iov = self.second.as_mut_ptr();
+        self.io.second_iov = self.second.as_mut_ptr().cast();
         self.io.second_iov_count = self.second.len() as i32;
     }
 
@@ -349,12 +422,38 @@ impl Place {
     }
 }
 
+extern "C" fn io_move(io: *mut spdk_shim_io, lent: *mut iovec, count: i32) {
+    // SAFETY: a place as in `io_done`, which nobody else uses while its request is under way. SPDK lends so many pieces until this
+    // returns, and the request's buffers are mapped until it has ended.
+    unsafe {
+        let place = &*io.cast::<Place>();
+        let lent = std::slice::from_raw_parts(lent.cast::<Piece>(), usize::try_from(count).unwrap_or(0));
+        let lending = &(*place.ended).lending;
+        let (Some(terms), Some(first)) = (lending.get(), lent.first()) else { return };
+        (terms.mover)(place.io.type_ == spdk_sys::SPDK_SHIM_IO_LENT_WRITE, lent, &place.first);
+        let start = (first.address as usize).wrapping_sub(terms.offset(place.io.lba));
+        lending.set(Some(Lending { start, ..terms }));
+    }
+}
+
+/// Brings a cache line near, if there is one: the data moves when all requests of a batch have been started, and from the
+/// second line on the processor sees the pattern.
+#[inline]
+fn fetch(address: usize) {
+    // SAFETY: every x86-64 processor has the instruction; it touches nothing and faults nowhere.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(ptr::without_provenance(address));
+    }
+}
+
 extern "C" fn io_done(io: *mut spdk_shim_io) {
     // SAFETY: the first field of a place, whose channel lives, on its thread, or was lost with all its places; nobody has a
     // reference to either now. There is room for every place, so that nothing is allocated.
     unsafe {
         let place = io.cast::<Place>();
-        (*(*(*place).ended).0.get()).push_back((*place).number);
+        (*(*(*place).ended).numbers.get()).push_back((*place).number);
     }
 }
 

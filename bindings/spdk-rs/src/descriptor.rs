@@ -19,6 +19,8 @@ pub(crate) struct Opened {
     thread: ThreadHandle,
     events: NonNull<Events>,
     name: String,
+    /// Bytes of a block, if it lends its memory.
+    pub(crate) lends: Option<u32>,
 }
 
 // SAFETY: addresses. Opening, closing and asking happen on one thread; other threads open channels with it, which SPDK allows.
@@ -56,6 +58,8 @@ pub struct BdevInfo {
     pub optimal_boundary: u32,
     /// Blocks that are written together, at least 1.
     pub write_unit: u32,
+    /// It is made of memory, which it lends: see [`IoChannel::move_by`](crate::IoChannel::move_by).
+    pub lends: bool,
     /// Most blocks of a compare-and-write.
     pub compare_write_max: u32,
     /// Alignment of buffers in bytes, a power of two. SPDK copies what is not aligned.
@@ -168,6 +172,34 @@ pub enum OpenError {
     },
 }
 
+impl Opened {
+    /// On the thread that opened it.
+    fn info(&self) -> BdevInfo {
+        let mut info = MaybeUninit::<spdk_shim_bdev_info>::uninit();
+        // SAFETY: an open descriptor, on its thread; the shim writes all of it, and its strings live as long as the descriptor.
+        unsafe {
+            spdk_sys::spdk_shim_bdev_info(self.raw.as_ptr(), info.as_mut_ptr());
+            let info = info.assume_init();
+            BdevInfo {
+                name: owned(info.name),
+                product: owned(info.product),
+                block_count: info.block_count,
+                block_size: info.block_size,
+                physical_block_size: info.physical_block_size,
+                metadata_size: info.metadata_size,
+                optimal_boundary: info.optimal_boundary,
+                write_unit: info.write_unit.max(1),
+                lends: info.lends,
+                compare_write_max: info.compare_write_max,
+                alignment: info.alignment.max(1),
+                write_cache: info.write_cache,
+                zoned: info.zoned,
+                io_types: IoTypes(info.io_types),
+            }
+        }
+    }
+}
+
 impl Descriptor {
     /// Opens the bdev of that name, or alias, on `thread`; for writing, too, if `write`. `events` hears there of what happens
     /// to it.
@@ -197,7 +229,10 @@ impl Descriptor {
         };
         match (Errno::check(status), NonNull::new(raw), NonNull::new(events)) {
             (Ok(()), Some(raw), Some(events)) => {
-                Ok(Descriptor(Arc::new(Opened { raw, thread: thread.handle(), events, name: name.to_owned() })))
+                let mut opened = Opened { raw, thread: thread.handle(), events, name: name.to_owned(), lends: None };
+                let info = opened.info();
+                opened.lends = info.lends.then_some(info.block_size);
+                Ok(Descriptor(Arc::new(opened)))
             }
             (result, ..) => {
                 // SAFETY: made above, and SPDK does not have it.
@@ -220,27 +255,7 @@ impl Descriptor {
     #[must_use]
     pub fn info(&self) -> BdevInfo {
         self.assert_home();
-        let mut info = MaybeUninit::<spdk_shim_bdev_info>::uninit();
-        // SAFETY: an open descriptor, on its thread; the shim writes all of it, and its strings live as long as the descriptor.
-        unsafe {
-            spdk_sys::spdk_shim_bdev_info(self.0.raw.as_ptr(), info.as_mut_ptr());
-            let info = info.assume_init();
-            BdevInfo {
-                name: owned(info.name),
-                product: owned(info.product),
-                block_count: info.block_count,
-                block_size: info.block_size,
-                physical_block_size: info.physical_block_size,
-                metadata_size: info.metadata_size,
-                optimal_boundary: info.optimal_boundary,
-                write_unit: info.write_unit.max(1),
-                compare_write_max: info.compare_write_max,
-                alignment: info.alignment.max(1),
-                write_cache: info.write_cache,
-                zoned: info.zoned,
-                io_types: IoTypes(info.io_types),
-            }
-        }
+        self.0.info()
     }
 
     /// Has `done` called on this thread, later, with what the bdev has done so far.

@@ -33,7 +33,7 @@ mod subsystems;
 mod thread;
 
 pub use buffers::{Buffer, Buffers, BuffersError};
-pub use channel::{Command, Failure, Finished, IoChannel, Outcome, Tag};
+pub use channel::{Command, Failure, Finished, IoChannel, Move, Outcome, Piece, Tag};
 pub use descriptor::{BdevInfo, Descriptor, Event, IoTypes, OpenError, Statistics};
 pub use env::{Env, EnvConfig, EnvError};
 pub use errno::Errno;

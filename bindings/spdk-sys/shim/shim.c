@@ -3,6 +3,8 @@
 #include <spdk/bdev_module.h>
 #include <spdk/json.h>
 #include <spdk/notify.h>
+#include <spdk/nvme_spec.h>
+#include <spdk/scsi_spec.h>
 #include <spdk/string.h>
 
 const char *
@@ -183,6 +185,12 @@ spdk_shim_bdev_info(struct spdk_bdev_desc *desc, struct spdk_shim_bdev_info *inf
 	info->alignment = alignment > UINT32_MAX ? UINT32_MAX : (uint32_t)alignment;
 	info->write_cache = spdk_bdev_has_write_cache(bdev);
 	info->zoned = spdk_bdev_is_zoned(bdev);
+	/*
+	 * Devices on top of others pass the question on, and mean something else: the error bdev counts and spoils reads and
+	 * writes, and leaves these alone. Those that are memory themselves, without anything to check, are one module.
+	 */
+	info->lends = strcmp(spdk_bdev_get_module_name(bdev), "malloc") == 0 && spdk_bdev_get_md_size(bdev) == 0 &&
+		      spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_ZCOPY);
 	for (i = 0; i < SPDK_COUNTOF(types); i++) {
 		if (spdk_bdev_io_type_supported(bdev, types[i])) {
 			info->io_types |= 1u << types[i];
@@ -226,7 +234,11 @@ spdk_shim_bdev_stat(struct spdk_bdev_desc *desc, struct spdk_shim_bdev_stat *sta
 	call->out = stat;
 	call->done = done;
 	call->context = context;
+#if SPDK_VERSION < SPDK_VERSION_NUM(25, 1, 0)
+	spdk_bdev_get_device_stat(spdk_bdev_desc_get_bdev(desc), &call->stat, stat_done, call);
+#else
 	spdk_bdev_get_device_stat(spdk_bdev_desc_get_bdev(desc), &call->stat, SPDK_BDEV_RESET_STAT_NONE, stat_done, call);
+#endif
 	return 0;
 }
 
@@ -259,6 +271,11 @@ io_done(struct spdk_bdev_io *bdev_io, bool success, void *arg)
 
 		spdk_bdev_io_get_nvme_status(bdev_io, &cdw0, &type, &code);
 		spdk_bdev_io_get_scsi_status(bdev_io, &status, &key, &asc, &ascq);
+		/* Before 26.05 a difference that SPDK finds itself is, to NVMe, an internal error. */
+		if (key == SPDK_SCSI_SENSE_MISCOMPARE) {
+			type = SPDK_NVME_SCT_MEDIA_ERROR;
+			code = SPDK_NVME_SC_COMPARE_FAILURE;
+		}
 		io->outcome = SPDK_SHIM_FAILED;
 		io->nvme_type = (uint16_t)type;
 		io->nvme_code = (uint16_t)code;
@@ -269,6 +286,47 @@ io_done(struct spdk_bdev_io *bdev_io, bool success, void *arg)
 	}
 	spdk_bdev_free_io(bdev_io);
 	io->done(io);
+}
+
+static void
+move_lent(struct spdk_bdev_io *bdev_io, struct spdk_shim_io *io)
+{
+	struct iovec *lent;
+	int count;
+
+	spdk_bdev_io_get_iovec(bdev_io, &lent, &count);
+	io->move(io, lent, count);
+}
+
+static void
+lent_read_done(struct spdk_bdev_io *bdev_io, bool success, void *arg)
+{
+	if (spdk_likely(success)) {
+		move_lent(bdev_io, arg);
+	}
+	io_done(bdev_io, success, arg);
+}
+
+/* The device has lent what is to be written: moves the data, and gives it back. Nothing else runs on this thread in between, so that
+ * who waits for the blocks on another one (a compare-and-write) gets them when all of it has moved. */
+static void
+lent_write_started(struct spdk_bdev_io *bdev_io, bool success, void *arg)
+{
+	struct spdk_shim_io *io = arg;
+	int rc;
+
+	if (spdk_unlikely(!success)) {
+		io_done(bdev_io, false, io);
+		return;
+	}
+	move_lent(bdev_io, io);
+	rc = spdk_bdev_zcopy_end(bdev_io, true, io_done, io);
+	if (spdk_unlikely(rc != 0)) {
+		io->outcome = SPDK_SHIM_REFUSED;
+		io->code = -rc;
+		spdk_bdev_free_io(bdev_io);
+		io->done(io);
+	}
 }
 
 static int
@@ -297,6 +355,10 @@ io_submit(struct spdk_shim_io *io)
 				io->second_iov_count, io->lba, io->blocks, io_done, io);
 	case SPDK_SHIM_IO_ABORT:
 		return spdk_bdev_abort(desc, channel, (void *)(uintptr_t)io->lba, io_done, io);
+	case SPDK_SHIM_IO_LENT_READ:
+		return spdk_bdev_read_blocks(desc, channel, NULL, io->lba, io->blocks, lent_read_done, io);
+	case SPDK_SHIM_IO_LENT_WRITE:
+		return spdk_bdev_zcopy_start(desc, channel, NULL, 0, io->lba, io->blocks, false, lent_write_started, io);
 	default:
 		return -EINVAL;
 	}

@@ -53,6 +53,10 @@ enum spdk_shim_io_type {
 	SPDK_SHIM_IO_COMPARE = SPDK_BDEV_IO_TYPE_COMPARE,
 	SPDK_SHIM_IO_COMPARE_AND_WRITE = SPDK_BDEV_IO_TYPE_COMPARE_AND_WRITE,
 	SPDK_SHIM_IO_ABORT = SPDK_BDEV_IO_TYPE_ABORT,
+	/* READ and WRITE of a device that lends its own memory: a read without a buffer, as SPDK's own comparisons do it, and
+	 * spdk_bdev_zcopy_start and _end */
+	SPDK_SHIM_IO_LENT_READ = SPDK_BDEV_NUM_IO_TYPES,
+	SPDK_SHIM_IO_LENT_WRITE,
 };
 enum spdk_shim_event {
 	SPDK_SHIM_EVENT_REMOVE = SPDK_BDEV_EVENT_REMOVE,
@@ -89,6 +93,8 @@ struct spdk_shim_bdev_info {
 	uint32_t alignment;
 	bool write_cache;
 	bool zoned;
+	/* memory is what it is made of, and SPDK_SHIM_IO_LENT_… lends it */
+	bool lends;
 	/* bit n: the type n of enum spdk_shim_io_type is known to the device */
 	uint32_t io_types;
 };
@@ -131,6 +137,8 @@ struct spdk_shim_io {
 	uint64_t blocks;
 	/* Called on the thread of the channel, never from within spdk_shim_io_start. */
 	void (*done)(struct spdk_shim_io *io);
+	/* For SPDK_SHIM_IO_LENT_…: copies between the lent memory and `iov`. Called as `done` is, and before it. */
+	void (*move)(struct spdk_shim_io *io, struct iovec *lent, int32_t lent_count);
 	/* Results. enum spdk_shim_outcome. */
 	uint32_t outcome;
 	int32_t code;

@@ -224,6 +224,7 @@ mod tests {
             alignment: 1,
             write_cache: false,
             zoned: false,
+            lends: false,
             io_types: spdk_rs::IoTypes::default(),
         };
         let text = |found: &spdk_rs::BdevInfo| fit(found, false).unwrap_err();

@@ -7,6 +7,7 @@ use stats::Counter;
 #[derive(Debug, Default)]
 pub(crate) struct ChannelCounters {
     pub direct: Counter,
+    pub lent: Counter,
     pub bounced: Counter,
     pub starved: Counter,
     pub waited: Counter,
@@ -17,6 +18,8 @@ pub(crate) struct ChannelCounters {
 pub struct SpdkCounts {
     /// Transfers whose buffers SPDK was given as they are.
     pub direct: u64,
+    /// Transfers between the guest's buffers and memory that the bdev is made of, and lends: moved by the poller.
+    pub lent: u64,
     /// Transfers that went through buffers of SPDK's pool, because the guest's are in memory that SPDK could not take.
     pub bounced: u64,
     /// How often such a transfer found the pool empty, and waited.
@@ -30,6 +33,7 @@ impl SpdkCounts {
         let sum = |counter: fn(&ChannelCounters) -> &Counter| blocks.sum(|block| counter(block).value());
         SpdkCounts {
             direct: sum(|block| &block.direct),
+            lent: sum(|block| &block.lent),
             bounced: sum(|block| &block.bounced),
             starved: sum(|block| &block.starved),
             waited: sum(|block| &block.waited),

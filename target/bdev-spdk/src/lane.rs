@@ -15,7 +15,7 @@ use bdev::scatter::{first_difference, part};
 use bdev::{Completion, Geometry, Io, Op, ResetWatch, Status, Submitted, Token};
 use guest_memory::GuestSlice;
 use reactor::clock::Tsc;
-use spdk_rs::{Buffer, Buffers, Command, Errno, Finished, IoChannel, Outcome, Tag, Thread};
+use spdk_rs::{Buffer, Buffers, Command, Errno, Finished, IoChannel, Outcome, Piece, Tag, Thread};
 
 use crate::bdev::Shared;
 use crate::counters::ChannelCounters;
@@ -27,6 +27,8 @@ use crate::turns::Turns;
 
 pub(crate) struct Lane {
     channel: IoChannel,
+    /// The bdev is memory, which it lends for reads and writes: data moves by the processor, from and to any buffers.
+    lent: bool,
     thread: Thread,
     shared: Arc<Shared>,
     memory: View,
@@ -77,10 +79,12 @@ impl Lane {
     pub(crate) fn open(shared: &Arc<Shared>, counters: &Arc<ChannelCounters>) -> Result<Lane, NoLane> {
         let (thread, turns) = poller::here().ok_or(NoLane::NoThread)?;
         let descriptor = shared.descriptor().ok_or(NoLane::Closed)?;
-        let channel = IoChannel::open(&thread, &descriptor).map_err(NoLane::Refused)?;
+        let mut channel = IoChannel::open(&thread, &descriptor).map_err(NoLane::Refused)?;
+        let lent = channel.move_by(move_lent);
         turns.opened();
         Ok(Lane {
             channel,
+            lent,
             thread,
             memory: View::new(&shared.memory),
             shared: Arc::clone(shared),
@@ -125,16 +129,29 @@ impl Lane {
     /// A read or a write that is one request of SPDK's, if its data is where SPDK can take it.
     #[inline]
     fn straight(&mut self, io: &Io<'_>, command: Command, note: u32) -> Submitted {
-        if !self.goes_straight(io.buffers) {
+        if !self.reaches(io.buffers) {
             return self.keep(io);
         }
-        self.counters.direct.add(1);
         let tag = Tag { token: io.token.0, note };
         let buffers = io.buffers.iter().copied();
         match self.hand_over(command, io.lba, u64::from(io.blocks), tag, buffers, iter::empty()) {
             Ok(()) => Submitted::Pending,
             Err(status) => Submitted::Done(status),
         }
+    }
+
+    /// Whether the data of a read or write can move without the pool, which is then counted.
+    #[inline]
+    fn reaches(&mut self, buffers: &[GuestSlice]) -> bool {
+        if self.lent {
+            self.counters.lent.add(1);
+            return true;
+        }
+        let straight = self.goes_straight(buffers);
+        if straight {
+            self.counters.direct.add(1);
+        }
+        straight
     }
 
     /// Whether SPDK can take the data where it is. It would move what is not aligned itself, but no more of it than one buffer holds.
@@ -245,11 +262,10 @@ impl Lane {
     /// A request with data: as it is, or through the pool.
     #[inline]
     fn transfer(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
-        if !self.goes_straight(io.buffers) {
+        if !self.reaches(io.buffers) {
             self.counters.bounced.add(1);
             return self.through_pool(index, io);
         }
-        self.counters.direct.add(1);
         let command = if io.op == Op::Read { Command::Read } else { Command::Write };
         self.start(index, command, io.lba, u64::from(io.blocks), io.buffers.iter().copied(), iter::empty())
     }
@@ -665,6 +681,21 @@ fn repeat(block: &[GuestSlice], to: GuestSlice, block_size: usize) {
     while filled > 0 && filled < to.len() {
         let (from, rest) = to.split_at(filled);
         filled += from.copy_to(rest);
+    }
+}
+
+/// Between memory that a bdev lends and a guest's: see [`spdk_rs::Move`].
+///
+/// # Safety
+/// As there.
+unsafe fn move_lent(write: bool, lent: &[Piece], buffers: &[Piece]) {
+    // SAFETY: both are mapped while this runs (the caller's promise), which is as long as the slices live.
+    let slice = |piece: &Piece| unsafe { GuestSlice::from_raw(piece.address, piece.len) };
+    let (lent, buffers) = (lent.iter().map(slice), buffers.iter().map(slice));
+    if write {
+        copy(buffers, lent);
+    } else {
+        copy(lent, buffers);
     }
 }
 

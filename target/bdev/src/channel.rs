@@ -95,13 +95,6 @@ impl Channel {
         }
     }
 
-    /// Whether there is something for [`Channel::at_once`].
-    #[must_use]
-    #[inline]
-    pub fn ends_at_once(&self) -> bool {
-        matches!(self.kind, Kind::Null(_) | Kind::Malloc(_))
-    }
-
     /// Counts requests that were ended [at once](Channel::at_once), of so many blocks together.
     #[inline]
     pub fn count(&self, op: Op, requests: u64, blocks: u64, status: Status) {
@@ -169,7 +162,7 @@ impl Channel {
             Kind::Other(channel) => channel.poll(now, done),
         };
         if let Some(counting) = &mut self.counting {
-            done[before..].iter_mut().for_each(|completion| counting.completed(completion, now));
+            counting.completed(&mut done[before..], now);
         }
         count
     }

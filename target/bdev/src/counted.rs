@@ -177,6 +177,15 @@ struct Place {
     since: Tsc,
 }
 
+/// Requests that have ended one after the other and are counted in the same way.
+#[derive(Default)]
+struct Alike {
+    /// Since when they have been pending, and how they have ended.
+    what: Option<(OpKind, Tsc, Status)>,
+    requests: u64,
+    bytes: u64,
+}
+
 impl Counting {
     fn new(stats: Arc<ChannelStats>, block_size: u32) -> Counting {
         Counting { stats, block_size, places: Vec::with_capacity(RESERVED), free: Vec::with_capacity(RESERVED) }
@@ -205,20 +214,35 @@ impl Counting {
         self.ended(OpKind::of(op), requests, blocks * u64::from(self.block_size), status);
     }
 
-    /// A request has completed: gives it its own token back.
+    /// Requests have completed: gives them their own tokens back.
     #[inline]
-    pub(crate) fn completed(&mut self, completion: &mut Completion, now: Tsc) {
-        let index = completion.token.0 as u32;
-        let Some(&Place { token, kind, bytes, since }) = self.places.get(index as usize) else {
-            debug_assert!(false, "a bdev completed {:?}, which is not in flight", completion.token);
-            return;
-        };
-        self.free.push(index);
-        completion.token = token;
-        if let OpKind::Read | OpKind::Write = kind {
-            self.stats.pending_ticks[kind as usize].record(now.0.saturating_sub(since.0));
+    pub(crate) fn completed(&mut self, completions: &mut [Completion], now: Tsc) {
+        let mut alike = Alike::default();
+        for completion in completions {
+            let index = completion.token.0 as u32;
+            let Some(&Place { token, kind, bytes, since }) = self.places.get(index as usize) else {
+                debug_assert!(false, "a bdev completed {:?}, which is not in flight", completion.token);
+                continue;
+            };
+            self.free.push(index);
+            completion.token = token;
+            let what = (kind, since, completion.status);
+            if alike.what != Some(what) {
+                self.count(&alike, now);
+                alike = Alike { what: Some(what), ..Alike::default() };
+            }
+            alike.requests += 1;
+            alike.bytes += bytes;
         }
-        self.ended(kind, 1, bytes, completion.status);
+        self.count(&alike, now);
+    }
+
+    fn count(&self, alike: &Alike, now: Tsc) {
+        let Alike { what: Some((kind, since, status)), requests, bytes } = *alike else { return };
+        if let OpKind::Read | OpKind::Write = kind {
+            self.stats.pending_ticks[kind as usize].record_n(now.0.saturating_sub(since.0), requests);
+        }
+        self.ended(kind, requests, bytes, status);
     }
 
     /// The token under which the device knows a pending request. A linear search, for what is rare.

@@ -16,10 +16,11 @@ use crate::metrics::catalogue;
 use crate::qemu_args::{self, Device, Layout, Machine, QemuVersion};
 use crate::run_dir::{self, RunDirError};
 use crate::serve::{self, ServeError};
+use crate::version;
 
 /// A polled-mode vhost-user target for virtio-scsi and virtio-net.
 #[derive(Debug, Parser)]
-#[command(name = "ringside", version, about, max_term_width = 120)]
+#[command(name = "ringside", version, long_version = version::of_everything(), about, max_term_width = 120)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -12,6 +12,7 @@
 //! - [`metrics`] is the exporter, [`health`] knows whether pollers turn, and [`http`] serves both.
 //! - [`logging`] says where log lines go.
 //! - [`serve`] runs a target in the foreground.
+//! - [`version`] says what is in the program.
 //! - [`cli`] is the command line over all of them.
 #![forbid(unsafe_code)]
 
@@ -32,4 +33,5 @@ pub mod serve;
 pub mod service;
 pub mod spdk;
 pub mod target;
+pub mod version;
 pub mod watch;

@@ -23,6 +23,15 @@ pub type SharedEal = port_dpdk::StartedEal;
 #[cfg(not(feature = "dpdk"))]
 pub type SharedEal = std::convert::Infallible;
 
+/// Which DPDK it is: "DPDK 22.11.11". None in a program that was built without it.
+#[must_use]
+pub fn dpdk_version() -> Option<String> {
+    #[cfg(feature = "dpdk")]
+    return Some(port_dpdk::version());
+    #[cfg(not(feature = "dpdk"))]
+    None
+}
+
 /// The ports there are. A handle: clones see the same ports.
 #[derive(Clone, Default)]
 pub struct Ports(Arc<[Entry]>);

@@ -18,9 +18,9 @@ mod absent;
 mod built;
 
 #[cfg(not(feature = "spdk"))]
-pub use absent::{Device, Spdk};
+pub use absent::{Device, Spdk, version};
 #[cfg(feature = "spdk")]
-pub use built::{Device, Spdk};
+pub use built::{Device, Spdk, version};
 
 /// A bdev of SPDK's, opened.
 pub struct Opened {
@@ -68,6 +68,8 @@ pub enum Event {
 pub struct Counts {
     /// Transfers whose buffers SPDK was given as they are.
     pub direct: u64,
+    /// Transfers between the guest's memory and that of the bdev, which lends it.
+    pub lent: u64,
     /// Transfers through SPDK's pool.
     pub bounced: u64,
     /// How often the pool was empty for one.

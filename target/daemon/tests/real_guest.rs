@@ -6,6 +6,10 @@
 
 mod guest;
 #[cfg(feature = "spdk")]
+#[allow(dead_code, reason = "the tests of the process take the rest")]
+#[path = "process/spdk/release.rs"]
+mod release;
+#[cfg(feature = "spdk")]
 mod remote;
 #[cfg(feature = "spdk")]
 #[path = "../../../bindings/spdk-rs/tests/lab/rpc.rs"]

@@ -20,6 +20,6 @@ mod request;
 mod spread;
 
 pub use config::{DpdkConfig, DpdkPortConfig};
-pub use dpdk::Eal;
+pub use dpdk::{Eal, version};
 pub use eal::{Plan, StartedEal, start_eal};
 pub use port::{DpdkPort, OpenError};

@@ -329,6 +329,13 @@ impl ReadWrite {
     }
 }
 
+/// Whether a READ or WRITE of ten or more bytes is to reach the medium before it ends (SBC-4 §5.14, FUA).
+#[must_use]
+#[inline]
+pub fn is_fua(cdb: &Cdb) -> bool {
+    cdb[1] & 0x08 != 0
+}
+
 impl Transfer {
     /// Bytes that move. Never overflows.
     #[inline]
@@ -360,7 +367,7 @@ impl Transfer {
 
     #[inline]
     fn with_flags(cdb: &Cdb, lba: u64, blocks: u32) -> Transfer {
-        Transfer { lba, blocks, fua: cdb[1] & 0x08 != 0, dpo: cdb[1] & 0x10 != 0 }
+        Transfer { lba, blocks, fua: is_fua(cdb), dpo: cdb[1] & 0x10 != 0 }
     }
 }
 

@@ -71,7 +71,7 @@ mod unit_attention;
 mod unmap;
 mod vpd;
 
-pub use command::{Command, DataPhase, LunSelection, OpcodeQuery, PageControl, ReadWrite, Transfer};
+pub use command::{Command, DataPhase, LunSelection, OpcodeQuery, PageControl, ReadWrite, Transfer, is_fua};
 pub use execute::{Action, Addressee, Context, Scratch, execute};
 pub use identity::{Identity, IdentityError, Naa, SERIAL_LEN_MAX};
 pub use lba_status::{LbaRun, LbaState, LbaStatusQuery};

@@ -44,6 +44,20 @@ pub(crate) struct Pending {
     pub response: ResponseArea,
 }
 
+impl Pending {
+    /// A READ or WRITE that uses all of its buffers, that no task management function and no other command waits for, and that is
+    /// over if it ends well.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        matches!(self.kind, Kind::Read | Kind::Write)
+            && self.residual == 0
+            && !self.barrier
+            && self.verdict.is_none()
+            && self.next.is_none()
+            && self.response.rest.is_empty()
+    }
+}
+
 /// The second step of a command.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -67,6 +81,13 @@ impl ResponseArea {
         first.prefetch_write(); // the driver has it, and the command takes longer than the line
         let rest = if first.len() >= RESPONSE_LEN { Vec::new() } else { rest.to_vec() };
         ResponseArea { first: *first, rest }
+    }
+
+    /// A whole one.
+    #[inline]
+    pub(crate) fn whole(area: GuestSlice) -> ResponseArea {
+        area.prefetch_write(); // as above
+        ResponseArea { first: area, rest: Vec::new() }
     }
 
     #[inline(always)]
@@ -130,6 +151,15 @@ impl PendingTable {
         let index = usize::try_from(token.0).ok()?;
         let pending = self.entries.get_mut(index)?.take()?;
         self.free.push(index as u32);
+        Some(pending)
+    }
+
+    /// As [`PendingTable::remove`], if the command is a plain one.
+    #[inline(always)]
+    pub(crate) fn remove_plain(&mut self, token: Token) -> Option<Pending> {
+        let entry = self.entries.get_mut(usize::try_from(token.0).ok()?)?;
+        let pending = entry.take_if(|pending| pending.is_plain())?;
+        self.free.push(token.0 as u32);
         Some(pending)
     }
 

@@ -214,9 +214,9 @@ impl Source for Shard {
             }
             at += 1;
         }
-        // What a quick backend has done by now ends in this loop.
+        // What a quick backend has done by now ends in this loop, and took a while.
         if self.requests.take_prompt() {
-            work += self.poll_backends(now);
+            work += self.poll_backends(Tsc::now());
         }
         if self.sweeping.is_some() {
             self.end_sweep();

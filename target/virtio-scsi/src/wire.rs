@@ -11,6 +11,8 @@ pub const RESPONSE_HEADER_LEN: usize = 12;
 pub const SENSE_SIZE: usize = 96;
 /// Device-writable part of a request before data-in.
 pub const RESPONSE_LEN: usize = RESPONSE_HEADER_LEN + SENSE_SIZE;
+/// The header of a command that ended well and left no byte of its buffers unused: no sense, no residual.
+pub const GOOD: [u8; RESPONSE_HEADER_LEN] = [0; RESPONSE_HEADER_LEN];
 /// Bytes of a sector, the unit of max_sectors (§5.6.4).
 pub const SECTOR_LEN: u64 = 512;
 

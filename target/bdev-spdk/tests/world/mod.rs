@@ -84,6 +84,11 @@ impl World {
     }
 }
 
+/// Before, that module takes block devices only.
+pub fn uring_takes_files() -> bool {
+    *bdev_spdk::version() >= *"SPDK v25.09"
+}
+
 /// A bdev of each kind that the tests use, and few buffers, so that they run short.
 fn configuration(folder: &Path) -> Value {
     let method = |method: &str, params: Value| json!({"method": method, "params": params});
@@ -92,6 +97,7 @@ fn configuration(folder: &Path) -> Value {
     };
     let file = folder.join("aio");
     let of_uring = folder.join("uring");
+    let of_file = if uring_takes_files() { "bdev_uring_create" } else { "bdev_aio_create" };
     for file in [&file, &of_uring] {
         std::fs::File::create(file).unwrap().set_len(1 << 20).unwrap();
     }
@@ -106,13 +112,13 @@ fn configuration(folder: &Path) -> Value {
             malloc("Base0", 2048),
             malloc("Slow0", 2048),
             malloc("Kept0", 16384),
+            malloc("Under0", 16384),
+            method("bdev_passthru_create", json!({"name": "Pass0", "base_bdev_name": "Under0"})),
             method("bdev_null_create", json!({"name": "Null0", "num_blocks": 4096, "block_size": 4096})),
             method("bdev_null_create", json!({"name": "Odd0", "num_blocks": 64, "block_size": 1024})),
             method("bdev_error_create", json!({"base_name": "Base0"})),
             method("bdev_aio_create", json!({"name": "Aio0", "filename": file, "block_size": 512})),
-            method("bdev_uring_create", json!({"name": "Uring0", "filename": of_uring, "block_size": 512})),
-            malloc("BelowPass0", 2048),
-            method("bdev_passthru_create", json!({"name": "Pass0", "base_bdev_name": "BelowPass0"})),
+            method(of_file, json!({"name": "Uring0", "filename": of_uring, "block_size": 512})),
             method("bdev_error_create", json!({"base_name": "Aio0"})),
             method("bdev_delay_create", json!({
                 "name": "Delay0", "base_bdev_name": "Slow0", "avg_read_latency": 10_000, "p99_read_latency": 10_000,

@@ -83,6 +83,7 @@ fn file(file: &File, families: &mut Families) {
 fn spdk(name: &str, counts: &Counts, families: &mut Families) {
     for (metric, count) in [
         (&the::SPDK_DIRECT, counts.direct),
+        (&the::SPDK_LENT, counts.lent),
         (&the::SPDK_BOUNCED, counts.bounced),
         (&the::SPDK_STARVED, counts.starved),
         (&the::SPDK_WAITED, counts.waited),

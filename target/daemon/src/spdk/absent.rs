@@ -14,6 +14,12 @@ pub struct Spdk(());
 /// A bdev of it, of which there is none.
 pub enum Device {}
 
+/// None.
+#[must_use]
+pub fn version() -> Option<String> {
+    None
+}
+
 impl Spdk {
     /// Nothing to be started: the configuration was checked.
     ///

@@ -19,6 +19,12 @@ pub struct Spdk(Option<Arc<bdev_spdk::Spdk>>);
 /// A bdev of it.
 pub struct Device(SpdkBdev);
 
+/// Which SPDK it is: "SPDK v26.05".
+#[must_use]
+pub fn version() -> Option<String> {
+    Some(bdev_spdk::version())
+}
+
 impl Spdk {
     /// Starts SPDK, if the configuration needs it: over `eal`, if that runs. What happens to bdevs is sent to `events`.
     ///
@@ -116,7 +122,13 @@ impl Device {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let counts = self.0.counts();
-        Counts { direct: counts.direct, bounced: counts.bounced, starved: counts.starved, waited: counts.waited }
+        Counts {
+            direct: counts.direct,
+            lent: counts.lent,
+            bounced: counts.bounced,
+            starved: counts.starved,
+            waited: counts.waited,
+        }
     }
 }
 

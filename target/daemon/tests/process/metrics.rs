@@ -23,8 +23,9 @@ const DPDK_ALONE: [&str; 3] =
     ["ringside_port_mbufs", "ringside_port_extended_total", "ringside_port_speed_bytes_per_second"];
 
 /// Metrics that only SPDK and its block devices have; `spdk.rs` reads them.
-const SPDK_ALONE: [&str; 6] = [
+const SPDK_ALONE: [&str; 7] = [
     "ringside_bdev_spdk_direct_total",
+    "ringside_bdev_spdk_lent_total",
     "ringside_bdev_spdk_bounced_total",
     "ringside_bdev_spdk_starved_total",
     "ringside_bdev_spdk_waited_total",

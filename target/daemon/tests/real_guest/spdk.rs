@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use serde_json::{Value, json};
 
 use crate::guest::{Lab, qemu_version, skip, until};
+use crate::release::uring_or_aio;
 use crate::remote::Remote;
 use crate::rpc;
 use crate::{SOON, cores};
@@ -74,7 +75,7 @@ fn real_guest_keeps_files_on_every_kind_of_spdk_bdev_and_loses_one_under_load() 
     let mut bdevs = json!([
         malloc("Malloc", 16),
         over_file(&lab, "aio", "Aio", 16),
-        over_file(&lab, "uring", "Uring", 16),
+        over_file(&lab, uring_or_aio(), "Uring", 16),
         malloc("BelowDelay", 16),
         delay("Delay", "BelowDelay", 500),
         malloc("BelowError", 16),
@@ -162,7 +163,7 @@ fn real_guest_resets_an_spdk_bdev_under_load_and_loses_nothing() {
 fn real_guest_writes_on_spdk_bdevs_after_the_target_was_killed_and_restarted() {
     let name = "real_guest_writes_on_spdk_bdevs_after_the_target_was_killed_and_restarted";
     let Some(lab) = Lab::enter(name) else { return };
-    let bdevs = json!([over_file(&lab, "aio", "Aio", 16), over_file(&lab, "uring", "Uring", 16)]);
+    let bdevs = json!([over_file(&lab, "aio", "Aio", 16), over_file(&lab, uring_or_aio(), "Uring", 16)]);
     let mut ringside = lab.serve(&config(&lab, &bdevs, &["Aio", "Uring"]));
     let arguments = ringside.qemu_args("vm0", &["--one-line", "--memory", "512M", "--qemu", &qemu_version()]);
     if !arguments.contains(",reconnect") {

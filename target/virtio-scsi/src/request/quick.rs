@@ -1,13 +1,14 @@
 //! READ and WRITE as drivers send them nearly always, a run of them at once: to the logical unit that was addressed last,
-//! SIMPLE, of ten or sixteen bytes, header and response in descriptors of their own, as much data as the CDB says, nothing to
-//! object to, and a device that ends them at once.
+//! SIMPLE, of ten or sixteen bytes, header and response in descriptors of their own, as much data as the CDB says, and nothing to
+//! object to.
 //!
 //! Everything else is left to `request.rs` and `execute.rs`, whose order of checks says what is wrong with it: it has then not
 //! been touched, and its header is read anew. What a run shares is looked up once: the unit, its state, what it lets through.
 //! First all of the run is decoded, so that the shares of all are claimed at once (one write to the line that pollers share,
-//! and the count is exact), then it is carried out.
+//! and the count is exact), then it is carried out: by a device that ends commands at once in a loop of its own, by any other one
+//! after the other, and what it keeps is parked.
 
-use bdev::{AtOnce, Op, Status, Work};
+use bdev::{AtOnce, Io, Op, Status, Submitted, Work};
 use guest_memory::GuestSlice;
 use reactor::Tsc;
 use scsi::{Admission, ReadWrite};
@@ -17,9 +18,9 @@ use virtqueue::{ChainBatch, ShortChain};
 use super::execute::sense_of;
 use super::{Data, Held, Reply, Request, Requests, UnitState};
 use crate::fence::UnitIndex;
-use crate::limits::CommandSlot;
-use crate::pending::Kind;
-use crate::wire::{REQUEST_LEN, RESPONSE_HEADER_LEN, RESPONSE_LEN, RequestHeader, task_attr};
+use crate::limits::{CommandSlot, CommandSlots};
+use crate::pending::{Kind, Pending, ResponseArea};
+use crate::wire::{GOOD, REQUEST_LEN, RESPONSE_HEADER_LEN, RESPONSE_LEN, RequestHeader, task_attr};
 
 /// A command that was decoded.
 #[derive(Clone, Copy)]
@@ -86,7 +87,9 @@ impl Requests {
         let known = usual.decode(batch.short(from), &mut self.quick);
         let mut slots = state.credits.take_up_to(known as u32);
         let commands = &self.quick[..slots.count() as usize];
-        let outcome = state.channel.at_once(Run { commands, batch, from }).unwrap_or_default();
+        let Some(outcome) = state.channel.at_once(Run { commands, batch, from }) else {
+            return self.hand_over(rings, slot, (batch, from), (unit, slots), now);
+        };
         let ended = outcome.ended;
         let (commands, chains) = (&commands[..ended], &batch.chains()[from..][..ended]);
         rings.complete_popped(slot, chains, |index| commands[index].used);
@@ -104,6 +107,75 @@ impl Requests {
         let Some((outcome, share)) = stopped else { return ended };
         self.go_on_slowly(rings, (slot, ring_size), (batch, from + ended), (unit, share), outcome, now);
         ended + 1
+    }
+
+    /// Hands the commands of a run to a device that keeps them until later, and parks those. How many there are.
+    #[inline(never)]
+    fn hand_over(
+        &mut self,
+        rings: &mut RingSet,
+        slot: usize,
+        (batch, from): (&ChainBatch, usize),
+        (unit, mut slots): (UnitIndex, CommandSlots),
+        now: Tsc,
+    ) -> usize {
+        let mut count = 0;
+        if slots.count() > 0 {
+            self.touch(unit);
+        }
+        while let Some(share) = slots.take_one() {
+            let Quick { lba, blocks, used, response, write } = self.quick[count];
+            let chain = &batch.chains()[from + count];
+            let slices = if write { batch.readable(chain) } else { batch.writable(chain) };
+            // Not read before: decoding leaves out what a device that ends commands at once does not need.
+            let header =
+                batch.readable(chain).first().and_then(|header| header.read_array()).unwrap_or([0; REQUEST_LEN]);
+            let header = RequestHeader::of(&header);
+            let (op, kind) = match write {
+                true => (Op::Write { fua: scsi::is_fua(header.cdb()) }, Kind::Write),
+                false => (Op::Read, Kind::Read),
+            };
+            let io = Io::new(op, lba, blocks, slices.get(1..).unwrap_or_default(), self.pending.next_token());
+            let state = &mut self.units[usize::from(unit)];
+            let bytes = u64::from(blocks) * u64::from(state.block_size);
+            let submitted = state.channel.submit(&io, now);
+            let ticket = rings.ticket(slot, chain);
+            match submitted {
+                Submitted::Pending => self.keep(Pending {
+                    ticket,
+                    slot: share,
+                    unit,
+                    target: self.units[usize::from(unit)].unit.target,
+                    tag: header.tag(),
+                    kind,
+                    bytes,
+                    residual: 0,
+                    since: now,
+                    barrier: false,
+                    verdict: None,
+                    next: None,
+                    response: ResponseArea::whole(response),
+                }),
+                Submitted::Done(Status::Good) => {
+                    let moved = if write { &mut state.tally.write_bytes } else { &mut state.tally.read_bytes };
+                    *moved += bytes;
+                    *(if write { &mut state.tally.writes } else { &mut state.tally.reads }) += 1;
+                    state.credits.retire(share);
+                    self.ok_responses += 1;
+                    let _ = response.write_array(GOOD);
+                    rings.complete(ticket, used);
+                }
+                Submitted::Done(failed) => {
+                    let (readable, writable, continued) =
+                        (batch.readable(chain), batch.writable(chain), batch.continued());
+                    let request = Request { readable, writable, chain, continued, ring_size: rings.ring_size(slot) };
+                    let held = Held { unit, slot: share, kind };
+                    self.finish(rings, ticket, &request, &Reply::Check(sense_of(failed, kind)), held);
+                }
+            }
+            count += 1;
+        }
+        count
     }
 
     /// A command that holds a share, and that its device has not ended, or not well.
@@ -142,7 +214,7 @@ impl UnitState {
     /// What its commands are measured by; `None` if each takes a closer look.
     #[inline]
     fn usual(&self, lun: u64, bytes_max: u32) -> Option<Usual> {
-        let usual = self.channel.ends_at_once() && self.tasks.is_trivial() && self.nexus.attentions.is_empty();
+        let usual = self.tasks.is_trivial() && self.nexus.attentions.is_empty();
         let admission = self.unit.logical_unit.admission().of_at_most(bytes_max / self.block_size);
         (usual && admission.plain_writes()).then_some(Usual { lun, admission, block_size: self.block_size })
     }
@@ -263,8 +335,6 @@ impl Outcome {
     }
 }
 
-/// The response of a command that ended well and left no byte of its buffers unused: no sense, no residual.
-const GOOD: [u8; RESPONSE_HEADER_LEN] = [0; RESPONSE_HEADER_LEN];
 /// A chain of four slices has no more segments than this in either direction.
 const SEGMENTS_MAX: u32 = 4;
 /// With a response they can be told in a used entry.

@@ -57,7 +57,10 @@ super::group! {
         "0 with `direct = true`: its file system does not let it, and latencies include the page cache's.";
     SPDK_DIRECT: Counter "ringside_bdev_spdk_direct_total" ["bdev"] "R28" if "for devices of kind spdk",
         "Transfers whose buffers SPDK was given as they are.",
-        "All of them should be here. See `ringside_bdev_spdk_bounced_total`.";
+        "All of them should be here or in `ringside_bdev_spdk_lent_total`. See `ringside_bdev_spdk_bounced_total`.";
+    SPDK_LENT: Counter "ringside_bdev_spdk_lent_total" ["bdev"] "R28" if "for devices of kind spdk",
+        "Transfers between the guest's memory and the bdev's own, which SPDK lends: one copy, by the poller.",
+        "All reads and writes of a bdev that is memory itself (malloc), whatever the guest's memory is like; none of others.";
     SPDK_BOUNCED: Counter "ringside_bdev_spdk_bounced_total" ["bdev"] "R28" if "for devices of kind spdk",
         "Transfers through SPDK's pool, because SPDK could not take the guest's memory.",
         "Costs a copy each. Give the guest memory on huge pages that is aligned to 2 MiB: `ringside_spdk_guest_memory_bytes` says \

@@ -47,6 +47,8 @@ mod poller_stats;
 mod reactor;
 mod source;
 mod sources;
+#[expect(unsafe_code, reason = "how long a thread's turns are: system calls without a safe binding")]
+mod turns;
 
 pub use clock::Tsc;
 pub use handle::{Gone, PollerHandle, SourceHandle};

@@ -6,6 +6,7 @@ use crate::handle::PollerHandle;
 use crate::poller::{Poller, Shared};
 use crate::source::Source;
 use crate::sources::Sources;
+use crate::turns;
 use rustix::thread::{gettid, set_current_timer_slack};
 use std::io;
 use std::num::NonZeroU64;
@@ -134,5 +135,8 @@ fn main(shared: Arc<Shared>, idle: IdlePolicy, report: mpsc::Sender<Result<(), A
     }
     // Deadlines to the nanosecond instead of to 50 µs. Refused, they are only late.
     let _ = set_current_timer_slack(NonZeroU64::new(1));
+    if let Err(error) = turns::shorten() {
+        tracing::debug!("the turns of a poller stay long: {error}");
+    }
     Poller::new(shared, idle).run()
 }

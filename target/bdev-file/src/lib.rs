@@ -33,8 +33,6 @@ mod request;
 #[allow(unsafe_code, reason = "the kernel is given addresses: io_uring submission")]
 mod ring;
 mod seeker;
-#[allow(unsafe_code, reason = "how long a thread's turns are: system calls without a safe binding")]
-mod turns;
 
 pub use config::{Cache, FileConfig, FileError};
 pub use counters::FileCounts;

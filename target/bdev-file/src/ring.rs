@@ -13,7 +13,6 @@ use rustix::pipe::PipeFlags;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::config::RingError;
-use crate::turns;
 
 /// A ring for one file and one thread: whichever [begins](Ring::begin) to use it.
 pub(crate) struct Ring {
@@ -139,9 +138,6 @@ impl Ring {
             && let Err(error) = self.uring().submitter().register_iowq_aff(&cpu_set(&workers))
         {
             tracing::debug!("io_uring workers may run on every core: {error}"); // before 5.14
-        }
-        if let Err(error) = turns::shorten() {
-            tracing::debug!("the turns of a poller stay long: {error}");
         }
         Ok(())
     }

@@ -577,7 +577,7 @@ fn steady_state_asks_nothing_of_the_kernel(world: &World) {
             assert!(done.drain(..).all(|completion| completion.status == Status::Good));
             (calls, polls)
         };
-        let counts = |_| user.0.call(batch.clone()).unwrap();
+        let counts = |_| user.0.call(batch).unwrap();
         let [_, (calls, polls)] = [false, true].map(counts); // the first one opens the channel
         user.close();
         match calls {

@@ -22,7 +22,8 @@
 # Names of cases are what is measured: scsi/DISK/PATTERN/SIZE/qdDEPTH/RING and net/DIRECTION/BYTES/RING with our own client,
 # spdk/DISK/PATTERN/SIZE/qdDEPTH with it and SPDK's bdevs behind both targets, bdevperf/… and testpmd/… with the peers',
 # ceiling/… the client against a thread that answers at once, fio/… and swap/… (what a neighbour notices of memory tables that
-# change), scrape/… (and of scrapes of the metrics), idle/… and crowd/… (what idling costs).
+# change), scrape/… (and of scrapes of the metrics), idle/… and crowd/… (what idling costs), padding/… (two pollers side by side, with
+# and without cache lines of their own).
 #
 # Everybody is measured in turns within the same seconds, while the others are stopped. Before and after each window the
 # distance of the two cores is probed: on shared machines it changes, and throughput with it by a factor of two to three.
@@ -59,6 +60,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/bench/scrape.sh
 # shellcheck source=scripts/lib/bench/idle.sh
 . scripts/lib/bench/idle.sh
+# shellcheck source=scripts/lib/bench/padding.sh
+. scripts/lib/bench/padding.sh
 
 # What the parts of the script use, too.
 # shellcheck disable=SC2034

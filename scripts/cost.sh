@@ -28,6 +28,7 @@ readonly CASES=(
     "scsi_null_read|replay null read||$BATCH"
     "scsi_null_write|replay null write||$BATCH"
     "scsi_null_read_2_pollers|replay null read|pollers=2|$((2 * BATCH))"
+    "scsi_null_read_in_order|replay null read|in_order=1|$BATCH"
     "scsi_malloc_read|replay malloc read||$BATCH"
     "scsi_malloc_write|replay malloc write||$BATCH"
     "net_tx|replay_net tx 64||$BATCH"

@@ -37,11 +37,13 @@ def virtqueues(of: str):
             query(rate("calls_delayed_total"), "delayed " + RING), query(rate("calls_coalesced_total"), "coalesced " + RING),
             span=8),
         series("Coalescing, delay", "`delay_base_us` as it is now; 0: calls are not coalesced.", "s",
-            query(f"ringside_coalescing_delay_base_seconds@{of}", "{{controller}} · {{instance}}"), span=8),
+            query(f"ringside_coalescing_delay_base_seconds@{of}", "{{controller}} · {{instance}}"), span=6),
         series("Coalescing, threshold", "`iops_threshold` as it is now: completions a second and queue above which calls are held back.", "iops",
-            query(f"ringside_coalescing_iops_threshold@{of}", "{{controller}} · {{instance}}"), span=8),
+            query(f"ringside_coalescing_iops_threshold@{of}", "{{controller}} · {{instance}}"), span=6),
+        series("Held for order", """Requests that were done before older ones of their ring and waited for them: of drivers that have agreed
+            on VIRTIO_F_IN_ORDER. The wait is in no latency that is told.""", "ops", query(rate("held_total"), RING), span=6),
         series("Ring sizes", "Descriptors of each started ring; 0 while it is stopped.", "short",
-            query(f"sum by ({BY_RING}) (ringside_virtqueue_size@{of})", RING), span=8),
+            query(f"sum by ({BY_RING}) (ringside_virtqueue_size@{of})", RING), span=6),
         timeline("Halted rings", """A ring that a fault has halted answers no more until its driver resets the device. The log
             names queue, head and reason.""", {0: ("well", GREEN), 1: ("halted", RED)},
             query(f"max by ({BY_RING}) (ringside_virtqueue_broken@{of})", RING)),

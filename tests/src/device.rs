@@ -25,8 +25,7 @@ use reactor::{IdlePolicy, PollerHandle, Reactor, ReactorConfig, Source, Tsc};
 use rustix::event::{EventfdFlags, eventfd};
 use vhost_user::{ConnectionParts, Device as Model, Notifier, RingReport, RingSet, RingStats, Shard as _, Stopped};
 use virtio_scsi::{Controller, ControllerConfig, Limit, Limits, ShardStats, Unit};
-use virtqueue::split::SplitDriver;
-use virtqueue::{DeviceQueue, Features, RingFormat, Segment};
+use virtqueue::{DeviceQueue, DriverQueue, Features, RingFormat, Segment};
 
 use self::rings::{addresses_in, device_addresses, driver_addresses};
 
@@ -66,6 +65,10 @@ pub struct Setup {
     pub shards: usize,
     /// Whether event indices were negotiated.
     pub event_idx: bool,
+    /// How rings lie in memory.
+    pub format: RingFormat,
+    /// Whether VIRTIO_F_IN_ORDER was negotiated.
+    pub in_order: bool,
     /// Logical units.
     pub units: Vec<Arc<Unit>>,
     /// Where bdevs hold requests, if the test lets them. The device opens it when it is dropped.
@@ -82,6 +85,8 @@ impl Setup {
             ring_size: 128,
             shards: 1,
             event_idx: false,
+            format: RingFormat::Split,
+            in_order: false,
             units: units.into(),
             gate: Gate::closed(),
         }
@@ -106,7 +111,7 @@ pub struct Device<D: Model = Controller> {
     pub ring_stats: Vec<Arc<RingStats>>,
     routes: Vec<usize>,
     queues: Vec<Queue>,
-    features: Features,
+    kind: RingKind,
     /// Where the next buffer goes, unless something lives there.
     next_buffer: u64,
     /// Buffers in use: first address, and the address behind the last.
@@ -122,8 +127,16 @@ pub struct Device<D: Model = Controller> {
     _reactor: Option<Reactor>,
 }
 
+/// What was negotiated that changes how rings work.
+#[derive(Clone, Copy)]
+struct RingKind {
+    format: RingFormat,
+    features: Features,
+    in_order: bool,
+}
+
 struct Queue {
-    driver: SplitDriver,
+    driver: DriverQueue,
     /// Chains that have not come back, by token.
     out: BTreeMap<usize, Out>,
 }
@@ -140,11 +153,17 @@ impl Device {
     /// If the setup makes no sense, or the machine has no room for it.
     #[must_use]
     pub fn new(setup: Setup) -> Device {
-        let Setup { limits, request_queues, ring_size, shards, event_idx, units, gate } = setup;
-        let config = ControllerConfig { name: "test".into(), request_queues, queue_size_max: 1024, limits, units };
-        let controller = Controller::new(config);
-        let (handles, reactor) = handles(shards);
-        Device::over(controller, ring_size, Features { event_idx }, gate, handles, reactor)
+        let Setup { limits, request_queues, ring_size, shards, event_idx, format, in_order, units, gate } = setup;
+        let controller = Controller::new(ControllerConfig {
+            name: "test".into(),
+            request_queues,
+            queue_size_max: 1024,
+            in_order,
+            limits,
+            units,
+        });
+        let kind = RingKind { format, features: Features { event_idx }, in_order };
+        Device::build(controller, ring_size, kind, gate, handles(shards))
     }
 
     /// As [`Device::new`], and every unit has reported its unit attention.
@@ -208,6 +227,17 @@ impl<D: Model> Device<D> {
         handles: Vec<PollerHandle>,
         reactor: Option<Reactor>,
     ) -> Device<D> {
+        let kind = RingKind { format: RingFormat::Split, features, in_order: false };
+        Device::build(controller, ring_size, kind, gate, (handles, reactor))
+    }
+
+    fn build(
+        controller: D,
+        ring_size: u16,
+        kind: RingKind,
+        gate: Gate,
+        (handles, reactor): (Vec<PollerHandle>, Option<Reactor>),
+    ) -> Device<D> {
         let (sender, reports) = channel::bounded(64);
         let guest = Guest::new(REGIONS);
         let mut device = Device {
@@ -220,7 +250,7 @@ impl<D: Model> Device<D> {
             routes: Vec::new(),
             queues: Vec::new(),
             ring_size,
-            features,
+            kind,
             next_buffer: BUFFERS,
             live: BTreeMap::new(),
             loose: Vec::new(),
@@ -272,7 +302,7 @@ impl<D: Model> Device<D> {
         let retired = self.swap_table(table);
         assert!(retired.iter().all(|old| old.try_recv().is_ok()), "nothing is in flight yet");
         for index in 0..self.controller.queues() {
-            self.start(index, 0);
+            self.start(index, self.kind.format.first_base());
             self.rings(index).enable(index);
         }
     }
@@ -284,13 +314,14 @@ impl<D: Model> Device<D> {
         self.shards[self.routes[usize::from(index)]].rings()
     }
 
-    /// Starts a ring at an available index. What the ring holds stays.
+    /// Starts a ring at a base. What the ring holds stays.
     pub fn start(&mut self, index: u16, base: u32) {
         let size = self.queues[usize::from(index)].driver.size();
         let table = Arc::clone(self.rings(index).table());
-        let addresses = device_addresses(&table, index, size);
-        let queue =
-            DeviceQueue::new(RingFormat::Split, size, addresses, base, self.features).expect("a ring that can be");
+        let RingKind { format, features, in_order } = self.kind;
+        let addresses = device_addresses(&table, format, index, size);
+        let queue = DeviceQueue::new(format, size, addresses, base, features).expect("a ring that can be");
+        let queue = if in_order { queue.in_order() } else { queue };
         drop(self.rings(index).start(index, queue, None));
     }
 
@@ -318,7 +349,7 @@ impl<D: Model> Device<D> {
         let _ = stopped.try_recv().expect("a ring that has stopped");
         let size = self.queues[usize::from(index)].driver.size();
         self.renew(index, size);
-        self.start(index, 0);
+        self.start(index, self.kind.format.first_base());
     }
 
     /// The driver makes a new ring, of a size of its choice, where the old one was. The ring must be stopped.
@@ -330,8 +361,13 @@ impl<D: Model> Device<D> {
     }
 
     fn make_queue(&self, index: u16, size: u16) -> Queue {
-        let driver = SplitDriver::new(size, driver_addresses(&self.guest, index, size), self.features);
-        Queue { driver: driver.expect("a ring that can be"), out: BTreeMap::new() }
+        let RingKind { format, features, in_order } = self.kind;
+        let addresses = driver_addresses(&self.guest, format, index, size);
+        let mut driver = DriverQueue::new(format, size, addresses, features).expect("a ring that can be");
+        if in_order {
+            driver.expect_in_order();
+        }
+        Queue { driver, out: BTreeMap::new() }
     }
 
     /// Gives every shard a new memory table. Each old one comes back when nothing uses it any more.
@@ -340,7 +376,7 @@ impl<D: Model> Device<D> {
         let mut rings = Vec::new();
         for (index, queue) in self.queues.iter().enumerate() {
             let index = index as u16;
-            if let Some(addresses) = addresses_in(&table, index, queue.driver.size()) {
+            if let Some(addresses) = addresses_in(&table, self.kind.format, index, queue.driver.size()) {
                 rings.push((index, addresses));
             }
         }

@@ -71,11 +71,12 @@ fn counter_sees_an_allocation() {
 #[test]
 fn reads_and_writes_allocate_nothing() {
     for disk in disks() {
-        for (shards, event_idx) in [(1, false), (1, true), (2, true)] {
+        for (shards, event_idx, in_order) in [(1, false, false), (1, true, false), (2, true, false), (2, true, true)] {
             let mut setup = Setup::of([unit(0, 0, Arc::clone(&disk))]);
             setup.request_queues = 2;
             setup.shards = shards;
             setup.event_idx = event_idx;
+            setup.in_order = in_order;
             let mut device = Device::ready(setup);
             let count = allocations(&mut device, &reads_and_writes(), (0, 0));
             assert_eq!(count, 0, "{}, {shards} shards", disk.info().kind);
@@ -184,11 +185,16 @@ fn limit_refusals_allocate_nothing() {
 /// Functions of every kind over commands at the backend and on the ring, on two shards.
 #[test]
 fn task_management_allocates_nothing() {
+    [false, true].into_iter().for_each(task_management_in_order_or_not_allocates_nothing);
+}
+
+fn task_management_in_order_or_not_allocates_nothing(in_order: bool) {
     let gate = Gate::closed();
     let null: Arc<dyn Bdev> = Arc::new(Null::new("null", 128, 512).unwrap());
     let mut setup = Setup::of([unit(0, 0, Arc::new(Delay::held(null, &gate)))]);
     setup.request_queues = 2;
     setup.shards = 2;
+    setup.in_order = in_order;
     setup.gate = gate;
     let mut device = Device::ready(setup);
     let mut count = 0;

@@ -12,7 +12,14 @@ use virtio_scsi::{Controller, ControllerConfig, Limit, Limits};
 #[test]
 fn r05_config_space_has_the_configured_limits() {
     let space = |limits, request_queues, queue_size_max| {
-        let config = ControllerConfig { name: "c".into(), request_queues, queue_size_max, limits, units: Vec::new() };
+        let config = ControllerConfig {
+            name: "c".into(),
+            request_queues,
+            queue_size_max,
+            in_order: false,
+            limits,
+            units: Vec::new(),
+        };
         Controller::new(config).config_space()
     };
     #[rustfmt::skip]

@@ -29,7 +29,7 @@ struct Rig {
 }
 
 /// What is run on each disk: small and large, in order and not, and pieces that lie across pages.
-const LOADS: [&str; 7] = [
+const LOADS: [&str; 9] = [
     "--rw randrw --bs 4k --number-ios 150",
     "--rw randwrite --bs 64k --qd 16 --number-ios 24",
     "--rw write --bs 1m --qd 2 --number-ios 3",
@@ -37,6 +37,8 @@ const LOADS: [&str; 7] = [
     "--rw randread --bs 128k --qd 4 --size 512k --number-ios 20",
     "--rw randrw --bs 4k --ring packed --number-ios 150",
     "--rw randrw --bs 20k --qd 40 --ring packed --indirect --number-ios 80",
+    "--rw randrw --bs 4k --in-order --number-ios 150",
+    "--rw randrw --bs 4k --in-order --ring packed --number-ios 150",
 ];
 /// The same, of blocks that are no whole pages.
 const SMALL_LOADS: [&str; 2] =
@@ -66,7 +68,7 @@ impl Disks {
             let dir = dir.display();
             format!(
                 "[metrics]\nlisten = '127.0.0.1:0'\n[reactor]\ncores = {pollers:?}\n{bdevs}\
-                 [[scsi]]\nname = 'vm0'\nsocket = '{dir}/vm0.sock'\nqueues = 4\npollers = {pollers:?}\n{luns}"
+                 [[scsi]]\nname = 'vm0'\nsocket = '{dir}/vm0.sock'\nqueues = 4\nin_order = true\npollers = {pollers:?}\n{luns}"
             )
         });
         let luns = numbers.into_iter().map(|n| (n, self.0[n].clone())).collect();

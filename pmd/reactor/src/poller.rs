@@ -7,8 +7,8 @@ use crate::inbox::{Inbox, Job};
 use crate::poller_stats::PollerStats;
 use crate::reactor::IdlePolicy;
 use crate::sources::{Readiness, Sources};
-use crossbeam::utils::CachePadded;
 use rustix::process::Pid;
+use stats::OwnLines;
 use std::any::Any;
 use std::cell::Cell;
 use std::io;
@@ -22,8 +22,8 @@ pub(crate) struct Shared {
     pub(crate) next_id: AtomicU64,
     bell: Arc<Bell>,
     inbox: Inbox,
-    doze: CachePadded<Doze>,
-    pub(crate) stats: CachePadded<PollerStats>,
+    doze: OwnLines<Doze>,
+    pub(crate) stats: OwnLines<PollerStats>,
     /// Set by the thread itself before the reactor has started.
     pub(crate) thread: OnceLock<Pid>,
 }
@@ -35,8 +35,8 @@ impl Shared {
             next_id: AtomicU64::new(0),
             bell: Arc::new(Bell::new()?),
             inbox: Inbox::new(),
-            doze: CachePadded::new(Doze::new()),
-            stats: CachePadded::default(),
+            doze: OwnLines::new(Doze::new()),
+            stats: OwnLines::default(),
             thread: OnceLock::new(),
         })
     }

@@ -15,8 +15,8 @@
 //!
 //! Sums and counters wrap at 2^64, which a Prometheus `rate()` takes as one restart.
 //!
-//! Keeping a writer's cache lines to itself is the choice of the struct that embeds these values
-//! (`crossbeam::utils::CachePadded` around the whole group, not around each counter).
+//! Keeping a writer's cache lines to itself is the choice of the struct that embeds these values ([`OwnLines`] around the whole
+//! group, not around each counter).
 //!
 //! Compiled with `--cfg uncounted`, nothing is recorded: `scripts/cost.sh --metrics` measures so what recording costs.
 #![forbid(unsafe_code)]
@@ -24,7 +24,9 @@
 mod counter;
 mod gauge;
 mod histogram;
+mod own_lines;
 
 pub use counter::Counter;
 pub use gauge::{Gauge, MaxGauge};
 pub use histogram::{Histogram, HistogramSnapshot};
+pub use own_lines::OwnLines;

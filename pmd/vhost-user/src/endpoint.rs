@@ -25,9 +25,15 @@ use crate::session::{Effect, F_RING_PACKED, RingConfig};
 
 /// VIRTIO_F_EVENT_IDX (virtio 1.3 §6).
 pub const F_EVENT_IDX: u64 = 1 << 29;
+/// VIRTIO_F_IN_ORDER (virtio 1.3 §6).
+pub const F_IN_ORDER: u64 = 1 << 35;
 
 /// What a device model's shard gives to the control half.
 pub trait Shard: Source {
+    /// Whether chains may be completed in another order than they were popped in. Where VIRTIO_F_IN_ORDER was agreed on, its
+    /// rings put that right; a device that keeps the order by itself needs none of that.
+    const COMPLETES_IN_ANY_ORDER: bool = false;
+
     /// The rings that it owns.
     fn rings(&mut self) -> &mut RingSet;
 
@@ -237,7 +243,9 @@ impl<S: Shard> Endpoint<S> {
         let format = self.format();
         let addresses = ring_addresses(&self.table, config, format)?;
         let features = Features { event_idx: self.features & F_EVENT_IDX != 0 };
-        DeviceQueue::new(format, config.size, addresses, config.base, features).map_err(|error| error.to_string())
+        let queue = DeviceQueue::new(format, config.size, addresses, config.base, features);
+        let in_order = S::COMPLETES_IN_ANY_ORDER && self.features & F_IN_ORDER != 0;
+        queue.map(|queue| if in_order { queue.in_order() } else { queue }).map_err(|error| error.to_string())
     }
 
     /// Logs a line about a ring, as often as the budget allows.

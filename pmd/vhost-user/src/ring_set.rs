@@ -12,6 +12,7 @@ mod calls;
 mod heat;
 mod life;
 mod linger;
+mod order;
 
 use std::mem;
 use std::sync::Arc;
@@ -245,8 +246,8 @@ impl RingSet {
 
     /// As [`RingSet::complete`] for chains of the last pop from this slot, in the order given and in the same poll: no ticket
     /// is made for each. `written` has the bytes of each.
-    #[inline]
-    pub fn complete_popped(&mut self, slot: usize, chains: &[Chain], written: impl Fn(usize) -> u32) {
+    #[inline(never)]
+    pub fn complete_popped(&mut self, slot: usize, chains: &[Chain], written: impl Iterator<Item = u32>) {
         if let Some(queue) = &mut self.rings[slot].queue {
             queue.complete_popped(chains, written);
         }
@@ -263,6 +264,9 @@ impl RingSet {
             return;
         }
         ring.stats.in_flight.set(queue.in_flight().into());
+        if let DeviceQueue::InOrder(queue) = queue {
+            ring.stats.held.add(queue.take_late().into());
+        }
         if queue.publish() {
             if self.coalescer.is_some() {
                 self.call_in_time(slot);

@@ -12,7 +12,9 @@ pub struct RingStats {
     pub batch_sizes: [Counter; RingStats::BATCH_EDGES.len() + 1],
     /// Times that the ring was left alone after a pop, so that its driver could add to it.
     pub lingers: Counter,
-    /// Chains popped and not completed, as of the last pop or publish.
+    /// Chains that were done before older ones and waited for them, where chains are used in order (VIRTIO_F_IN_ORDER).
+    pub held: Counter,
+    /// Chains popped and not given back, as of the last pop or publish.
     pub in_flight: Gauge,
     /// Kicks of the driver that were received, counted when the ring is looked at again or stopped. While the ring is
     /// polled the driver is told not to kick.

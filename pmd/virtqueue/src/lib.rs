@@ -3,7 +3,8 @@
 //!
 //! From the outside in: [`split::SplitDevice`] pops descriptor chains into a [`ChainBatch`], takes completions and
 //! publishes them; a guest that breaks the rules ends in a [`Fault`]. [`split::SplitDriver`] adds buffers and takes
-//! them back. What both ring formats share (chains, faults, segments, addresses, the event index rule) stands in this
+//! them back. [`DeviceQueue`] is a ring of either format, and what holds chains back that have to be used in order
+//! ([`InOrderDevice`]). What both ring formats share (chains, faults, segments, addresses, the event index rule) stands in this
 //! crate's root; a ring format is a module, and the packed one goes beside `split` in the same shape.
 //!
 //! # Who may rely on what
@@ -20,6 +21,7 @@ mod chain;
 mod event;
 mod fault;
 mod follow;
+mod in_order;
 pub mod packed;
 mod queue;
 mod setup;
@@ -28,6 +30,7 @@ mod transfer;
 
 pub use chain::{Chain, ChainBatch, ShortChain};
 pub use fault::{Fault, FaultReason};
+pub use in_order::InOrderDevice;
 pub use packed::PackedLayout;
 pub use queue::{DeviceQueue, DriverQueue, Prepared, RingFormat};
 pub use setup::{Area, Features, RingAddresses, SetupError};

@@ -6,8 +6,8 @@ use guest_memory::{GuestSlice, MemTable};
 use crate::packed::{PackedChain, PackedDevice, PackedDriver};
 use crate::split::{PreparedChain, SplitDevice, SplitDriver};
 use crate::{
-    Chain, ChainBatch, Fault, Features, Full, PackedLayout, RingAddresses, Segment, SetupError, SplitLayout, Used,
-    UsedFault,
+    Chain, ChainBatch, Fault, Features, Full, InOrderDevice, PackedLayout, RingAddresses, Segment, SetupError,
+    SplitLayout, Used, UsedFault,
 };
 
 /// How a ring lies in memory (VIRTIO_F_RING_PACKED says which).
@@ -52,6 +52,17 @@ pub enum DeviceQueue {
     Split(SplitDevice),
     /// A packed ring.
     Packed(PackedDevice),
+    /// Either, whose chains are used in order: see [`DeviceQueue::in_order`].
+    InOrder(Box<InOrderDevice>),
+}
+
+/// The ring of a queue in order.
+#[derive(Debug)]
+pub(crate) enum Ring {
+    /// A split ring.
+    Split(SplitDevice),
+    /// A packed ring.
+    Packed(PackedDevice),
 }
 
 /// The driver side of a virtqueue. What each method does stands at the same one of [`SplitDriver`] and [`PackedDriver`].
@@ -73,21 +84,65 @@ pub enum Prepared {
 }
 
 macro_rules! forward {
-    ($($(#[$attribute:meta])* fn $name:ident(&$($word:ident)+ $(, $argument:ident: $type:ty)*) $(-> $result:ty)?;)*) => {
+    ($side:tt: $($(#[$attribute:meta])* fn $name:ident(&$($word:ident)+ $(, $argument:ident: $type:ty)*) $(-> $result:ty)?;)*) => {
         $(
             #[allow(missing_docs, reason = "the same as in the ring formats")]
             $(#[$attribute])*
             #[inline]
             pub fn $name(&$($word)+ $(, $argument: $type)*) $(-> $result)? {
-                match forward!(@me $($word)+) {
-                    Self::Split(queue) => queue.$name($($argument),*),
-                    Self::Packed(queue) => queue.$name($($argument),*),
-                }
+                forward!(@$side (forward!(@me $($word)+)) $name($($argument),*))
             }
         )*
     };
+    (@device ($me:expr) $name:ident($($argument:ident),*)) => {
+        match $me {
+            Self::Split(queue) => queue.$name($($argument),*),
+            Self::Packed(queue) => queue.$name($($argument),*),
+            Self::InOrder(queue) => queue.ring.$name($($argument),*),
+        }
+    };
+    (@either ($me:expr) $name:ident($($argument:ident),*)) => {
+        match $me {
+            Self::Split(queue) => queue.$name($($argument),*),
+            Self::Packed(queue) => queue.$name($($argument),*),
+        }
+    };
     (@me mut $me:ident) => { $me };
     (@me $me:ident) => { $me };
+}
+
+/// What both kinds of device queue pass on to their ring as it is.
+macro_rules! device_methods {
+    ($side:tt) => {
+        forward! {
+            $side:
+            fn rebase(&mut self, rings: RingAddresses) -> Result<(), SetupError>;
+            #[must_use]
+            fn base(&self) -> u32;
+            #[must_use]
+            fn was_used(&self) -> bool;
+            #[must_use]
+            fn size(&self) -> u16;
+            #[must_use]
+            fn resumed_at(&self) -> Option<u16>;
+            #[must_use]
+            fn fault(&self) -> Option<Fault>;
+            fn mark_broken(&mut self, fault: Fault);
+            #[must_use]
+            fn avail_snapshot(&self) -> u16;
+            #[must_use]
+            fn next_avail(&self) -> u16;
+            #[must_use]
+            fn has_available(&self) -> bool;
+            #[must_use]
+            fn in_flight(&self) -> u16;
+            #[must_use]
+            fn unpublished(&self) -> u16;
+            #[must_use]
+            fn enable_notifications(&mut self) -> bool;
+            fn disable_notifications(&mut self);
+        }
+    };
 }
 
 impl DeviceQueue {
@@ -120,21 +175,28 @@ impl DeviceQueue {
         }
     }
 
-    /// What GET_VRING_BASE answers: where fetching goes on, and of packed rings where used descriptors do.
+    /// From now on chains are used in the order that they were popped in, as VIRTIO_F_IN_ORDER promises, whatever order they
+    /// are completed in: what is completed early waits for what is older, and is in flight until then. Of a packed ring, one
+    /// used descriptor speaks of as many chains as it can (virtio 1.3 §2.8.9).
+    ///
+    /// # Panics
+    /// If chains are in flight.
     #[must_use]
-    pub fn base(&self) -> u32 {
+    pub fn in_order(self) -> DeviceQueue {
         match self {
-            DeviceQueue::Split(queue) => queue.next_avail().into(),
-            DeviceQueue::Packed(queue) => queue.base(),
+            DeviceQueue::Split(ring) => DeviceQueue::InOrder(Box::new(InOrderDevice::new(Ring::Split(ring)))),
+            DeviceQueue::Packed(ring) => DeviceQueue::InOrder(Box::new(InOrderDevice::new(Ring::Packed(ring)))),
+            queue @ DeviceQueue::InOrder(_) => queue,
         }
     }
 
-    /// Whether a driver has used the ring since it was made.
-    #[must_use]
-    pub fn was_used(&self) -> bool {
+    /// Fetches chains.
+    #[inline]
+    pub fn pop(&mut self, memory: &MemTable, limit: usize, batch: &mut ChainBatch) -> usize {
         match self {
-            DeviceQueue::Split(queue) => queue.next_avail() != 0,
-            DeviceQueue::Packed(queue) => queue.was_used(),
+            DeviceQueue::Split(queue) => queue.pop(memory, limit, batch),
+            DeviceQueue::Packed(queue) => queue.pop(memory, limit, batch),
+            DeviceQueue::InOrder(queue) => queue.pop(memory, limit, batch),
         }
     }
 
@@ -143,44 +205,45 @@ impl DeviceQueue {
         match self {
             DeviceQueue::Split(queue) => queue.put_back(heads),
             DeviceQueue::Packed(queue) => queue.put_back(heads),
+            DeviceQueue::InOrder(queue) => queue.put_back(heads),
+        }
+    }
+
+    /// Completes a chain.
+    #[inline]
+    pub fn complete(&mut self, head: u16, written: u32) {
+        match self {
+            DeviceQueue::Split(queue) => queue.complete(head, written),
+            DeviceQueue::Packed(queue) => queue.complete(head, written),
+            DeviceQueue::InOrder(queue) => queue.complete(head, written),
         }
     }
 
     /// Completes chains of the last pop.
     #[inline]
-    pub fn complete_popped(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+    pub fn complete_popped(&mut self, chains: &[Chain], written: impl Iterator<Item = u32>) {
         match self {
             DeviceQueue::Split(queue) => queue.complete_popped(chains, written),
             DeviceQueue::Packed(queue) => queue.complete_popped(chains, written),
+            DeviceQueue::InOrder(queue) => queue.complete_popped(chains, written),
         }
     }
 
-    forward! {
-        fn rebase(&mut self, rings: RingAddresses) -> Result<(), SetupError>;
-        #[must_use]
-        fn size(&self) -> u16;
-        #[must_use]
-        fn resumed_at(&self) -> Option<u16>;
-        #[must_use]
-        fn fault(&self) -> Option<Fault>;
-        fn mark_broken(&mut self, fault: Fault);
-        #[must_use]
-        fn avail_snapshot(&self) -> u16;
-        #[must_use]
-        fn next_avail(&self) -> u16;
-        #[must_use]
-        fn has_available(&self) -> bool;
-        #[must_use]
-        fn in_flight(&self) -> u16;
-        fn pop(&mut self, memory: &MemTable, limit: usize, batch: &mut ChainBatch) -> usize;
-        fn complete(&mut self, head: u16, written: u32);
-        #[must_use]
-        fn unpublished(&self) -> u16;
-        fn publish(&mut self) -> bool;
-        #[must_use]
-        fn enable_notifications(&mut self) -> bool;
-        fn disable_notifications(&mut self);
+    /// Makes completed chains visible to the driver; whether it wants a call for them.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        match self {
+            DeviceQueue::Split(queue) => queue.publish(),
+            DeviceQueue::Packed(queue) => queue.publish(),
+            DeviceQueue::InOrder(queue) => queue.publish(),
+        }
     }
+
+    device_methods!(device);
+}
+
+impl Ring {
+    device_methods!(either);
 }
 
 impl DriverQueue {
@@ -254,6 +317,7 @@ impl DriverQueue {
     }
 
     forward! {
+        either:
         fn expect_in_order(&mut self);
         #[must_use]
         fn size(&self) -> u16;

@@ -59,9 +59,18 @@ pub enum UsedFault {
         /// Chains that were in flight.
         in_flight: u16,
     },
-    /// A used entry names a head that is not in flight; in order: that is none of those that the index says are used.
+    /// A used entry names a head that is not in flight.
     #[error("used entry names head {head}, which is not in flight")]
     NotInFlight {
+        /// The head.
+        head: u32,
+    },
+    /// A device in order has used a chain before older ones: a used entry names a head that is none of those that the index
+    /// says are used. Of a packed ring that cannot be told: there, older ones count as used in full.
+    #[error(
+        "used out of order (VIRTIO_F_IN_ORDER): head {head}, while chains are in flight that were made available before it"
+    )]
+    OutOfOrder {
         /// The head.
         head: u32,
     },

@@ -2,7 +2,7 @@
 # Which cases there are, which of them are chosen, and who takes part in them. Sourced by scripts/bench.sh.
 
 # shellcheck disable=SC2034 # for bench.sh
-readonly FAMILIES=(ceiling scsi spdk bdevperf net testpmd fio swap scrape idle crowd)
+readonly FAMILIES=(ceiling scsi spdk bdevperf net testpmd fio swap scrape idle crowd padding)
 readonly SIZES=(64 128 256 512 1024 1280 1518) # RFC 2544 §9.1
 CHOSEN=() CASES=() PARTIES=()
 
@@ -40,7 +40,7 @@ all_cases() {
         done
     fi
     printf '%s full\n' swap/quiet swap/tables scrape/{20,1000}/randread/4k/qd1 {idle,crowd/64,crowd/256}/null/randread/4k/qd32 idle/malloc/randread/4k/qd32 \
-        idle/wake/randread/4k/qd1 crowd/{64,256}/null/randread/4k/qd1
+        idle/wake/randread/4k/qd1 crowd/{64,256}/null/randread/4k/qd1 padding/{null/read,malloc/write}/{1lun,2luns}
 }
 
 # is_short CASE: `short` or `full`.
@@ -98,6 +98,7 @@ parties_of() {
     idle/*) PARTIES=(adaptive busy) ;;
     crowd/*) PARTIES=(beside alone) ;;
     scrape/*) PARTIES=(scraped quiet) ;;
+    padding/*) PARTIES=(padded unpadded apart) ;;
     ceiling/* | swap/*) ;;
     scsi/malloc/*/split) PARTIES+=(${BASELINE:+baseline} ${SPDK:+spdk} ${COPY:+copy}) ;;
     scsi/*/packed) PARTIES+=(${BASELINE:+baseline}) ;; # SPDK's target has split rings only

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use stats::OwnLines;
+
 /// The exclusion of one device: makes [`Op::CompareAndWrite`](crate::Op::CompareAndWrite) atomic.
 ///
 /// Every change of the medium is announced on its channel's own cache line, which costs one exchange there and no
@@ -14,21 +16,16 @@ pub struct Exclusion(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     /// Somebody wants the device for itself, or has it.
-    claimed: Line<AtomicBool>,
+    claimed: OwnLines<AtomicBool>,
     /// Changes under way, of each channel. Locked by control threads; a poller only tries to.
-    channels: Mutex<Vec<Arc<Line<AtomicU32>>>>,
+    channels: Mutex<Vec<Arc<OwnLines<AtomicU32>>>>,
 }
-
-/// A cache line of its own (two: the processor fetches them in pairs).
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Line<T>(T);
 
 /// A channel's part in the exclusion of its device.
 #[derive(Debug)]
 pub struct Turn {
     shared: Arc<Shared>,
-    announced: Arc<Line<AtomicU32>>,
+    announced: Arc<OwnLines<AtomicU32>>,
     under_way: u32,
     claims: bool,
 }
@@ -37,7 +34,7 @@ impl Exclusion {
     /// A channel takes part. For control threads.
     #[must_use]
     pub fn join(&self) -> Turn {
-        let announced = Arc::new(Line::default());
+        let announced = Arc::new(OwnLines::default());
         lock(&self.0.channels).push(Arc::clone(&announced));
         Turn { shared: Arc::clone(&self.0), announced, under_way: 0, claims: false }
     }
@@ -51,11 +48,11 @@ impl Turn {
     pub fn enter(&mut self) -> bool {
         // First announce, then look; a claim is first made, then it looks: one of the two sees the other (SeqCst).
         if self.under_way == 0 {
-            self.announced.0.swap(1, Ordering::SeqCst);
+            self.announced.swap(1, Ordering::SeqCst);
         }
-        if self.shared.claimed.0.load(Ordering::SeqCst) {
+        if self.shared.claimed.load(Ordering::SeqCst) {
             if self.under_way == 0 {
-                self.announced.0.store(0, Ordering::Release);
+                self.announced.store(0, Ordering::Release);
             }
             return false;
         }
@@ -69,7 +66,7 @@ impl Turn {
         debug_assert!(self.under_way > 0, "more changes ended than began");
         self.under_way -= 1;
         if self.under_way == 0 {
-            self.announced.0.store(0, Ordering::Release);
+            self.announced.store(0, Ordering::Release);
         }
     }
 
@@ -77,7 +74,7 @@ impl Turn {
     #[must_use]
     pub fn claim(&mut self) -> bool {
         if !self.claims {
-            let claimed = &self.shared.claimed.0;
+            let claimed = &self.shared.claimed;
             self.claims = claimed.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok();
         }
         self.claims
@@ -91,13 +88,13 @@ impl Turn {
         }
         // Taken only while a control thread opens or closes a channel: look again later.
         let Ok(channels) = self.shared.channels.try_lock() else { return false };
-        channels.iter().all(|announced| announced.0.load(Ordering::SeqCst) == 0)
+        channels.iter().all(|announced| announced.load(Ordering::SeqCst) == 0)
     }
 
     /// Gives up the claim.
     pub fn release(&mut self) {
         if std::mem::take(&mut self.claims) {
-            self.shared.claimed.0.store(false, Ordering::Release);
+            self.shared.claimed.store(false, Ordering::Release);
         }
     }
 }
@@ -109,7 +106,7 @@ impl Drop for Turn {
     }
 }
 
-type Announced = Vec<Arc<Line<AtomicU32>>>;
+type Announced = Vec<Arc<OwnLines<AtomicU32>>>;
 
 /// The list is whole between any two calls on it, so a panic elsewhere does not spoil it.
 fn lock(channels: &Mutex<Announced>) -> MutexGuard<'_, Announced> {

@@ -39,5 +39,7 @@ impl From<Ring> for RingFormat {
     }
 }
 
+/// What a run with `--in-order` needs of the device.
+pub(crate) const IN_ORDER: Needed = Needed { option: Some("--in-order"), name: "VIRTIO_F_IN_ORDER", bit: 35 };
 /// What a run with packed rings needs of the device.
 pub(crate) const PACKED: Needed = Needed { option: Some("--ring packed"), name: "VIRTIO_F_RING_PACKED", bit: 34 };

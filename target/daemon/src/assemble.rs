@@ -21,6 +21,7 @@ pub fn controller(config: &config::Controller, bdevs: &Bdevs) -> Controller {
         name: config.name.as_str().into(),
         request_queues: config.queues,
         queue_size_max: config.queue_size_max,
+        in_order: config.in_order,
         limits: limits(&config.limits),
         units,
     })

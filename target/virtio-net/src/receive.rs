@@ -144,7 +144,7 @@ impl Buffers<'_> {
         let (from, to) = (self.filled_from, self.next);
         if from < to {
             let written = &self.written[from..to];
-            self.rings.complete_popped(self.slot, &self.chains.chains()[from..to], |index| written[index]);
+            self.rings.complete_popped(self.slot, &self.chains.chains()[from..to], written.iter().copied());
             self.filled_from = to;
         }
     }

@@ -1,6 +1,8 @@
 //! From the driver to the port. Frames are not copied here: the port gets the driver's own buffers, and a chain is completed
 //! when the port says that it is done with them.
 
+use std::iter;
+
 use vhost_user::RingSet;
 
 use crate::header::Rules;
@@ -41,7 +43,7 @@ impl Pair {
             self.done += self.port.tx_done();
             if self.done == taken {
                 self.done = 0;
-                rings.complete_popped(self.tx_slot, chains.chains(), |_| 0);
+                rings.complete_popped(self.tx_slot, chains.chains(), iter::repeat(0));
                 rings.publish(self.tx_slot);
                 return count;
             }

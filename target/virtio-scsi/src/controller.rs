@@ -31,6 +31,9 @@ pub struct ControllerConfig {
     pub request_queues: u16,
     /// Largest ring that a front-end may set up.
     pub queue_size_max: u16,
+    /// Offer VIRTIO_F_IN_ORDER: a driver that takes it finds commands used in the order that it sent them in, so that a quick
+    /// one waits for a slow one before it.
+    pub in_order: bool,
     /// Transport limits.
     pub limits: Limits,
     /// Logical units.
@@ -42,6 +45,7 @@ pub struct Controller {
     name: Arc<str>,
     request_queues: u16,
     queue_size_max: u16,
+    in_order: bool,
     inventory: Mutex<Inventory>,
     /// Counter blocks by shard position; see [`ShardStats`].
     stats: Mutex<Vec<Vec<Arc<ShardStats>>>>,
@@ -55,6 +59,7 @@ impl Controller {
             name: config.name,
             request_queues: config.request_queues,
             queue_size_max: config.queue_size_max,
+            in_order: config.in_order,
             inventory: Mutex::new(Inventory::new(config.limits, config.units)),
             stats: Mutex::default(),
         }
@@ -100,7 +105,9 @@ impl Controller {
     /// The virtio features that the device offers.
     #[must_use]
     pub fn features(&self) -> u64 {
-        feature::VERSION_1
+        let in_order = if self.in_order { feature::IN_ORDER } else { 0 };
+        in_order
+            | feature::VERSION_1
             | feature::VHOST_USER_PROTOCOL
             | feature::INDIRECT_DESC
             | feature::EVENT_IDX

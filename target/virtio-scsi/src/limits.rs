@@ -4,7 +4,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use crossbeam::utils::CachePadded;
+use ::stats::OwnLines;
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU32, Ordering};
 #[cfg(not(loom))]
@@ -109,13 +109,13 @@ pub struct Credits {
     retiring: u32,
     /// The most in flight since the last release, over all shards.
     peak: u32,
-    shared: Option<Arc<CachePadded<AtomicU32>>>,
+    shared: Option<Arc<OwnLines<AtomicU32>>>,
 }
 
 impl Credits {
     /// No command in flight. `shared` is given if other shards serve the same LUN.
     #[must_use]
-    pub fn new(limit: u32, shared: Option<Arc<CachePadded<AtomicU32>>>) -> Credits {
+    pub fn new(limit: u32, shared: Option<Arc<OwnLines<AtomicU32>>>) -> Credits {
         Credits { limit, held: 0, retiring: 0, peak: 0, shared }
     }
 
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn r02_credits_of_two_shards_share_one_exact_count() {
-        let shared = Arc::new(CachePadded::new(AtomicU32::new(0)));
+        let shared = Arc::new(OwnLines::new(AtomicU32::new(0)));
         let (mut a, mut b) = (Credits::new(3, Some(Arc::clone(&shared))), Credits::new(3, Some(Arc::clone(&shared))));
         let slots = [a.take().unwrap(), b.take().unwrap(), a.take().unwrap()];
         assert!(a.take().is_none() && b.take().is_none());
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn r02_slots_taken_at_once_are_as_many_as_there_are_and_count_as_each_would() {
-        for shared in [None, Some(Arc::new(CachePadded::new(AtomicU32::new(0))))] {
+        for shared in [None, Some(Arc::new(OwnLines::new(AtomicU32::new(0))))] {
             let mut credits = Credits::new(5, shared.clone());
             let one = credits.take().unwrap();
             let mut slots = credits.take_up_to(9);
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn r02_shared_count_never_exceeds_the_limit_under_contention() {
         const LIMIT: u32 = 5;
-        let shared = Arc::new(CachePadded::new(AtomicU32::new(0)));
+        let shared = Arc::new(OwnLines::new(AtomicU32::new(0)));
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 let shared = Arc::clone(&shared);
@@ -355,8 +355,8 @@ mod model {
     use super::*;
     use loom::thread;
 
-    fn shared() -> Arc<CachePadded<AtomicU32>> {
-        Arc::new(CachePadded::new(AtomicU32::new(0)))
+    fn shared() -> Arc<OwnLines<AtomicU32>> {
+        Arc::new(OwnLines::new(AtomicU32::new(0)))
     }
 
     /// R02: a driver that has seen the used entry finds the slot free, on whichever poller it asks.
@@ -393,7 +393,7 @@ mod model {
     fn r02_pollers_that_take_at_once_get_exactly_the_limit() {
         loom::model(|| {
             let (shared, backend) = (shared(), Arc::new(AtomicU32::new(0)));
-            let take = |shared: Arc<CachePadded<AtomicU32>>, backend: Arc<AtomicU32>| {
+            let take = |shared: Arc<OwnLines<AtomicU32>>, backend: Arc<AtomicU32>| {
                 let mut credits = Credits::new(2, Some(shared));
                 let slots = [credits.take(), credits.take()];
                 let taken = slots.iter().flatten().count() as u32;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crossbeam::utils::CachePadded;
+use ::stats::OwnLines;
 #[cfg(loom)]
 use loom::sync::atomic::AtomicU32;
 use reactor::PollerHandle;
@@ -26,9 +26,9 @@ pub struct Nexus {
 /// What the shards of one connection share of a logical unit.
 pub(crate) struct UnitNexus {
     /// What it has to report to the nexus.
-    pub(crate) attentions: CachePadded<UnitAttentions>,
+    pub(crate) attentions: OwnLines<UnitAttentions>,
     /// Commands in flight over all shards; `None` while there is one.
-    pub(crate) in_flight: Option<Arc<CachePadded<AtomicU32>>>,
+    pub(crate) in_flight: Option<Arc<OwnLines<AtomicU32>>>,
 }
 
 impl Nexus {
@@ -65,8 +65,8 @@ impl UnitNexus {
     /// A unit that is new to a nexus of this many shards: it has POWER ON to report.
     pub(crate) fn new(shards: usize) -> UnitNexus {
         let nexus = UnitNexus {
-            attentions: CachePadded::default(),
-            in_flight: (shards > 1).then(|| Arc::new(CachePadded::new(AtomicU32::new(0)))),
+            attentions: OwnLines::default(),
+            in_flight: (shards > 1).then(|| Arc::new(OwnLines::new(AtomicU32::new(0)))),
         };
         nexus.attentions.raise(UnitAttention::PowerOn);
         nexus

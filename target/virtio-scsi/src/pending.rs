@@ -173,9 +173,14 @@ impl PendingTable {
         self.entries.len() - self.free.len()
     }
 
-    /// Passes a task management function's verdict on every command in its scope, and tells `each` of it: the unit, and the
-    /// token at the backend. Returns how many there are.
-    pub(crate) fn judge(&mut self, scope: Scope, verdict: Verdict, mut each: impl FnMut(UnitIndex, Token)) -> u32 {
+    /// Passes a task management function's verdict on every command in its scope. Returns how many there are; `judged` is
+    /// called for each that is to end, with its unit and its token at the backend.
+    pub(crate) fn judge(
+        &mut self,
+        scope: Scope,
+        verdict: Verdict,
+        mut judged: impl FnMut(&Ticket, UnitIndex, Token),
+    ) -> u32 {
         let mut count = 0;
         for (index, entry) in self.entries.iter_mut().enumerate() {
             let in_scope = |pending: &&mut Pending| covers(scope, pending.unit, pending.target, pending.tag);
@@ -183,8 +188,8 @@ impl PendingTable {
             count += 1;
             if verdict != Verdict::Query {
                 pending.verdict = Some(verdict);
+                judged(&pending.ticket, pending.unit, Token(index as u64));
             }
-            each(pending.unit, Token(index as u64));
         }
         count
     }

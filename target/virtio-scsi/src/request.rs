@@ -242,6 +242,7 @@ impl Requests {
         };
         // A task management function that this command comes before (R07): no limit applies, nothing is dispatched.
         if let Some(verdict) = sweeping.and_then(|sweeping| self.judge(sweeping, unit, header)) {
+            rings.await_published(&ticket);
             return self.refuse(rings, ticket, request, verdict_response(verdict));
         }
         if let Some(refusal) = self.check_transfer(request, data, Some(unit)) {

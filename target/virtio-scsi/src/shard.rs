@@ -178,8 +178,11 @@ impl Shard {
             self.targets.snapshot(&self.rings, self.first_request..self.rings.len());
             // Cold rings, too, are swept up to there: what came before the function may have come a moment ago.
             self.rings.warm();
+            // What has ended, but waits in its ring for older commands, may be in scope. Nobody knows any more, and so all of it
+            // is waited for.
+            self.rings.await_completed();
             let found = self.requests.judge_blocked(&mut self.rings, sweep);
-            let at_backends = self.requests.judge_pending(sweep);
+            let at_backends = self.requests.judge_pending(&mut self.rings, sweep);
             self.sweeping = Some(Sweeping::begin(sweep, at_backends, found));
             self.nexus.fence.join();
             self.publish_requests(now);
@@ -190,7 +193,11 @@ impl Shard {
     #[cold]
     fn end_sweep(&mut self) {
         let done = self.targets.done(&self.rings);
-        if let Some(sweeping) = self.sweeping.take_if(|sweeping| done && sweeping.waiting() == 0) {
+        let rings = &mut self.rings;
+        let over = |sweeping: &mut Sweeping| {
+            done && sweeping.waiting() == 0 && (sweeping.is_answered() || !rings.is_awaited())
+        };
+        if let Some(sweeping) = self.sweeping.take_if(over) {
             self.nexus.fence.acknowledge(sweeping.found());
             self.nexus.wake_control();
         }
@@ -271,6 +278,8 @@ impl Source for Shard {
 }
 
 impl VhostShard for Shard {
+    const COMPLETES_IN_ANY_ORDER: bool = true;
+
     fn rings(&mut self) -> &mut RingSet {
         &mut self.rings
     }

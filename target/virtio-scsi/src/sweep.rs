@@ -76,6 +76,11 @@ impl Sweeping {
         self.waiting
     }
 
+    /// Whether the answer stands, whatever has not been published: a query that has found a command.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.found && self.sweep.verdict == Verdict::Query
+    }
+
     /// Whether any command in scope was met.
     pub(crate) fn found(&self) -> bool {
         self.found

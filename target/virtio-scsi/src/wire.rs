@@ -105,6 +105,8 @@ pub mod feature {
     pub const VERSION_1: u64 = 1 << 32;
     /// Packed rings (§6).
     pub const RING_PACKED: u64 = 1 << 34;
+    /// Buffers are used in the order that they were made available in (§6).
+    pub const IN_ORDER: u64 = 1 << 35;
 }
 
 /// A request header that was read, once, from guest memory.

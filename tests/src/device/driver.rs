@@ -3,8 +3,8 @@
 use std::mem;
 use std::ops::Range;
 
-use virtqueue::Segment;
 use virtqueue::split::RawSplit;
+use virtqueue::{DriverQueue, Segment};
 
 use super::message::{Message, RESPONSE_LEN, Reply, UNWRITTEN, task_management};
 use super::rings::ring_at;
@@ -185,13 +185,19 @@ impl<D: Model> Device<D> {
         self.queues[usize::from(index)].out.len()
     }
 
-    /// The ring's fields, to be written as no driver would.
+    /// The fields of a split ring, to be written as no driver would.
+    ///
+    /// # Panics
+    /// If it is a packed one.
     #[must_use]
     pub fn raw(&self, index: u16) -> RawSplit {
-        self.queues[usize::from(index)].driver.raw()
+        match &self.queues[usize::from(index)].driver {
+            DriverQueue::Split(driver) => driver.raw(),
+            DriverQueue::Packed(_) => panic!("a packed ring"),
+        }
     }
 
-    /// How many used entries the device has published on a ring.
+    /// How many used entries the device has published on a split ring.
     #[must_use]
     pub fn used(&self, index: u16) -> u16 {
         self.raw(index).used_index()
@@ -200,7 +206,7 @@ impl<D: Model> Device<D> {
     /// Guest addresses of a used ring: what the device writes to complete a chain, beside the chain's own buffers.
     #[must_use]
     pub fn used_ring(&self, index: u16) -> Range<u64> {
-        let [_, _, (addr, len)] = ring_at(index, self.queues[usize::from(index)].driver.size());
+        let [_, _, (addr, len)] = ring_at(self.kind.format, index, self.queues[usize::from(index)].driver.size());
         addr..addr + len as u64
     }
 

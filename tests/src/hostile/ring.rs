@@ -76,7 +76,15 @@ pub struct Ring {
     pub call: Notifier,
     /// The device wants to be kicked, and has to be when it is polled next.
     pub kick: bool,
-    features: Features,
+    kind: Kind,
+}
+
+/// What was negotiated that changes how a ring works.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    pub features: Features,
+    /// VIRTIO_F_IN_ORDER.
+    pub in_order: bool,
 }
 
 /// Places for buffers that nobody uses.
@@ -102,10 +110,10 @@ impl Places {
 }
 
 impl Ring {
-    pub fn new(guest: &Guest, index: u16, size: u16, features: Features, call: Notifier) -> Ring {
+    pub fn new(guest: &Guest, index: u16, size: u16, kind: Kind, call: Notifier) -> Ring {
         Ring {
             index,
-            driver: driver(guest, index, size, features),
+            driver: driver(guest, index, size, kind),
             sent: BTreeMap::new(),
             started: false,
             enabled: false,
@@ -119,7 +127,7 @@ impl Ring {
             frozen: None,
             call,
             kick: false,
-            features,
+            kind,
         }
     }
 
@@ -133,7 +141,7 @@ impl Ring {
         if let Some((_, place)) = self.poison {
             places.give_back(place);
         }
-        self.driver = driver(guest, self.index, self.driver.size(), self.features);
+        self.driver = driver(guest, self.index, self.driver.size(), self.kind);
         (self.poison, self.doubtful, self.fetched) = (None, false, 0);
     }
 
@@ -291,9 +299,14 @@ fn ranges(index: u16, size: u16) -> [Range<u64>; 3] {
     [desc..avail, avail..avail + SplitLayout::avail_len(size) as u64, used..end]
 }
 
-fn driver(guest: &Guest, index: u16, size: u16, features: Features) -> SplitDriver {
+fn driver(guest: &Guest, index: u16, size: u16, kind: Kind) -> SplitDriver {
     let [desc, avail, used] = ranges(index, size).map(|part| guest.slice(part.start, (part.end - part.start) as usize));
-    SplitDriver::new(size, RingAddresses { desc, avail, used }, features).expect("a ring that can be")
+    let areas = RingAddresses { desc, avail, used };
+    let mut driver = SplitDriver::new(size, areas, kind.features).expect("a ring that can be");
+    if kind.in_order {
+        driver.expect_in_order();
+    }
+    driver
 }
 
 /// The ring as the device sees it through a memory table; `None` if that does not have it.

@@ -11,12 +11,11 @@ use reactor::{PollerHandle, Source as _, Tsc};
 use rustix::event::{EventfdFlags, eventfd};
 use vhost_user::{ConnectionParts, Notifier, RingReport, RingSet, Shard as _, Stopped};
 use virtio_scsi::{Controller, Limit, Limits, OnCommandLimit, OnTransferLimit, Shard};
-use virtqueue::Features;
-use virtqueue::split::SplitDevice;
+use virtqueue::{DeviceQueue, RingFormat};
 
 use super::Seen;
 use super::ledger::{BLOCK, content};
-use super::ring::{BORDER, END, Places, Returned, Ring, addresses};
+use super::ring::{BORDER, END, Kind, Places, Returned, Ring, addresses};
 use super::shapes::{self, Bounds, Expect, Function, Poison, Shape, UNITS};
 use crate::device::{CONTROL, FIRST, Guest, Message, Noise, RESPONSE_LEN, UNWRITTEN};
 
@@ -31,7 +30,7 @@ pub struct Rules {
     pub on_cmd_per_lun: OnCommandLimit,
     pub on_max_sectors: OnTransferLimit,
     pub ring_size: u16,
-    pub features: Features,
+    pub kind: Kind,
 }
 
 /// One connection.
@@ -92,7 +91,7 @@ impl Session {
     ) -> Session {
         let ConnectionParts { shards, routes, ring_stats } = controller.connect(pollers, reports);
         let guest = Guest::new(&[(0, BORDER as usize), (BORDER, (END - BORDER) as usize)]);
-        let ring = |index| Ring::new(&guest, index, rules.ring_size, rules.features, event());
+        let ring = |index| Ring::new(&guest, index, rules.ring_size, rules.kind, event());
         let rings = (0..controller.queues()).map(ring).collect();
         let mut session = Session {
             rules,
@@ -291,7 +290,10 @@ impl Session {
         let call = ring.call.as_fd().try_clone_to_owned().expect("a descriptor more");
         let table = Arc::clone(self.set_of(index).table());
         let addresses = addresses(&table, index, self.rules.ring_size).expect("the memory is there");
-        let queue = SplitDevice::new(self.rules.ring_size, addresses, base, self.rules.features).expect("a ring");
+        let Rules { ring_size, kind, .. } = self.rules;
+        let queue =
+            DeviceQueue::new(RingFormat::Split, ring_size, addresses, base.into(), kind.features).expect("a ring");
+        let queue = if kind.in_order { queue.in_order() } else { queue };
         assert_eq!(queue.resumed_at(), None, "base and used index agree when nothing is in flight");
         drop(self.set_of(index).set_call(index, Some(Notifier::new(call))));
         drop(self.set_of(index).start(index, queue, Some(event())));
@@ -501,6 +503,7 @@ impl Session {
                     }
                 },
                 (Expect::Function(_) | Expect::Event, None) => {}
+                (_, None) if self.rules.kind.in_order => {} // it may have been, and waits for an older one
                 (expect, None) => panic!("ring {at}: {expect:?} was fetched and not answered at once"),
                 _ => {}
             }
@@ -514,7 +517,8 @@ impl Session {
 
     fn accept(&mut self, unit: u16) {
         let count = &mut self.in_flight[usize::from(unit)];
-        assert!(*count < self.rules.cmd_per_lun, "accepted with {count} in flight");
+        // In order, what was refused or has ended may be among them: only the block devices know how many are there.
+        assert!(*count < self.rules.cmd_per_lun || self.rules.kind.in_order, "accepted with {count} in flight");
         *count += 1;
     }
 
@@ -531,6 +535,10 @@ impl Session {
     fn judge(&mut self, at: usize, chain: &Returned, step: u32, seen: &mut Seen) {
         match &chain.sent.expect {
             Expect::Command { unit, blocks } => {
+                if chain.sent.fetched.is_some() && self.is_refusal(chain) {
+                    assert!(self.rules.kind.in_order, "step {step}: refused later than it was fetched");
+                    seen.refused(Some(*unit), Limit::CmdPerLun);
+                }
                 self.judge_sweep(*unit, chain, step);
                 self.judge_command(chain, blocks.clone());
                 seen.response(chain.writable[11]);

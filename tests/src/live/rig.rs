@@ -118,6 +118,7 @@ impl Setup {
             name: self.name.into(),
             request_queues: self.queues,
             queue_size_max: self.queue_size_max,
+            in_order: false,
             limits: self.limits,
             units: self.units,
         })

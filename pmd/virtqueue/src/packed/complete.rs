@@ -30,31 +30,30 @@ impl PackedDevice {
         self.pass(1, slots);
     }
 
-    /// As [`PackedDevice::complete`] for chains of the last pop, in the order given; `written` has the bytes for each.
+    /// As [`PackedDevice::complete`] for chains of the last pop, in the order given; `written` has the bytes of each.
     ///
     /// # Panics
     /// If one of them is not in flight.
     #[inline]
-    pub fn complete_popped(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+    pub fn complete_popped(&mut self, chains: &[Chain], mut written: impl Iterator<Item = u32>) {
         let Some((first, rest)) = chains.split_first() else { return };
+        self.complete(first.head, written.next().unwrap_or_default());
         let Some((last, between)) = rest.split_last().filter(|_| self.one_for_all) else {
-            self.complete(first.head, written(0));
-            return self.complete_more(rest, |index| written(index + 1));
+            return self.complete_more(rest, written);
         };
-        self.complete(first.head, written(0));
         let slots = between.iter().map(|chain| release(&mut self.in_flight, chain.head)).sum();
         self.pass(between.len(), slots);
-        self.complete(last.head, written(rest.len()));
+        self.complete(last.head, 0); // into a ring that is only read
     }
 
     /// As [`PackedDevice::complete_popped`] behind a chain that has been completed.
     #[inline(always)]
-    fn complete_more(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+    fn complete_more(&mut self, chains: &[Chain], written: impl Iterator<Item = u32>) {
         let (rings, size, in_flight) = (self.rings, self.size(), &mut *self.in_flight);
         let (mut at, mut passed) = (self.used, 0);
-        for (index, chain) in chains.iter().enumerate() {
+        for (chain, written) in chains.iter().zip(written) {
             let slots = release(in_flight, chain.head);
-            rings.set_tail(at.slot, used_tail(at, chain.head, written(index)));
+            rings.set_tail(at.slot, used_tail(at, chain.head, written));
             at = at.forward(slots, size);
             passed += slots;
         }
@@ -63,7 +62,7 @@ impl PackedDevice {
 
     /// Goes on behind completed chains.
     #[inline(always)]
-    fn pass(&mut self, chains: usize, slots: u16) {
+    pub(super) fn pass(&mut self, chains: usize, slots: u16) {
         let chains = chains as u16; // at most the ring's size
         self.unpublished.chains += chains;
         self.unpublished.slots += slots;
@@ -98,7 +97,7 @@ impl PackedDevice {
 
 /// The used descriptor of a chain, for the slot at `at`.
 #[inline(always)]
-fn used_tail(at: Position, head: u16, written: u32) -> Tail {
+pub(super) fn used_tail(at: Position, head: u16, written: u32) -> Tail {
     let write = if written > 0 { WRITE } else { 0 };
     Tail::new(written, head, at.used() | write)
 }

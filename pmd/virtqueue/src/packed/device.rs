@@ -5,6 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::position::Position;
 use super::rings::{Rings, Tail};
+use super::runs::Run;
 use crate::follow::{Hints, INDIRECT, NEXT, WRITE};
 use crate::{Fault, Features, RingAddresses, SetupError};
 
@@ -38,6 +39,8 @@ pub struct PackedDevice {
     pub(super) table_flags: u16,
     /// One used descriptor speaks of all chains that are published together.
     pub(super) one_for_all: bool,
+    /// What was completed in order and has no used descriptor yet.
+    pub(super) run: Option<Run>,
 }
 
 /// Used descriptors that the driver does not look at yet, because the first of them has not been written.
@@ -82,6 +85,7 @@ impl PackedDevice {
             resumed_at: (avail != used).then_some(used.bits()),
             table_flags: WRITE | INDIRECT,
             one_for_all: false,
+            run: None,
         })
     }
 

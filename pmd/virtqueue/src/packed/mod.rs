@@ -14,6 +14,7 @@ mod fetch;
 mod position;
 mod raw;
 mod rings;
+mod runs;
 
 pub use device::PackedDevice;
 pub use driver::{PackedChain, PackedDriver};

@@ -98,6 +98,18 @@ impl SplitDevice {
         self.resumed_at
     }
 
+    /// What GET_VRING_BASE answers: where fetching goes on.
+    #[must_use]
+    pub fn base(&self) -> u32 {
+        self.next_avail.into()
+    }
+
+    /// Whether a driver has used the ring since it was made.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        self.next_avail != 0
+    }
+
     /// Why the ring is broken, if it is.
     #[must_use]
     #[inline]
@@ -288,20 +300,20 @@ impl SplitDevice {
         self.next_used = self.next_used.wrapping_add(1);
     }
 
-    /// As [`SplitDevice::complete`] for chains of the last pop, in the order given; `written` has the bytes for each.
+    /// As [`SplitDevice::complete`] for chains of the last pop, in the order given; `written` has the bytes of each.
     ///
     /// # Panics
     /// If one of them is not in flight.
     #[inline]
-    pub fn complete_popped(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+    pub fn complete_popped(&mut self, chains: &[Chain], written: impl Iterator<Item = u32>) {
         let (rings, in_flight) = (self.rings, &mut *self.in_flight);
         let mut next_used = self.next_used;
-        for (index, chain) in chains.iter().enumerate() {
+        for (chain, written) in chains.iter().zip(written) {
             match in_flight.get_mut(usize::from(chain.head)) {
                 Some(flag) if *flag => *flag = false,
                 _ => not_in_flight(chain.head),
             }
-            rings.set_used_element(next_used, u32::from(chain.head), written(index));
+            rings.set_used_element(next_used, u32::from(chain.head), written);
             next_used = next_used.wrapping_add(1);
         }
         self.next_used = next_used;

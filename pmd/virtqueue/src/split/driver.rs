@@ -1,6 +1,7 @@
 //! The driver side of a split ring: what the load generator and tests put chains on. Buffers and their addresses are the
 //! caller's; kicks and calls themselves too.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{Ordering, fence};
 
 use guest_memory::GuestSlice;
@@ -29,8 +30,9 @@ pub struct SplitDriver {
     /// What it takes to understand a device that uses chains in order; `None` unless that was agreed on.
     in_order: Option<InOrder>,
     fault: Option<UsedFault>,
-    /// Free descriptors; the last is taken first.
-    free: Vec<u16>,
+    /// Free descriptors; the last is taken first. A chain that comes back goes to the end, or, where they come back in order, to
+    /// the front: descriptors are then taken in the order of the ring, as is a driver's part of that (virtio 1.3 §2.7.9).
+    free: VecDeque<u16>,
     /// By descriptor.
     slots: Box<[Slot]>,
 }
@@ -102,8 +104,8 @@ impl SplitDriver {
     }
 
     /// From now on the device uses chains in order (VIRTIO_F_IN_ORDER was agreed on): one used entry may speak of several.
-    /// Chains that it does not name count as written in full (virtio 1.3 §2.7.9). It is the caller's to make chains
-    /// available in the order of their descriptors.
+    /// Chains that it does not name count as written in full (virtio 1.3 §2.7.9). Chains that are added use descriptors in the
+    /// order of the ring, as the driver has to; of prepared ones it is the caller's to submit them so.
     ///
     /// # Panics
     /// If chains were added already.
@@ -293,7 +295,10 @@ impl SplitDriver {
             let (id, written) = self.rings.used_element(next);
             let ahead = seen.wrapping_sub(next);
             let Some(skipped) = (0..ahead).find(|skipped| u32::from(head_at(next.wrapping_add(*skipped))) == id) else {
-                self.broken_by(UsedFault::NotInFlight { head: id });
+                let in_flight = self.slots.get(id as usize).is_some_and(|slot| slot.in_flight);
+                let fault =
+                    if in_flight { UsedFault::OutOfOrder { head: id } } else { UsedFault::NotInFlight { head: id } };
+                self.broken_by(fault);
                 return None;
             };
             (order.left, order.written) = (skipped + 1, written);
@@ -356,11 +361,10 @@ impl SplitDriver {
         assert!(!segments.is_empty(), "a chain of no segments");
         let free = self.free.len();
         let rest = free.checked_sub(segments.len()).ok_or(Full { wanted: segments.len(), free })?;
-        let taken = &self.free[rest..];
-        let head = taken[taken.len() - 1];
+        let head = self.free[free - 1];
         for (at, segment) in segments.iter().enumerate() {
-            let index = taken[taken.len() - 1 - at];
-            let next = taken.len().checked_sub(2 + at).map(|at| taken[at]);
+            let index = self.free[free - 1 - at];
+            let next = (at + 1 < segments.len()).then(|| self.free[free - 2 - at]);
             self.slots[usize::from(index)].next = next.unwrap_or(0);
             self.rings.set_descriptor(usize::from(index), descriptor(segment, next));
         }
@@ -372,7 +376,7 @@ impl SplitDriver {
         assert!(!segments.is_empty(), "a chain of no segments");
         let len = DESCRIPTOR * segments.len();
         assert!(table.len() >= len, "an indirect table of {} bytes for {} segments", table.len(), segments.len());
-        let head = self.free.pop().ok_or(Full { wanted: 1, free: 0 })?;
+        let head = self.free.pop_back().ok_or(Full { wanted: 1, free: 0 })?;
         let mut at = table;
         for (index, segment) in segments.iter().enumerate() {
             let next = (index + 1 < segments.len()).then_some(index as u16 + 1);
@@ -408,15 +412,21 @@ impl SplitDriver {
         self.next_avail = self.next_avail.wrapping_add(1);
     }
 
-    /// The head is freed last, so it is taken first.
+    /// The head is taken before the rest of its chain.
     fn free_chain(&mut self, head: u16) {
         let rest = self.free.len();
         let mut index = head;
         for _ in 0..self.slots[usize::from(head)].descriptors {
-            self.free.push(index);
+            if self.in_order.is_some() {
+                self.free.push_front(index);
+            } else {
+                self.free.push_back(index);
+            }
             index = self.slots[usize::from(index)].next;
         }
-        self.free[rest..].reverse();
+        if self.in_order.is_none() {
+            self.free.make_contiguous()[rest..].reverse(); // it is: nothing is ever at the front
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! for it, and a driver that writes anything anywhere.
 
 use std::collections::HashSet;
+use std::iter;
 
 use virtqueue::{ChainBatch, Fault, FaultReason};
 
@@ -179,7 +180,7 @@ fn r19_packed_runs_of_single_descriptors_end_where_they_must() {
     };
     (0..10).for_each(|slot| single(slot, slot, 60, AVAIL));
     assert_eq!(device.pop(&ring.guest.table, 16, &mut batch), 10);
-    device.complete_popped(batch.chains(), |_| 0);
+    device.complete_popped(batch.chains(), iter::repeat(0));
     device.publish();
     // Over the end of the ring: readable, writable, of no bytes, indirect, of two descriptors, and one whose id is taken.
     (10..16).for_each(|slot| single(slot, 25 - slot, 60, WRITE | AVAIL));

@@ -9,4 +9,5 @@ mod fixture;
 mod in_order;
 mod notifications;
 mod ring;
+mod runs;
 mod setup;

@@ -190,5 +190,33 @@ fn used_entry_of_a_device_in_order_that_is_not_among_the_oldest_stops_the_driver
     driver.raw().set_used_element(0, 2, 0);
     driver.raw().set_used_index(2);
     assert_eq!(driver.pop_used(), None, "two are used, and this is the third");
-    assert_eq!(driver.fault(), Some(UsedFault::NotInFlight { head: 2 }));
+    assert_eq!(driver.fault(), Some(UsedFault::OutOfOrder { head: 2 }));
+    let text =
+        "used out of order (VIRTIO_F_IN_ORDER): head 2, while chains are in flight that were made available before it";
+    assert_eq!(driver.fault().unwrap().to_string(), text);
+}
+
+#[test]
+fn driver_of_a_device_in_order_takes_descriptors_in_the_order_of_the_ring() {
+    let guest = Guest::new(8);
+    let mut driver = guest.driver();
+    driver.expect_in_order();
+    let raw = driver.raw();
+    let chain = [Segment::writable(BUFFERS, 1); 3];
+    let mut at = 0u16;
+    for round in 0..40u16 {
+        let len = 1 + round % 3;
+        let head = driver.add(&chain[..usize::from(len)], 0).unwrap();
+        assert_eq!(head, at % 8);
+        // Each link leads to the next descriptor, and from the last to the first (virtio 1.3 §2.7.5.1).
+        for link in 0..len - 1 {
+            let next = guest.bytes(LOW + 16 * u64::from((at + link) % 8) + 14, 2).read_array().unwrap();
+            assert_eq!(u16::from_le_bytes(next), (at + link + 1) % 8, "round {round}");
+        }
+        at += len;
+        driver.publish();
+        raw.set_used_element(round, head.into(), 1);
+        raw.set_used_index(round + 1);
+        assert_eq!(driver.pop_used().map(|used| used.head), Some(head));
+    }
 }

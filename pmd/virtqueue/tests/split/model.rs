@@ -1,5 +1,6 @@
 //! Driver and device against a model that is nothing but queues of what has to come next. Any sequence of operations,
-//! at any place of the index, over the wrap; the same sequence on a split and on a packed ring.
+//! at any place of the index, over the wrap; the same sequence on a split and on a packed ring, and on both with chains used
+//! in order (VIRTIO_F_IN_ORDER).
 
 use std::collections::VecDeque;
 
@@ -9,6 +10,9 @@ use virtqueue::{ChainBatch, DeviceQueue, DriverQueue, Features, RingFormat, Segm
 use crate::fixture::{BUFFERS, Guest, HIGH, MIB, NEIGHBOUR};
 
 const SIZE: u16 = 16;
+/// Format of a ring, and whether its chains are used in order.
+const KINDS: [(RingFormat, bool); 4] =
+    [(RingFormat::Split, false), (RingFormat::Packed, false), (RingFormat::Split, true), (RingFormat::Packed, true)];
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -28,10 +32,14 @@ enum Op {
     PopAndComplete {
         limit: usize,
     },
-    /// Completes one of the chains in flight.
+    /// Completes one of the chains in flight, as written in full or otherwise.
     Complete {
         which: usize,
-        written: u32,
+        written: Option<u32>,
+    },
+    /// Waits for one of the chains in flight to be published, or for all that have ended.
+    Await {
+        which: Option<usize>,
     },
     DevicePublish,
     TakeUsed,
@@ -46,7 +54,9 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::DriverPublish),
         3 => (1usize..6, 0usize..8).prop_map(|(limit, back)| Op::Pop { limit, back: back.saturating_sub(3) }),
         1 => (1usize..6).prop_map(|limit| Op::PopAndComplete { limit }),
-        4 => (any::<usize>(), any::<u32>()).prop_map(|(which, written)| Op::Complete { which, written }),
+        4 => (any::<usize>(), prop::option::of(any::<u32>()))
+            .prop_map(|(which, written)| Op::Complete { which, written }),
+        1 => prop::option::of(any::<usize>()).prop_map(|which| Op::Await { which }),
         3 => Just(Op::DevicePublish),
         3 => Just(Op::TakeUsed),
     ]
@@ -65,6 +75,11 @@ struct World {
     seen: Vec<Added>,
     /// In flight: (token, head).
     popped: Vec<(usize, u16)>,
+    /// Chains that were popped and are not used, the oldest first, and what was written into those that have ended; not kept
+    /// where chains are used in any order.
+    window: Option<VecDeque<(usize, u16, Option<u32>)>>,
+    /// The youngest chain that somebody waits for.
+    awaited: Option<usize>,
     /// (token, head, written)
     completed: VecDeque<(usize, u16, u32)>,
     used: VecDeque<(usize, u16, u32)>,
@@ -81,11 +96,15 @@ struct Added {
 
 impl World {
     /// `turns` chains have gone round before.
-    fn new(format: RingFormat, event_idx: bool, turns: usize) -> World {
+    fn new((format, in_order): (RingFormat, bool), event_idx: bool, turns: usize) -> World {
         let guest = Guest::with(SIZE, Features { event_idx });
         let rings = guest.rings_of(format);
-        let driver = DriverQueue::new(format, SIZE, rings, guest.features).unwrap();
-        let device = DeviceQueue::new(format, SIZE, rings, format.first_base(), guest.features).unwrap();
+        let mut driver = DriverQueue::new(format, SIZE, rings, guest.features).unwrap();
+        let mut device = DeviceQueue::new(format, SIZE, rings, format.first_base(), guest.features).unwrap();
+        if in_order {
+            driver.expect_in_order();
+            device = device.in_order();
+        }
         let batch = ChainBatch::new(4, 8);
         let mut world = World {
             guest,
@@ -97,6 +116,8 @@ impl World {
             available: VecDeque::new(),
             seen: Vec::new(),
             popped: Vec::new(),
+            window: in_order.then(VecDeque::new),
+            awaited: None,
             completed: VecDeque::new(),
             used: VecDeque::new(),
             descriptors: [0; SIZE as usize],
@@ -127,17 +148,25 @@ impl World {
             }
             Op::PopAndComplete { limit } => {
                 let count = self.pop(limit);
-                self.device.complete_popped(self.batch.chains(), |index| 7 * index as u32);
-                let chains = self.popped.split_off(self.popped.len() - count).into_iter().enumerate();
-                self.completed.extend(chains.map(|(index, (token, head))| (token, head, 7 * index as u32)));
+                let chains = self.popped.split_off(self.popped.len() - count);
+                // Every third is written in part.
+                let written = |index: usize, token| if index % 3 == 2 { 7 } else { self.writable(token) };
+                let written: Vec<u32> =
+                    chains.iter().enumerate().map(|(index, (token, _))| written(index, *token)).collect();
+                self.device.complete_popped(self.batch.chains(), written.iter().copied());
+                for ((token, head), written) in chains.into_iter().zip(written) {
+                    self.completed(token, head, written);
+                }
             }
             Op::Complete { which, written } => {
                 if !self.popped.is_empty() {
                     let (token, head) = self.popped.swap_remove(which % self.popped.len());
+                    let written = written.unwrap_or_else(|| self.writable(token));
                     self.device.complete(head, written);
-                    self.completed.push_back((token, head, written));
+                    self.completed(token, head, written);
                 }
             }
+            Op::Await { which } => self.wait_for(which),
             Op::DevicePublish => {
                 self.device.publish();
                 self.used.append(&mut self.completed);
@@ -182,10 +211,47 @@ impl World {
         }
     }
 
+    /// Bytes that the device may write into a chain that it was given.
+    fn writable(&self, token: usize) -> u32 {
+        let added = self.seen.iter().rfind(|added| added.token == token).expect("it was popped");
+        added.segments.iter().filter(|segment| segment.writable).map(|segment| segment.len).sum()
+    }
+
+    /// A chain was completed: it is used, in order when those before it are.
+    fn completed(&mut self, token: usize, head: u16, written: u32) {
+        let Some(window) = &mut self.window else { return self.completed.push_back((token, head, written)) };
+        let place = window.iter_mut().find(|(of, ..)| *of == token).expect("it was popped");
+        place.2 = Some(written);
+        while let Some((token, head, Some(written))) = window.front().copied() {
+            self.completed.push_back((token, head, written));
+            window.pop_front();
+        }
+    }
+
+    fn wait_for(&mut self, which: Option<usize>) {
+        let (DeviceQueue::InOrder(device), Some(window)) = (&mut self.device, &self.window) else { return };
+        let token = match which {
+            Some(_) if self.popped.is_empty() => return,
+            Some(which) => {
+                let (token, head) = self.popped[which % self.popped.len()];
+                device.await_published(head);
+                Some(token)
+            }
+            None => {
+                device.await_ended();
+                window.iter().rfind(|(.., written)| written.is_some()).map(|(token, ..)| *token)
+            }
+        };
+        self.awaited = self.awaited.max(token);
+    }
+
     /// The last chains that were popped are available again.
     fn put_back(&mut self, count: usize) {
         let chains = self.popped.split_off(self.popped.len() - count);
         self.device.put_back(chains.iter().map(|(_, head)| *head));
+        if let Some(window) = &mut self.window {
+            window.truncate(window.len() - count);
+        }
         for (token, _) in chains.into_iter().rev() {
             let added = self.seen.iter().rfind(|added| added.token == token).expect("it was popped");
             self.available.push_front(added.clone());
@@ -211,13 +277,20 @@ impl World {
             let expected = [false, true].map(|writable| of(writable).flat_map(cut).collect::<Vec<_>>());
             assert_eq!(self.guest.shape(&self.batch, chain), expected);
             self.popped.push((token, head));
+            if let Some(window) = &mut self.window {
+                window.push_back((token, head, None));
+            }
         }
         count
     }
 
     fn free(&self) -> usize {
         let heads = self.added.iter().chain(&self.available).map(|added| added.head);
-        let heads = heads.chain(self.popped.iter().map(|(_, head)| *head));
+        let in_flight: Vec<u16> = match &self.window {
+            Some(window) => window.iter().map(|(_, head, _)| *head).collect(),
+            None => self.popped.iter().map(|(_, head)| *head).collect(),
+        };
+        let heads = heads.chain(in_flight);
         let heads = heads.chain(self.completed.iter().chain(&self.used).map(|(_, head, _)| *head));
         usize::from(SIZE) - heads.map(|head| self.descriptors[usize::from(head)]).sum::<usize>()
     }
@@ -225,13 +298,18 @@ impl World {
     fn check(&self) {
         assert_eq!(self.device.fault(), None);
         assert_eq!(self.driver.fault(), None);
-        assert_eq!(usize::from(self.device.in_flight()), self.popped.len());
+        let in_flight = self.window.as_ref().map_or(self.popped.len(), VecDeque::len);
+        assert_eq!(usize::from(self.device.in_flight()), in_flight);
+        if let (DeviceQueue::InOrder(device), Some(window)) = (&self.device, &self.window) {
+            let waits = window.front().is_some_and(|(oldest, ..)| Some(*oldest) <= self.awaited);
+            assert_eq!(device.is_awaited(), waits || !self.completed.is_empty());
+        }
         assert_eq!(usize::from(self.device.unpublished()), self.completed.len());
         assert_eq!(self.device.has_available(), !self.available.is_empty());
         let ahead = self.device.avail_snapshot().wrapping_sub(self.device.next_avail());
         assert_eq!(usize::from(ahead), self.available.len());
         assert_eq!(self.driver.num_free(), self.free());
-        let out = [self.added.len(), self.available.len(), self.popped.len(), self.completed.len(), self.used.len()];
+        let out = [self.added.len(), self.available.len(), in_flight, self.completed.len(), self.used.len()];
         assert_eq!(usize::from(self.driver.in_flight()), out.iter().sum::<usize>());
     }
 }
@@ -257,8 +335,8 @@ proptest! {
         turns in prop::sample::select(vec![0usize, 0, 0, 32_760, 65_520]),
         ops in prop::collection::vec(op(), 1..200),
     ) {
-        for format in RingFormat::ALL {
-            let mut world = World::new(format, event_idx, turns);
+        for kind in KINDS {
+            let mut world = World::new(kind, event_idx, turns);
             for op in ops.clone() {
                 world.apply(op);
             }
@@ -268,8 +346,8 @@ proptest! {
 
 #[test]
 fn index_that_wraps_twice_loses_nothing() {
-    for format in RingFormat::ALL {
-        wraps_twice(World::new(format, true, 65_530));
+    for kind in KINDS {
+        wraps_twice(World::new(kind, true, 65_530));
     }
 }
 
@@ -278,7 +356,7 @@ fn wraps_twice(mut world: World) {
         world.apply(Op::Add { readable: vec![51], writable: vec![108, 4096], indirect: round % 2 == 0 });
         world.apply(Op::DriverPublish);
         world.apply(Op::Pop { limit: 4, back: 0 });
-        world.apply(Op::Complete { which: 0, written: round });
+        world.apply(Op::Complete { which: 0, written: Some(round) });
         world.apply(Op::DevicePublish);
         world.apply(Op::TakeUsed);
     }

@@ -8,7 +8,7 @@ use vhost_user::frontend::Frontend;
 use vhost_user::message::protocol;
 
 use super::args::{Args, Mode, Offload, Switch};
-use super::wire::{CSUM, EVENT_IDX, GUEST_CSUM, GUEST_TSO4, HOST_TSO4, IN_ORDER, INDIRECT, MQ, MRG_RXBUF, VERSION_1};
+use super::wire::{CSUM, EVENT_IDX, GUEST_CSUM, GUEST_TSO4, HOST_TSO4, INDIRECT, MQ, MRG_RXBUF, VERSION_1};
 use crate::link::{Link, Needed};
 use crate::ring::{self, Ring};
 
@@ -44,8 +44,12 @@ fn features(args: &Args) -> (Vec<Needed>, Vec<Needed>) {
     let mut welcome = Vec::new();
     let sends = args.mode != Mode::Rx;
     let packed = args.ring == Ring::Packed;
-    let options =
-        [(args.indirect && sends, INDIRECT), (args.in_order, IN_ORDER), (args.queues > 1, MQ), (packed, ring::PACKED)];
+    let options = [
+        (args.indirect && sends, INDIRECT),
+        (args.in_order, ring::IN_ORDER),
+        (args.queues > 1, MQ),
+        (packed, ring::PACKED),
+    ];
     needed.extend(options.iter().filter(|(asked, _)| *asked).map(|(_, feature)| *feature));
     match args.mrg {
         Some(Switch::On) => needed.push(MRG_RXBUF),

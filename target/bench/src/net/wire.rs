@@ -31,8 +31,6 @@ pub(super) const INDIRECT: Needed = Needed { option: Some("--indirect"), name: "
 pub(super) const EVENT_IDX: Needed = Needed { option: None, name: "VIRTIO_F_EVENT_IDX", bit: 29 };
 /// VIRTIO_F_VERSION_1.
 pub(super) const VERSION_1: Needed = Needed { option: None, name: "VIRTIO_F_VERSION_1", bit: 32 };
-/// VIRTIO_F_IN_ORDER.
-pub(super) const IN_ORDER: Needed = Needed { option: Some("--in-order"), name: "VIRTIO_F_IN_ORDER", bit: 35 };
 
 const fn offload(name: &'static str, bit: u32) -> Needed {
     Needed { option: Some("--offload"), name, bit }

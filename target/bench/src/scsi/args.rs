@@ -60,6 +60,9 @@ pub struct Args {
     /// Put each command into an indirect descriptor table: one ring descriptor a command
     #[arg(long)]
     pub indirect: bool,
+    /// Agree on VIRTIO_F_IN_ORDER. A command that comes back before an older one of its queue ends the run
+    #[arg(long)]
+    pub in_order: bool,
     /// Wait for interrupts (call eventfds) instead of polling
     #[arg(long, conflicts_with = "null_responder")]
     pub interrupt: bool,

@@ -29,6 +29,9 @@ pub(super) fn connect(args: &Args, path: &Path) -> anyhow::Result<(Link, Option<
     if args.indirect {
         needed.push(Needed { option: Some("--indirect"), name: "VIRTIO_F_INDIRECT_DESC", bit: 28 });
     }
+    if args.in_order {
+        needed.push(ring::IN_ORDER);
+    }
     if args.ring == Ring::Packed {
         needed.push(ring::PACKED);
     }

@@ -10,7 +10,6 @@ use virtqueue::{DriverQueue, Features, Prepared, Segment, UsedFault};
 use guest_memory::GuestSlice;
 use virtio_scsi::wire::{REQUEST_LEN, RESPONSE_LEN};
 
-use super::Args;
 use super::cdb::{self, Direction, LbaWidth};
 use super::disk::Range;
 use super::layout::Layout;
@@ -18,6 +17,7 @@ use super::lines::{Lines, SLOT_LEN, SlotLines};
 use super::pattern::Io;
 use super::reply::{self, Failure, Tally};
 use super::work::{SlotData, Work};
+use super::{Args, Ring};
 use crate::link::RingFds;
 use crate::memory::Memory;
 use crate::meter::Meter;
@@ -35,6 +35,8 @@ pub(super) struct Queue {
     len: usize,
     slots: Box<[Slot]>,
     indirect: bool,
+    /// Chains have to take descriptors in the order of the ring: they are written for each command.
+    ring_order: bool,
     lun: [u8; 8],
     /// Distinguishes the tags of this queue from those of its siblings.
     tag_base: u64,
@@ -78,6 +80,9 @@ impl Queue {
         let ring = layout.rings[usize::from(super::layout::FIRST_REQUEST_RING + index)];
         let areas = memory.ring(&ring, layout.queue_size);
         let mut driver = DriverQueue::new(ring.format, layout.queue_size, areas, features).context("request ring")?;
+        if args.in_order {
+            driver.expect_in_order();
+        }
         driver.disable_calls();
         let slots = usize::from(args.qd);
         let idle = Io { piece: 0, direction: Direction::Read };
@@ -93,6 +98,7 @@ impl Queue {
             len: args.bs as usize,
             slots: (0..slots).map(slot).collect(),
             indirect: args.indirect,
+            ring_order: args.in_order && args.ring == Ring::Split,
             lun: cdb::lun_field(args.target, args.lun),
             tag_base: u64::from(index) << 32,
             width: LbaWidth::Bits32,
@@ -100,8 +106,8 @@ impl Queue {
         })
     }
 
-    /// Writes every slot's headers for a range. With a direction its descriptors are written, too, once and for all;
-    /// without one the descriptors are written for each command.
+    /// Writes every slot's headers for a range. With a direction its descriptors are written, too, once and for all, if they
+    /// may lie anywhere; without one they are written for each command.
     ///
     /// # Panics
     /// If a command is in flight.
@@ -109,6 +115,7 @@ impl Queue {
         assert_eq!(self.in_flight(), 0, "commands in flight");
         self.width = range.width();
         self.blocks_per_piece = u64::from(range.blocks_per_piece);
+        let direction = direction.filter(|_| !self.ring_order);
         for slot in 0..self.slots.len() {
             for direction in [Direction::Read, Direction::Write] {
                 let cdb = cdb::transfer(direction, self.width, range.blocks_per_piece);

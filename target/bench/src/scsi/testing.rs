@@ -59,14 +59,20 @@ pub(super) const BLOCK: usize = 512;
 pub(super) const BLOCKS: u64 = 2048;
 /// Control, event and this many request queues.
 pub(super) const REQUEST_QUEUES: u16 = 4;
-const OFFERED: u64 = feature::VERSION_1 | feature::EVENT_IDX | feature::INDIRECT_DESC;
+const OFFERED: u64 = feature::VERSION_1 | feature::EVENT_IDX | feature::INDIRECT_DESC | feature::IN_ORDER;
 const QUEUES: u16 = 2 + REQUEST_QUEUES;
 const QUEUE_SIZE_MAX: u16 = 256;
 
 impl Device {
     pub(super) fn start(script: impl FnMut(Seen) -> Twist + Send + 'static) -> Device {
         let disk = Disk { script: Box::new(script), bytes: vec![0; BLOCKS as usize * BLOCK], transfers: 0 };
-        Device(testing::Device::start(info(), Side::Server, disk))
+        Device(testing::Device::start(info(OFFERED), Side::Server, disk))
+    }
+
+    /// A device that does not offer these features.
+    pub(super) fn without(features: u64) -> Device {
+        let disk = Disk { script: Box::new(|_| Twist::None), bytes: vec![0; BLOCKS as usize * BLOCK], transfers: 0 };
+        Device(testing::Device::start(info(OFFERED & !features), Side::Server, disk))
     }
 
     pub(super) fn honest() -> Device {
@@ -83,9 +89,9 @@ impl Device {
     }
 }
 
-fn info() -> DeviceInfo {
+fn info(features: u64) -> DeviceInfo {
     DeviceInfo {
-        features: OFFERED,
+        features,
         tolerated_features: 0,
         protocol_features: protocol::MQ | protocol::REPLY_ACK | protocol::CONFIG | protocol::STATUS,
         queues: QUEUES,

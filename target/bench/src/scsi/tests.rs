@@ -37,7 +37,7 @@ fn is_transfer(seen: Seen) -> bool {
 #[test]
 fn run_of_every_pattern_succeeds_and_stops_every_ring() {
     for rw in ["randread", "randwrite", "randrw", "read", "write"] {
-        for line in ["", "--queues 3", "--indirect", "--interrupt", "--bs 512 --queue-size 16"] {
+        for line in ["", "--queues 3", "--indirect", "--interrupt", "--in-order", "--bs 512 --queue-size 16"] {
             let device = Device::honest();
             let outcome = run_on(&device, &format!("--rw {rw} {line}"));
             assert!(outcome.passed(), "{rw} {line}: {outcome:?}");
@@ -317,8 +317,27 @@ fn every_command_of_a_run_is_seen_by_the_device_within_the_range() {
 }
 
 #[test]
+fn run_in_order_against_a_device_that_keeps_none_names_what_it_did() {
+    let device =
+        Device::start(|seen| if is_transfer(seen) && seen.transfers == 20 { Twist::Hang } else { Twist::None });
+    let failure = run_on(&device, "--in-order --time 3600 --stall-timeout 3600").failure.unwrap();
+    let wanted = "the device broke the used ring of request queue 0: used out of order (VIRTIO_F_IN_ORDER): head ";
+    assert!(failure.starts_with(wanted), "{failure}");
+    let lacking = refusal(&Device::without(1 << 35), "--in-order");
+    assert_eq!(lacking, "--in-order: the device does not offer VIRTIO_F_IN_ORDER (bit 35)");
+}
+
+#[test]
 fn null_responder_answers_every_command() {
-    for line in ["", "--queues 2", "--rw randrw", "--indirect --qd 128", "--rw write --bs 64k"] {
+    for line in [
+        "--in-order",
+        "--in-order --ring packed",
+        "",
+        "--queues 2",
+        "--rw randrw",
+        "--indirect --qd 128",
+        "--rw write --bs 64k",
+    ] {
         let args = parse(&format!("--null-responder --time 0.05 --warmup 0.01 {line}")).unwrap();
         let outcome = measure(&args, never().as_fd()).unwrap();
         assert!(outcome.passed() && outcome.failure.is_none(), "{line}: {outcome:?}");

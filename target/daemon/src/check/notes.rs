@@ -89,6 +89,7 @@ fn controller_notes(controller: &Controller) -> Vec<(String, String)> {
         ring_size(controller),
         seg_max(controller),
         coalescing(controller.coalescing),
+        in_order(controller),
     ];
     candidates.into_iter().flatten().collect()
 }
@@ -102,6 +103,15 @@ fn idle_pollers(controller: &Controller) -> Option<(String, String)> {
     (pollers > queues).then(|| {
         let text = format!("{pollers} pollers for {queues} request queues: some of them will have none");
         ("pollers".to_owned(), text)
+    })
+}
+
+fn in_order(controller: &Controller) -> Option<(String, String)> {
+    controller.in_order.then(|| {
+        let text = "a guest that takes VIRTIO_F_IN_ORDER gets commands of a queue back in the order that it sent them in, quick \
+                    ones of any LUN behind slow ones"
+            .to_owned();
+        ("in_order = true".to_owned(), text)
     })
 }
 

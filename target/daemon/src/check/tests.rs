@@ -122,6 +122,14 @@ fn threshold_of_coalescing_that_is_off_is_noted() {
 }
 
 #[test]
+fn order_that_quick_commands_wait_for_is_noted() {
+    let text = "scsi[0].in_order = true: a guest that takes VIRTIO_F_IN_ORDER gets commands of a queue back in the order that it \
+                sent them in, quick ones of any LUN behind slow ones";
+    assert_eq!(notes_with("in_order = true\n"), [text]);
+    assert_eq!(notes_with("in_order = false\n"), [""; 0]);
+}
+
+#[test]
 fn parts_that_nothing_uses_are_noted() {
     assert_eq!(
         notes_of(DISK),

@@ -175,6 +175,7 @@ struct ControllerText<'c> {
     pollers: &'c [usize],
     delay_base_us: u32,
     iops_threshold: u32,
+    in_order: bool,
     cmd_per_lun: u32,
     max_sectors: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,6 +198,7 @@ impl<'c> From<&'c Controller> for ControllerText<'c> {
             pollers: &controller.pollers,
             delay_base_us: controller.coalescing.delay_base_us,
             iops_threshold: controller.coalescing.iops_threshold,
+            in_order: controller.in_order,
             cmd_per_lun: controller.limits.cmd_per_lun,
             max_sectors: controller.limits.max_sectors,
             seg_max: controller.limits.seg_max,

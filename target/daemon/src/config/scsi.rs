@@ -32,6 +32,8 @@ pub struct Controller {
     pub pollers: Vec<usize>,
     /// How calls to its driver are coalesced; default [`Coalescing::OFF`].
     pub coalescing: Coalescing,
+    /// Whether it offers VIRTIO_F_IN_ORDER; default false.
+    pub in_order: bool,
     /// What its guests may ask for.
     pub limits: Limits,
     /// Its LUNs, in the order of the text; each address and each bdev once.
@@ -70,6 +72,7 @@ fn read_one<'t>(
     let queue_size_max = served::queue_size_max(&mut section, problems);
     let pollers = served::pollers(&mut section, cores, problems);
     let coalescing = served::coalescing(&mut section, problems);
+    let in_order = section.take("in_order").map_or(Some(false), |field| field.boolean(problems));
     let (limits, max_sectors) = limits::read(&mut section, queues, queue_size_max, problems);
     let luns = LunReader { controller: name.as_ref(), max_sectors, bdevs, wwns };
     let luns = luns.read(section.tables("lun", problems), problems);
@@ -83,6 +86,7 @@ fn read_one<'t>(
         queue_size_max: queue_size_max?,
         pollers: pollers?,
         coalescing: coalescing?,
+        in_order: in_order?,
         limits: limits?,
         luns: luns?,
     })

@@ -80,6 +80,7 @@ fn r05_controller_without_limits_gets_qemus_defaults() {
     };
     assert_eq!(controller.limits, limits);
     assert_eq!(controller.coalescing, Coalescing { delay_base_us: 0, iops_threshold: 60_000 });
+    assert!(!controller.in_order);
     let lun = &controller.luns[0];
     assert_eq!((lun.target, lun.lun, lun.bdev.as_str(), lun.read_only), (0, 0, "disk0", false));
     assert_eq!(lun.identity, Identity::derived(&controller.name, &lun.bdev));
@@ -114,6 +115,7 @@ fn config_with_every_key_is_read_as_written() {
         on_max_sectors: OnMaxSectors::Scsi,
     };
     assert_eq!(controller.coalescing, Coalescing { delay_base_us: 1_000_000, iops_threshold: 100 });
+    assert!(controller.in_order);
     assert_eq!(controller.limits, limits);
     let lun = &controller.luns[0];
     assert_eq!((lun.target, lun.lun, lun.bdev.as_str(), lun.read_only), (255, 16383, "slow", true));
@@ -160,6 +162,7 @@ on_cmd_per_lun = "failure"
 on_max_sectors = "scsi"
 delay_base_us = 1000000
 iops_threshold = 100
+in_order = true
 [[scsi.lun]]
 target = 255
 lun = 16383
@@ -251,7 +254,7 @@ fn unknown_keys_are_refused_at_every_level() {
         (
             "cmds_per_lun = 5\n",
             "f:12: scsi[0].cmds_per_lun: unknown key; known here: name, socket, mode, queues, queue_size_max, pollers, \
-             delay_base_us, iops_threshold, cmd_per_lun, max_sectors, seg_max, on_cmd_per_lun, on_max_sectors, lun",
+             delay_base_us, iops_threshold, in_order, cmd_per_lun, max_sectors, seg_max, on_cmd_per_lun, on_max_sectors, lun",
         ),
         (
             "[[scsi.lun]]\nbdev = 'disk0'\nid = 5\n",
@@ -290,6 +293,7 @@ fn values_of_a_wrong_type_are_refused() {
     ]);
     refused_after_base(&[
         ("queues = 1979-05-27\n", "f:12: scsi[0].queues = 1979-05-27: must be an integer, not a date"),
+        ("in_order = 'yes'\n", "f:12: scsi[0].in_order = 'yes': must be true or false, not a string"),
         (
             "[[scsi.lun]]\nbdev = 'disk0'\nread_only = 'yes'\n",
             "f:14: scsi[0].lun[0].read_only = 'yes': must be true or false, not a string",

@@ -102,6 +102,7 @@ fn virtqueue(labels: &[&str; 2], rings: &[&RingStats], families: &mut Families) 
     let classes = (0..=RingStats::BATCH_EDGES.len()).map(class);
     families.classes(&the::BATCH_SIZE, labels, &RingStats::BATCH_EDGES.map(f64::from), classes, chains);
     families.sample(&the::LINGERS, labels, sum(|ring| &ring.lingers));
+    families.sample(&the::HELD, labels, sum(|ring| &ring.held));
     families.sample(&the::KICKS, labels, sum(|ring| &ring.kicks));
     families.sample(&the::CALLS, labels, sum(|ring| &ring.calls));
     families.sample(&the::SUPPRESSED, labels, sum(|ring| &ring.calls_suppressed));

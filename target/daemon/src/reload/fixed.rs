@@ -47,6 +47,7 @@ impl Differences {
         self.value(&key("queues"), &old.queues, &new.queues);
         self.value(&key("queue_size_max"), &old.queue_size_max, &new.queue_size_max);
         self.value(&key("pollers"), &old.pollers, &new.pollers);
+        self.value(&key("in_order"), &old.in_order, &new.in_order);
         if self.0.len() == before {
             let (limits, coalescing, luns) = (new.limits, new.coalescing, new.luns.clone());
             let with = Controller { limits, coalescing, luns, ..old.clone() };

@@ -37,6 +37,11 @@ fn fixed_differences_name_the_key_the_value_and_the_present_value() {
         ("queues = 4", "mode = 'client'", "scsi[0].mode = \"client\": is \"server\""),
         ("queues = 4", "queues = 8", "scsi[0].queues = 8: is 4 in the running target; that takes a restart"),
         ("queues = 4", "queue_size_max = 64", "scsi[0].queue_size_max = 64: is 1024"),
+        (
+            "queues = 4",
+            "in_order = true",
+            "scsi[0].in_order = true: is false in the running target; that takes a restart",
+        ),
     ] {
         let refusals = refusals(old, new);
         assert!(refusals[0].starts_with(expected), "{refusals:?}");

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, Signal};
 use tests::live::client::{Client, FIRST, Plan, good, read, test_unit_ready, write};
@@ -41,6 +42,28 @@ fn stale_socket_is_replaced_and_removed_at_the_end() {
     process.signal(Signal::TERM);
     assert_eq!(process.wait().code(), Some(0));
     assert!(!place.path("vm0.sock").exists());
+}
+
+/// Requests of a disk whose answers overtake each other come back in order where the driver wants that.
+#[test]
+fn controller_in_order_passes_a_verified_run_in_order_on_either_ring() {
+    let place = Place::new();
+    let text = one_controller(0).replace("queue_size_max = 256", "queue_size_max = 256\nin_order = true")
+        + "[[bdev]]\nname = 'base'\nkind = 'malloc'\nsize = '1MiB'\n\
+        [[bdev]]\nname = 'uneven'\nkind = 'delay'\nbase = 'base'\nlatency_us = 20\np99_us = 500\n\
+        [[scsi.lun]]\nlun = 7\nbdev = 'uneven'\n";
+    let process = place.serve(&text);
+    for ring in ["split", "packed"] {
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_ringside"));
+        bench.args(["bench", "scsi", "--verify", "--in-order", "--rw", "randrw", "--qd", "24", "--number-ios", "1000"]);
+        bench.args(["--lun", "7", "--ring", ring, "--socket"]).arg(place.path("vm0.sock"));
+        let output = bench.output().unwrap();
+        assert!(output.status.success(), "{ring}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let held: f64 = process.scrape().sum("ringside_virtqueue_held_total", &[("controller", "vm0")]);
+    assert!(held > 0.0, "of 2000 requests some were done before older ones");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
 }
 
 #[test]

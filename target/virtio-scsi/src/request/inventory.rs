@@ -133,7 +133,7 @@ impl Requests {
         self.leaving > 0
     }
 
-    /// Gives units back whose last command has been published, to be dropped on a control thread.
+    /// Gives units back whose last command has been completed, to be dropped on a control thread.
     #[cold]
     pub(crate) fn let_go(&mut self) {
         for place in &mut self.units.0 {

@@ -3,6 +3,7 @@
 
 use bdev::{Io, Submitted, Token};
 use reactor::Tsc;
+use vhost_user::RingSet;
 
 use super::Requests;
 use crate::fence::{Scope, Sweep, UnitIndex, Verdict};
@@ -10,9 +11,10 @@ use crate::fence::{Scope, Sweep, UnitIndex, Verdict};
 impl Requests {
     /// Passes a function's verdict on every command at a backend that is in its scope; those that it aborts are asked for.
     /// Returns how many there are.
-    pub(crate) fn judge_pending(&mut self, sweep: Sweep) -> u32 {
+    pub(crate) fn judge_pending(&mut self, rings: &mut RingSet, sweep: Sweep) -> u32 {
         let Requests { pending, units, .. } = self;
-        pending.judge(sweep.scope, sweep.verdict, |unit, token| {
+        pending.judge(sweep.scope, sweep.verdict, |ticket, unit, token| {
+            rings.await_published(ticket);
             if sweep.verdict == Verdict::Abort {
                 units[usize::from(unit)].channel.abort(token);
             }

@@ -92,7 +92,7 @@ impl Requests {
         };
         let ended = outcome.ended;
         let (commands, chains) = (&commands[..ended], &batch.chains()[from..][..ended]);
-        rings.complete_popped(slot, chains, |index| commands[index].used);
+        rings.complete_popped(slot, chains, commands.iter().map(|command| command.used));
         state.count(&outcome);
         self.ok_responses += ended as u64;
         state.credits.retire_all(slots.split_off(ended as u32));

@@ -108,6 +108,7 @@ impl Requests {
             }
             for blocked in state.tasks.take(sweep.scope, unit, state.unit.target) {
                 found = true;
+                rings.await_published(&blocked.ticket);
                 self.end_blocked(rings, unit, blocked, verdict_response(sweep.verdict));
             }
         }

@@ -59,6 +59,8 @@ fn queue_keeps_its_depth_and_counts_every_command() {
         ("--qd 7 --rw randrw", None),
         ("--qd 128 --indirect", Some(Direction::Read)),
         ("--qd 3 --indirect --rw randrw", None),
+        ("--qd 42 --in-order", Some(Direction::Read)),
+        ("--qd 32 --in-order --ring packed", Some(Direction::Read)),
     ] {
         let mut bench = Bench::new(line, direction);
         let depth = bench.queue.in_flight();

@@ -68,9 +68,14 @@ super::group! {
         "Near the rate of fetches: the driver adds requests one by one and gets more of them done when it is not looked at all the time. \
          A few: trials that were in vain.";
     IN_FLIGHT: Gauge "ringside_virtqueue_in_flight" ["controller", "queue"] "R28",
-        "Chains that are fetched and not completed: the depth of the queue in the device.",
+        "Chains that are fetched and not given back: the depth of the queue in the device.",
         "On a request queue it follows the load and the latency of the block device. Constant above 0 while \
          `ringside_virtqueue_chains_total` stands: requests hang. On a receive queue they are buffers that wait for frames.";
+    HELD: Counter "ringside_virtqueue_held_total" ["controller", "queue"] "R28",
+        "Requests that were done before older ones of their queue and waited for them, where the driver has agreed on \
+         VIRTIO_F_IN_ORDER.",
+        "Near the rate of chains: quick requests wait for slow ones, and no latency that is told here has that wait in it. Give slow \
+         LUNs a controller of their own, or turn `in_order` off.";
     KICKS: Counter "ringside_virtqueue_kicks_total" ["controller", "queue"] "R28",
         "Kicks that were received; drivers are told not to kick while a queue is polled.",
         "Each costs the guest an exit. A rate near that of chains: the queue goes cold between requests; with latency in mind \

@@ -190,7 +190,7 @@ test_spdk() {
     export CARGO_TARGET_DIR=$PWD/.build/spdk
     (
         export PKG_CONFIG_PATH=$SPDK_PREFIX/lib/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
-        local packages=(-p spdk-sys -p spdk-rs -p bdev-spdk -p ringside --features "$features")
+        local packages=(-p spdk-sys -p spdk-rs -p spdk-lab -p bdev-spdk -p ringside --features "$features")
         cargo clippy --quiet "${packages[@]}" --all-targets -- -D warnings
         cargo nextest run --cargo-profile ci --config-file scripts/nextest.toml "${packages[@]}" \
             -E 'package(spdk-sys) + package(spdk-rs) + package(bdev-spdk) + test(spdk)'

@@ -70,6 +70,8 @@ mod libspdk {
         let dpdk = Found::of_spdk(&fs::read_to_string(&config).unwrap_or_default());
         compare_dpdk(dpdk.as_ref());
         compile_shim(&flags);
+        // For C beside ours: `DEP_SPDK_CFLAGS`.
+        println!("cargo:cflags={}", flags.join(" "));
         link(&libraries, dpdk.as_ref());
         link_log_methods(&folders(&libraries, dpdk.as_ref()));
         generate(&flags);

@@ -1,7 +1,7 @@
 # shellcheck shell=dash
 # Disks of several kinds. On each of DISKS (a list of target:lun) a file system keeps files, then fio verifies random I/O; all of
 # them at once. Says "VERIFIED disk" for each. With GROWS=target:lun, says "SIZE bytes" of that disk and waits until the kernel
-# finds it to be GROWS_TO bytes. With GOES=target:lun, that disk is put under load ("BUSY"), goes, and "GONE" is said, while
+# finds it to be GROWS_TO bytes, then does some I/O there. With GOES=target:lun, that disk is put under load ("BUSY"), goes, and "GONE" is said, while
 # the first of DISKS notices nothing. Needs --with-fio.
 # shellcheck source=scripts/guest/functions.sh
 . /functions.sh
@@ -42,6 +42,9 @@ if [ -n "${GROWS:-}" ]; then
     printf 'SIZE %s\n' "$(size)"
     grown() { [ "$(size)" = "$GROWS_TO" ]; }
     wait_for "disk of $GROWS_TO bytes at $GROWS" grown
+    # it may keep nothing: no I/O fails, and that is all
+    /usr/bin/fio --name=grown --filename="/dev/$name" --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --bs=4k \
+        --size=2M >/tmp/fio.grown 2>&1 || fail "fio on $GROWS: $(cat /tmp/fio.grown)"
     dd if="/dev/$name" of=/dev/null bs=4k count=1 skip=$((GROWS_TO / 4096 - 1)) iflag=direct 2>/dev/null || fail "the last block"
 fi
 

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
+use std::iter;
 use std::mem::offset_of;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -230,16 +231,32 @@ impl IoChannel {
         buffers: impl Iterator<Item = (*mut u8, usize)>,
         second: impl Iterator<Item = (*mut u8, usize)>,
     ) -> Result<(), Errno> {
+        // SAFETY: buffers stay where they are (a promise of the caller's).
+        unsafe { self.begin(command.raw(), lba, blocks, tag, buffers, second) }
+    }
+
+    /// As [`start`](IoChannel::start).
+    #[inline]
+    unsafe fn begin(
+        &mut self,
+        io_type: spdk_sys::spdk_shim_io_type,
+        lba: u64,
+        blocks: u64,
+        tag: Tag,
+        buffers: impl Iterator<Item = (*mut u8, usize)>,
+        second: impl Iterator<Item = (*mut u8, usize)>,
+    ) -> Result<(), Errno> {
         let Some(number) = self.vacant.pop().or_else(|| self.grow()) else { return Err(Errno::of(libc::EBUSY)) };
         let place = self.places[number as usize].get();
-        let lends = self.ended.lending.get().filter(|_| matches!(command, Command::Read | Command::Write));
+        let moves = matches!(io_type, spdk_sys::SPDK_SHIM_IO_READ | spdk_sys::SPDK_SHIM_IO_WRITE);
+        let lends = self.ended.lending.get().filter(|_| moves);
         if let Some(lending) = lends {
             fetch(lending.start.wrapping_add(lending.offset(lba)));
         }
         // SAFETY: nobody else has a vacant place; the channel lives on this thread. Lists and places stay where they are until
         // the callback, and buffers, too (a promise of the caller's).
         let status = unsafe {
-            (*place).prepare(command, lba, blocks, tag, buffers, second);
+            (*place).prepare(io_type, lba, blocks, tag, buffers, second);
             if lends.is_some() {
                 (*place).borrow();
             }
@@ -250,6 +267,35 @@ impl IoChannel {
             )
         };
         Errno::check(status).inspect_err(|_| self.vacant.push(number))
+    }
+
+    /// Has the bdev give up the requests that `chosen` says yes to, if it can: they end as ever, most of them with the NVMe
+    /// status Command Abort Requested. Those that wait for room are not begun any more (`ECANCELED`). For each that the bdev is
+    /// asked to give up one more request ends, known by `tag`.
+    pub fn abort(&mut self, tag: Tag, mut chosen: impl FnMut(Tag) -> bool) {
+        for at in 0..self.places.len() {
+            let place = self.places[at].get();
+            // SAFETY: on this thread, and no callback runs now.
+            let wanted = unsafe { chosen((*place).tag) };
+            if wanted && !self.vacant.contains(&(at as u32)) {
+                // SAFETY: as above; there are no buffers. The victim is known to SPDK by its address, and compared only.
+                let begun = unsafe {
+                    spdk_sys::spdk_shim_io_give_up(place.cast());
+                    self.begin(spdk_sys::SPDK_SHIM_IO_ABORT, place.addr() as u64, 0, tag, iter::empty(), iter::empty())
+                };
+                if begun.is_err() {
+                    return; // the bdev aborts nothing, or has no room: requests end in their own time
+                }
+            }
+        }
+    }
+
+    /// None of the requests that wait for room are begun any more: they end with `ECANCELED`.
+    pub fn give_up_waiting(&mut self) {
+        for place in &self.places {
+            // SAFETY: on this thread, and no callback runs now; of a place that does not wait nobody looks at it.
+            unsafe { spdk_sys::spdk_shim_io_give_up(place.get().cast()) };
+        }
     }
 
     #[cold]
@@ -336,7 +382,7 @@ impl Place {
     #[inline]
     fn prepare(
         &mut self,
-        command: Command,
+        io_type: spdk_sys::spdk_shim_io_type,
         lba: u64,
         blocks: u64,
         tag: Tag,
@@ -349,7 +395,7 @@ impl Place {
         self.second.clear();
         self.second.extend(second.map(piece));
         self.tag = tag;
-        self.io.type_ = command.raw();
+        self.io.type_ = io_type;
         self.io.waits = 0;
         self.io.lba = lba;
         self.io.blocks = blocks;

@@ -119,6 +119,12 @@ impl IoTypes {
         self.has(spdk_sys::SPDK_SHIM_IO_COMPARE_AND_WRITE)
     }
 
+    /// Whether single requests can be aborted.
+    #[must_use]
+    pub fn abort(self) -> bool {
+        self.has(spdk_sys::SPDK_SHIM_IO_ABORT)
+    }
+
     fn has(self, io_type: spdk_sys::spdk_shim_io_type) -> bool {
         self.0 & 1 << io_type != 0
     }

@@ -166,7 +166,7 @@ spdk_shim_bdev_info(struct spdk_bdev_desc *desc, struct spdk_shim_bdev_info *inf
 	static const enum spdk_bdev_io_type types[] = {
 		SPDK_BDEV_IO_TYPE_READ, SPDK_BDEV_IO_TYPE_WRITE, SPDK_BDEV_IO_TYPE_UNMAP, SPDK_BDEV_IO_TYPE_FLUSH,
 		SPDK_BDEV_IO_TYPE_RESET, SPDK_BDEV_IO_TYPE_WRITE_ZEROES, SPDK_BDEV_IO_TYPE_COMPARE,
-		SPDK_BDEV_IO_TYPE_COMPARE_AND_WRITE,
+		SPDK_BDEV_IO_TYPE_COMPARE_AND_WRITE, SPDK_BDEV_IO_TYPE_ABORT,
 	};
 	struct spdk_bdev *bdev = spdk_bdev_desc_get_bdev(desc);
 	size_t alignment = spdk_bdev_get_buf_align(bdev);
@@ -247,6 +247,8 @@ struct io_private {
 	struct spdk_bdev_desc *desc;
 	struct spdk_io_channel *channel;
 	struct spdk_bdev_io_wait_entry wait;
+	/* only looked at while it waits */
+	bool given_up;
 };
 SPDK_STATIC_ASSERT(sizeof(struct io_private) <= sizeof(((struct spdk_shim_io *)0)->private_), "room for the wait entry");
 
@@ -351,6 +353,8 @@ io_submit(struct spdk_shim_io *io)
 	case SPDK_SHIM_IO_COMPARE_AND_WRITE:
 		return spdk_bdev_comparev_and_writev_blocks(desc, channel, io->iov, io->iov_count, io->second_iov,
 				io->second_iov_count, io->lba, io->blocks, io_done, io);
+	case SPDK_SHIM_IO_ABORT:
+		return spdk_bdev_abort(desc, channel, (void *)(uintptr_t)io->lba, io_done, io);
 	case SPDK_SHIM_IO_LENT_READ:
 		return spdk_bdev_read_blocks(desc, channel, NULL, io->lba, io->blocks, lent_read_done, io);
 	case SPDK_SHIM_IO_LENT_WRITE:
@@ -369,10 +373,12 @@ io_submit_or_wait(struct spdk_shim_io *io)
 	struct io_private *own = io_private(io);
 	int rc = io_submit(io);
 
-	if (spdk_likely(rc != -ENOMEM)) {
+	/* An abort that waits may come when its request's place has another one in it. */
+	if (spdk_likely(rc != -ENOMEM) || io->type == SPDK_SHIM_IO_ABORT) {
 		return rc;
 	}
 	io->waits++;
+	own->given_up = false;
 	memset(&own->wait, 0, sizeof(own->wait));
 	own->wait.bdev = spdk_bdev_desc_get_bdev(own->desc);
 	own->wait.cb_fn = io_again;
@@ -389,7 +395,7 @@ static void
 io_again(void *arg)
 {
 	struct spdk_shim_io *io = arg;
-	int rc = io_submit_or_wait(io);
+	int rc = io_private(io)->given_up ? -ECANCELED : io_submit_or_wait(io);
 
 	if (rc != 0) {
 		io->outcome = SPDK_SHIM_REFUSED;
@@ -406,6 +412,12 @@ spdk_shim_io_start(struct spdk_shim_io *io, struct spdk_bdev_desc *desc, struct 
 	own->desc = desc;
 	own->channel = channel;
 	return io_submit_or_wait(io);
+}
+
+void
+spdk_shim_io_give_up(struct spdk_shim_io *io)
+{
+	io_private(io)->given_up = true;
 }
 
 /* Buffers */

@@ -52,6 +52,7 @@ enum spdk_shim_io_type {
 	SPDK_SHIM_IO_WRITE_ZEROES = SPDK_BDEV_IO_TYPE_WRITE_ZEROES,
 	SPDK_SHIM_IO_COMPARE = SPDK_BDEV_IO_TYPE_COMPARE,
 	SPDK_SHIM_IO_COMPARE_AND_WRITE = SPDK_BDEV_IO_TYPE_COMPARE_AND_WRITE,
+	SPDK_SHIM_IO_ABORT = SPDK_BDEV_IO_TYPE_ABORT,
 	/* READ and WRITE of a device that lends its own memory: a read without a buffer, as SPDK's own comparisons do it, and
 	 * spdk_bdev_zcopy_start and _end */
 	SPDK_SHIM_IO_LENT_READ = SPDK_BDEV_NUM_IO_TYPES,
@@ -131,6 +132,7 @@ struct spdk_shim_io {
 	struct iovec *second_iov;
 	int32_t second_iov_count;
 	uint32_t reserved;
+	/* of SPDK_SHIM_IO_ABORT: the address of the request to be aborted, which is compared and not looked at */
 	uint64_t lba;
 	uint64_t blocks;
 	/* Called on the thread of the channel, never from within spdk_shim_io_start. */
@@ -154,6 +156,9 @@ struct spdk_shim_io {
 /* Begins the request. Returns 0: `done` will be called; or a negative errno: it will not. What SPDK has no room for waits in
  * its queue and counts as begun. */
 int spdk_shim_io_start(struct spdk_shim_io *io, struct spdk_bdev_desc *desc, struct spdk_io_channel *channel);
+/* A request that waits for room, if this one does, is not begun any more: it ends refused, with ECANCELED, when there would be
+ * room for it. */
+void spdk_shim_io_give_up(struct spdk_shim_io *io);
 
 /* Pieces of SPDK's pool of buffers that a device can reach. */
 struct spdk_shim_buffers;

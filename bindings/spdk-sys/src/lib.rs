@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn constants_of_enums_are_what_the_documentation_says() {
         assert_eq!((SPDK_SHIM_IO_READ, SPDK_SHIM_IO_WRITE, SPDK_SHIM_IO_UNMAP, SPDK_SHIM_IO_FLUSH), (1, 2, 3, 4));
-        assert_eq!((SPDK_SHIM_IO_RESET, SPDK_SHIM_IO_WRITE_ZEROES), (5, 9));
+        assert_eq!((SPDK_SHIM_IO_RESET, SPDK_SHIM_IO_WRITE_ZEROES, SPDK_SHIM_IO_ABORT), (5, 9, 16));
         assert_eq!((SPDK_SHIM_EVENT_REMOVE, SPDK_SHIM_EVENT_RESIZE), (0, 1));
         assert_eq!((SPDK_SHIM_GOOD, SPDK_SHIM_REFUSED, SPDK_SHIM_FAILED), (0, 1, 2));
     }

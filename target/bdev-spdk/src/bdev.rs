@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use bdev::{Abilities, Bdev, BdevInfo, Channel, CounterBlocks, Geometry, IoChannel, Provisioning};
+use bdev::{Abilities, Bdev, BdevInfo, Channel, CounterBlocks, Geometry, IoChannel, Provisioning, Resets};
 use parking_lot::Mutex;
 use spdk_rs::{Descriptor, Event};
 
@@ -25,6 +25,10 @@ pub(crate) struct Shared {
     pub block_count: AtomicU64,
     /// SPDK takes it away.
     pub removed: AtomicBool,
+    /// Channels give up what waits on our side when it is reset.
+    pub resets: Resets,
+    /// What buffers have to be multiples of, in address and length, less one.
+    pub alignment_mask: usize,
     /// It has a cache that is to be flushed for a durable write.
     pub cached: bool,
     /// It can be flushed; for others there is nothing to do.
@@ -110,6 +114,8 @@ impl Shared {
             opened_as: geometry,
             block_count: AtomicU64::new(found.block_count),
             removed: AtomicBool::new(false),
+            resets: Resets::default(),
+            alignment_mask: found.alignment.next_power_of_two() as usize - 1,
             cached: found.write_cache && found.io_types.flush(),
             flushes: found.io_types.flush(),
             memory,
@@ -182,6 +188,7 @@ fn info(name: String, found: &spdk_rs::BdevInfo, geometry: Geometry, read_only: 
         compare_and_write: !read_only && found.compare_write_max > 0,
         verify: true,
         block_status: false,
+        reset: types.reset(),
     };
     BdevInfo {
         physical_block_exponent: exponent,
@@ -217,6 +224,7 @@ mod tests {
             alignment: 1,
             write_cache: false,
             zoned: false,
+            lends: false,
             io_types: spdk_rs::IoTypes::default(),
         };
         let text = |found: &spdk_rs::BdevInfo| fit(found, false).unwrap_err();

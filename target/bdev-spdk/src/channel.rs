@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use bdev::{Completion, Io, IoChannel, Status, Submitted};
+use bdev::{Completion, Io, IoChannel, Status, Submitted, Token};
 use reactor::clock::Tsc;
 use spdk_rs::ThreadHandle;
 
@@ -64,6 +64,12 @@ impl IoChannel for SpdkChannel {
 
     fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
         self.lane.as_mut().map_or(0, |lane| lane.get().poll(now, done))
+    }
+
+    fn abort(&mut self, token: Token) {
+        if let Some(lane) = &mut self.lane {
+            lane.get().abort(token);
+        }
     }
 
     fn is_prompt(&self) -> bool {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bdev::scatter::{first_difference, part};
-use bdev::{Completion, Geometry, Io, Op, Status, Submitted, Token};
+use bdev::{Completion, Geometry, Io, Op, ResetWatch, Status, Submitted, Token};
 use guest_memory::GuestSlice;
 use reactor::clock::Tsc;
 use spdk_rs::{Buffer, Buffers, Command, Errno, Finished, IoChannel, Outcome, Piece, Tag, Thread};
@@ -45,6 +45,7 @@ pub(crate) struct Lane {
     counters: Arc<ChannelCounters>,
     /// Of the poller.
     turns: Rc<Turns>,
+    resets: ResetWatch,
     waits: u64,
 }
 
@@ -96,6 +97,7 @@ impl Lane {
             finished: Vec::with_capacity(USUAL as usize),
             counters: Arc::clone(counters),
             turns,
+            resets: shared.resets.watch(),
             waits: 0,
         })
     }
@@ -145,11 +147,19 @@ impl Lane {
             self.counters.lent.add(1);
             return true;
         }
-        let covered = self.memory.covers(buffers);
-        if covered {
+        let straight = self.goes_straight(buffers);
+        if straight {
             self.counters.direct.add(1);
         }
-        covered
+        straight
+    }
+
+    /// Whether SPDK can take the data where it is. It would move what is not aligned itself, but no more of it than one buffer holds.
+    #[inline]
+    fn goes_straight(&mut self, buffers: &[GuestSlice]) -> bool {
+        let mask = self.shared.alignment_mask;
+        let aligned = |slice: &GuestSlice| (slice.as_ptr().addr() | slice.len()) & mask == 0;
+        self.memory.covers(buffers) && (mask == 0 || buffers.iter().all(aligned))
     }
 
     /// Any request: what it has come to is kept here.
@@ -165,6 +175,7 @@ impl Lane {
             Op::WriteZeroes { .. } => {
                 self.start(index, Command::WriteZeroes, io.lba, u64::from(io.blocks), iter::empty(), iter::empty())
             }
+            Op::Reset => self.reset(index),
             _ => self.through_pool(index, io),
         };
         match begun {
@@ -192,6 +203,7 @@ impl Lane {
         let geometry = shared.geometry();
         let nothing = match io.op {
             Op::Flush => !shared.flushes,
+            Op::Reset => false,
             Op::Unmap if !geometry.holds_extents(io.extents) => return Some(Status::OutOfRange),
             Op::Unmap => io.extents.iter().all(|extent| extent.blocks == 0),
             _ => match geometry.span(io) {
@@ -261,7 +273,7 @@ impl Lane {
     /// The buffers are kept: if there is a difference they are looked at again.
     #[cold]
     fn compare_and_write(&mut self, index: u32, io: &Io<'_>) -> Result<(), Status> {
-        let way = if self.memory.covers(io.buffers) { &self.counters.direct } else { &self.counters.bounced };
+        let way = if self.goes_straight(io.buffers) { &self.counters.direct } else { &self.counters.bounced };
         way.add(1);
         self.requests[index as usize].keep(io.buffers);
         self.start_compare_and_write(index)
@@ -269,17 +281,17 @@ impl Lane {
 
     fn start_compare_and_write(&mut self, index: u32) -> Result<(), Status> {
         let request = &mut self.requests[index as usize];
-        if !self.memory.covers(&request.buffers) {
-            self.open_pool()?;
-            return self.next_piece(index);
-        }
         let (lba, blocks) = (request.lba, request.blocks);
         let half = blocks * u64::from(self.shared.info.block_size);
         let buffers = mem::take(&mut request.buffers);
+        let straight = self.goes_straight(&buffers);
         let (first, second) = (part(&buffers, 0, half), part(&buffers, half, half));
-        let started = self.start(index, Command::CompareAndWrite, lba, blocks, first, second);
+        let started = straight.then(|| self.start(index, Command::CompareAndWrite, lba, blocks, first, second));
         self.requests[index as usize].buffers = buffers;
-        started
+        started.unwrap_or_else(|| {
+            self.open_pool()?;
+            self.next_piece(index)
+        })
     }
 
     /// SPDK says that data differs, and not where; it says so, too, of data that it could not read. The blocks are read and
@@ -431,9 +443,58 @@ impl Lane {
         self.start(index, Command::Unmap, extent.lba, u64::from(extent.blocks), iter::empty(), iter::empty())
     }
 
+    /// What SPDK's bdev keeps ends by SPDK's reset, on whichever channel it is. What waits here, or has more steps to go, is given up
+    /// by each channel before it polls again.
+    #[cold]
+    fn reset(&mut self, index: u32) -> Result<(), Status> {
+        self.shared.resets.begin();
+        self.give_up_all();
+        self.requests[index as usize].status = Status::Good;
+        self.start(index, Command::Reset, 0, 0, iter::empty(), iter::empty())
+    }
+
+    /// The bdev is reset: no request takes another step.
+    #[cold]
+    fn give_up_all(&mut self) {
+        self.resets.was_reset();
+        self.channel.give_up_waiting();
+        self.requests.iter_mut().for_each(Request::give_up);
+        while let Some(index) = self.starved.pop_front() {
+            self.end(index, Status::Aborted);
+        }
+    }
+
+    /// Gives a request up, as far as SPDK's bdev can.
+    #[cold]
+    pub(crate) fn abort(&mut self, token: Token) {
+        let index = self.kept(token);
+        if let Some(index) = index {
+            self.requests[index as usize].give_up();
+            if let Some(at) = self.starved.iter().position(|&starved| starved == index) {
+                self.starved.remove(at);
+                return self.end(index, Status::Aborted);
+            }
+        }
+        self.turns.given();
+        self.channel.abort(Tag { token: 0, note: ABORT }, |tag| match (index, tag.note) {
+            (None, READ | WRITE) => tag.token == token.0,
+            (Some(index), note) => note == index,
+            _ => false,
+        });
+    }
+
+    /// The place of a request, if it is one that is kept here.
+    fn kept(&self, token: Token) -> Option<u32> {
+        let is = |index: &u32| self.requests[*index as usize].token == token && !self.vacant.contains(index);
+        (0..self.requests.len() as u32).find(is)
+    }
+
     /// Pushes what has ended since the last call, in the loop that began at `now`.
     #[inline]
     pub(crate) fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
+        if self.resets.was_reset() {
+            self.give_up_all();
+        }
         if self.turns.is_due(now) {
             self.turns.take(now);
             self.thread.poll_at(now.0);
@@ -474,7 +535,7 @@ impl Lane {
 
     fn advance_kept(&mut self) {
         let mut finished = mem::take(&mut self.finished);
-        for one in finished.drain(..) {
+        for one in finished.drain(..).filter(|one| one.tag.note != ABORT) {
             self.part_finished(&one);
         }
         self.finished = finished;
@@ -668,6 +729,8 @@ const REQUESTS_MAX: u32 = 1 << 16;
 /// Notes of reads and writes that are not kept here; others have the number of their place.
 const READ: u32 = u32::MAX;
 const WRITE: u32 = u32::MAX - 1;
+/// That of requests to abort another one.
+const ABORT: u32 = u32::MAX - 2;
 /// How often a compare-and-write finds a difference that is not there when it looks, until it is answered busy.
 const IN_VAIN_MAX: u8 = 8;
 /// Buffers of the pool that one request has at a time: about 1 MiB.

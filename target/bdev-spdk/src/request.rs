@@ -88,6 +88,13 @@ impl Request {
         true
     }
 
+    /// It is given up: it ends with the part that is under way.
+    pub(crate) fn give_up(&mut self) {
+        if self.status.is_good() {
+            self.status = Status::Aborted;
+        }
+    }
+
     /// A part has ended: the first that went wrong counts.
     #[inline]
     pub(crate) fn part_ended(&mut self, status: Status) {

@@ -36,6 +36,7 @@ pub(crate) fn of_errno(errno: Errno) -> Status {
         libc::EBADF => Status::WriteProtected,
         libc::ENOTSUP => Status::Unsupported,
         libc::ENODEV | libc::ENXIO => Status::Gone,
+        libc::ECANCELED => Status::Aborted, // it was given up while it waited
         libc::EBUSY | libc::EAGAIN | libc::ENOMEM => Status::Busy,
         _ => Status::Failed,
     }

@@ -7,7 +7,7 @@ use bdev::{Bdev, Io, Op, Provisioning, Status, Submitted, Token};
 use bdev_spdk::{BdevEvent, SpdkBdev};
 use guest_memory::GuestSlice;
 use serde_json::json;
-use world::{Guest, WRITE, World, pattern};
+use world::{Guest, User, WRITE, World, pattern, syscalls};
 
 /// Every test has a process of its own, as SPDK is started once a process: so they are one test, in steps.
 #[test]
@@ -16,6 +16,7 @@ fn devices_do_what_the_trait_says() {
     device_says_what_it_is(&world);
     data_of_memory_that_spdk_knows_goes_straight(&world);
     data_of_other_memory_goes_through_the_pool(&world);
+    data_that_is_not_aligned_as_the_bdev_wants_it_goes_through_the_pool(&world);
     data_of_memory_that_is_lent_moves_between_any_buffers(&world);
     transfers_that_find_the_pool_empty_wait(&world);
     operations_change_the_medium_as_they_say(&world);
@@ -24,10 +25,18 @@ fn devices_do_what_the_trait_says() {
     more_requests_than_spdk_has_room_for_all_end(&world);
     failures_of_the_bdev_become_statuses(&world);
     compare_and_write_that_could_not_compare_is_done_again(&world);
+    channel_that_spdk_refuses_is_busy_until_there_is_one(&world);
+    compare_and_write_that_is_overtaken_again_and_again_is_busy(&world);
     channel_that_is_dropped_waits_for_its_requests(&world);
+    world.keep();
+    requests_that_the_bdev_keeps_are_aborted_one_by_one(&world);
+    requests_that_the_bdev_keeps_are_given_back_by_a_reset(&world);
+    requests_that_wait_for_the_pool_are_given_up_by_a_reset(&world);
+    requests_that_wait_for_room_are_given_up_by_a_reset(&world);
     resized_bdev_has_its_new_blocks_at_once(&world);
     removed_bdev_is_gone_and_lets_go(&world);
     steady_state_allocates_nothing(&world);
+    steady_state_asks_nothing_of_the_kernel(&world);
     world.end();
 }
 
@@ -105,6 +114,22 @@ fn data_of_other_memory_goes_through_the_pool(world: &World) {
     user.close();
     let counts = disk.counts();
     assert_eq!((counts.direct, counts.bounced), (0, 2));
+}
+
+/// A file wants whole blocks at addresses of whole blocks. SPDK would move what is not so, but no more than fits one buffer.
+fn data_that_is_not_aligned_as_the_bdev_wants_it_goes_through_the_pool(world: &World) {
+    const LEN: usize = 512 << 10;
+    let (guest, disk) = (Guest::known(4 << 20), world.open("EE_Aio0"));
+    let user = world.user(&disk);
+    let data = pattern(LEN, 15);
+    guest.at(4, LEN).write(&data);
+    assert_eq!(user.run(WRITE, 8, (LEN / 512) as u32, &[guest.at(4, LEN)]), Status::Good);
+    let (first, second) = (guest.at(1 << 20, 100), guest.at(2 << 20, LEN - 100));
+    assert_eq!(user.run(Op::Read, 8, (LEN / 512) as u32, &[first, second]), Status::Good);
+    assert!([guest.read(1 << 20, 100), guest.read(2 << 20, LEN - 100)].concat() == data);
+    assert_eq!(user.run(Op::Read, 8, 8, &[guest.at(0, 4096)]), Status::Good);
+    user.close();
+    assert!(disk.counts().bounced >= 2, "{:?}", disk.counts());
 }
 
 /// A malloc bdev is memory, which it lends: any buffers will do, and of any length.
@@ -314,6 +339,39 @@ fn compare_and_write_that_could_not_compare_is_done_again(world: &World) {
     user.close();
 }
 
+/// The first user of that bdev on this thread: a channel that is there would be shared.
+fn channel_that_spdk_refuses_is_busy_until_there_is_one(world: &World) {
+    let (guest, disk) = (Guest::known(1 << 20), world.open(spdk_lab::BDEV));
+    let user = world.user(&disk);
+    spdk_lab::refuse_channels(true);
+    for _ in 0..2 {
+        assert_eq!(user.run(Op::Read, 0, 1, &[guest.at(0, 512)]), Status::Busy);
+    }
+    user.abort(7); // there is nothing that could be given up
+    spdk_lab::refuse_channels(false);
+    assert_eq!(user.run(Op::Read, 0, 1, &[guest.at(0, 512)]), Status::Good);
+    user.close();
+}
+
+/// The bdev says that data differs which is the same when it is looked at, as if others wrote in between.
+fn compare_and_write_that_is_overtaken_again_and_again_is_busy(world: &World) {
+    let (guest, disk) = (Guest::known(1 << 20), world.open(spdk_lab::BDEV));
+    let user = world.user(&disk);
+    let (old, new) = (guest.at(0, 512), guest.at(4096, 512));
+    old.write(&pattern(512, 70));
+    new.write(&pattern(512, 75));
+    assert_eq!(user.run(WRITE, 0, 1, &[old]), Status::Good);
+    for (times, status, there) in [(8, Status::Busy, old), (7, Status::Good, new)] {
+        let before = spdk_lab::compared();
+        spdk_lab::miscompare(times);
+        assert_eq!(user.run(Op::CompareAndWrite { fua: false }, 0, 1, &[old, new]), status);
+        assert_eq!(spdk_lab::compared() - before, 8, "done eight times at most");
+        assert_eq!(user.run(Op::Compare, 0, 1, &[there]), Status::Good, "nothing was written if it was busy");
+    }
+    assert_eq!(user.run(Op::CompareAndWrite { fua: false }, 0, 1, &[old, new]), Status::Miscompare { offset: 1 });
+    user.close();
+}
+
 /// The delay bdev holds reads for a while: the drop comes earlier, and ends later.
 fn channel_that_is_dropped_waits_for_its_requests(world: &World) {
     let (guest, disk) = (Guest::known(2 << 20), world.open("Delay0"));
@@ -328,6 +386,117 @@ fn channel_that_is_dropped_waits_for_its_requests(world: &World) {
     for token in 0..3 {
         assert!(guest.read(8192 * (token + 1), 4096) == pattern(4096, 50), "request {token} has ended");
     }
+}
+
+/// Token of a reset.
+const RESET: u64 = 0xffff_0000;
+
+fn reset(user: &User) {
+    assert_eq!(user.begin(Op::Reset, 0, 0, vec![], RESET), Submitted::Pending);
+}
+
+fn requests_that_the_bdev_keeps_are_aborted_one_by_one(world: &World) {
+    let (known, unknown) = (Guest::known(1 << 20), Guest::unknown(1 << 20));
+    let disk = world.open("Keeper0");
+    let user = world.user(&disk);
+    for (token, guest) in [(1, &known), (2, &unknown), (3, &known), (4, &unknown), (5, &known)] {
+        let buffers = vec![guest.at(4096 * token as usize, 4096)];
+        assert_eq!(user.begin(Op::Read, 8 * token, 8, buffers, token), Submitted::Pending);
+    }
+    for token in [3, 2] {
+        user.abort(token);
+        assert_eq!(user.ends(1, Status::Aborted), [token]);
+        user.abort(token); // it is not there any more
+    }
+    let other = world.user(&disk);
+    other.abort(1); // it is not on this one
+    assert_eq!(user.run(WRITE, 0, 8, &[known.at(0, 4096)]), Status::Good, "the others are still kept");
+    [1, 4, 5].into_iter().for_each(|token| user.abort(token));
+    assert_eq!(user.ends(3, Status::Aborted), [1, 4, 5]);
+    other.close();
+    user.close();
+}
+
+/// Two channels, and requests of one and of several steps.
+fn requests_that_the_bdev_keeps_are_given_back_by_a_reset(world: &World) {
+    let (known, unknown) = (Guest::known(1 << 20), Guest::unknown(1 << 20));
+    let disk = world.open("EE_Base0");
+    assert!(disk.info().can.reset);
+    let users = [world.user(&disk), world.user(&disk)];
+    for (io_type, count) in [("write", 4), ("unmap", 1)] {
+        let params = json!({"name": "EE_Base0", "io_type": io_type, "error_type": "pending", "num": count});
+        assert_eq!(world.call("bdev_error_inject_error", params), true);
+    }
+    let write = |user: &User, token: u64, guest: &Guest| {
+        assert_eq!(user.begin(WRITE, 0, 8, vec![guest.at(0, 4096)], token), Submitted::Pending);
+    };
+    for (number, user) in users.iter().enumerate() {
+        write(user, 10 * number as u64, &known);
+        write(user, 10 * number as u64 + 1, &unknown);
+    }
+    let begin_unmap = |rig: &mut world::Rig| {
+        let extents = [(0, 1), (8, 1), (16, 1)].map(|(lba, blocks)| bdev::Extent { lba, blocks });
+        rig.channel.submit(&Io::unmap(&extents, Token(12)), reactor::Tsc::now())
+    };
+    assert_eq!(users[1].0.call(begin_unmap).unwrap(), Submitted::Pending);
+    // It has gone through SPDK's thread, and they have not ended.
+    assert_eq!(users[0].run(Op::Read, 0, 8, &[known.at(8192, 4096)]), Status::Good);
+    reset(&users[0]);
+    assert_eq!(users[1].ends(3, Status::Aborted), [10, 11, 12]);
+    let mut ended: Vec<_> = (0..3).map(|_| users[0].end()).map(|end| (end.token.0, end.status)).collect();
+    ended.sort_unstable_by_key(|(token, _)| *token);
+    assert_eq!(ended, [(0, Status::Aborted), (1, Status::Aborted), (RESET, Status::Good)]);
+    for user in users {
+        assert_eq!(user.run(WRITE, 0, 8, &[known.at(0, 4096)]), Status::Good);
+        user.close();
+    }
+}
+
+/// As many transfers of 1 MiB as fill the pool twice: some wait for it, and are done with it for good.
+fn requests_that_wait_for_the_pool_are_given_up_by_a_reset(world: &World) {
+    const LEN: usize = 1 << 20;
+    let (guest, disk) = (Guest::unknown(LEN), world.open("Keeper0"));
+    let user = world.user(&disk);
+    let begin = |token| user.begin(Op::Read, 0, (LEN / 512) as u32, vec![guest.at(0, LEN)], token);
+    assert!((0..20).all(|token| begin(token) == Submitted::Pending));
+    user.abort(19);
+    assert_eq!(user.ends(1, Status::Aborted), [19], "one that waits for the pool");
+    reset(&user);
+    let mut ended: Vec<_> = (0..20).map(|_| user.end()).map(|end| (end.token.0, end.status)).collect();
+    ended.sort_unstable_by_key(|(token, _)| *token);
+    let expected = (0..19).map(|token| (token, Status::Aborted)).chain([(RESET, Status::Good)]);
+    assert_eq!(ended, expected.collect::<Vec<_>>());
+    user.close();
+    assert!(disk.counts().starved > 0, "{:?}", disk.counts());
+}
+
+/// SPDK has 511 requests, and nearly all are kept. One of another device gives its place back: to the reset, not to a request that
+/// would be kept again.
+fn requests_that_wait_for_room_are_given_up_by_a_reset(world: &World) {
+    const COUNT: u64 = 600;
+    let (guest, disk, other) = (Guest::known(1 << 20), world.open("Keeper0"), world.open("Delay0"));
+    let user = world.user(&disk);
+    // All in one go on the poller, so that nothing ends before everything has begun.
+    let (mut channel, block) = (other.open(), [guest.at(0, 4096)]);
+    let begin = move |rig: &mut world::Rig| {
+        let now = reactor::Tsc::now();
+        let read = |token| Io::new(Op::Read, 0, 8, &block, Token(token));
+        assert_eq!(channel.submit(&read(0), now), Submitted::Pending);
+        assert!((0..COUNT).all(|token| rig.channel.submit(&read(token), now) == Submitted::Pending));
+        assert_eq!(rig.channel.submit(&Io::reset(Token(RESET)), now), Submitted::Pending);
+        channel
+    };
+    let done = Vec::with_capacity(1024);
+    let rig = world::Rig { channel: user.0.call(begin).unwrap(), done, allocations: 0 };
+    let other_user = User(world.reactor.pollers()[0].add(rig));
+    assert_eq!(other_user.end().status, Status::Good);
+    let mut ended: Vec<_> = (0..=COUNT).map(|_| user.end()).map(|end| (end.token.0, end.status)).collect();
+    ended.sort_unstable_by_key(|(token, _)| *token);
+    let expected = (0..COUNT).map(|token| (token, Status::Aborted)).chain([(RESET, Status::Good)]);
+    assert!(ended.into_iter().eq(expected));
+    assert!(disk.counts().waited > 0, "{:?}", disk.counts());
+    other_user.close();
+    user.close();
 }
 
 fn resized_bdev_has_its_new_blocks_at_once(world: &World) {
@@ -380,4 +549,46 @@ fn steady_state_allocates_nothing(world: &World) {
         assert!(!warm || (allocations, polls) == (0, 0), "{allocations} in submissions, {polls} in polls");
     }
     user.close();
+}
+
+/// From the first of a batch's submissions to the poll that has ended all of it: nothing for bdevs in memory, and of those over a file
+/// one `io_uring_enter` a poll at most, which is SPDK's.
+fn steady_state_asks_nothing_of_the_kernel(world: &World) {
+    let guest = Guest::known(2 << 20);
+    for (bdev, in_memory) in [("Malloc0", true), ("Null0", true), ("Pass0", true), ("Uring0", false)] {
+        let disk = world.open(bdev);
+        let (user, blocks) = (world.user(&disk), 4096 / disk.info().block_size);
+        let block = guest.at(0, 4096);
+        let batch = move |rig: &mut world::Rig| {
+            let world::Rig { channel, done, .. } = rig;
+            let (mut polls, mut ended) = (0, 0);
+            let calls = syscalls::measure(|| {
+                for token in 0..64 {
+                    let op = if token % 2 == 0 { Op::Read } else { WRITE };
+                    let io = Io::new(op, token, blocks, std::slice::from_ref(&block), Token(token));
+                    assert_eq!(channel.submit(&io, reactor::Tsc::now()), Submitted::Pending);
+                }
+                channel.flush_submissions();
+                while ended < 64 {
+                    ended += channel.poll(reactor::Tsc::now(), done);
+                    polls += 1;
+                }
+            });
+            assert!(done.drain(..).all(|completion| completion.status == Status::Good));
+            (calls, polls)
+        };
+        let counts = |_| user.0.call(batch).unwrap();
+        let [_, (calls, polls)] = [false, true].map(counts); // the first one opens the channel
+        user.close();
+        match calls {
+            None => return eprintln!("SKIPPED: system calls of a poller: this kernel does not tell a thread of them"),
+            Some(calls) if in_memory => assert_eq!(calls.count, 0, "{bdev}: {calls:?}"),
+            Some(_) if !world::uring_takes_files() => {
+                eprintln!("SKIPPED: system calls of a uring bdev: it is not over a file")
+            }
+            Some(calls) => assert!((1..=polls).contains(&calls.count) && calls.last == 426, "{calls:?}, {polls} polls"),
+        }
+    }
+    let known = syscalls::measure(|| drop(std::fs::metadata("/proc/self")));
+    assert!(known.is_none_or(|calls| calls.count > 0), "it counts");
 }

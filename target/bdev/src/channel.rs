@@ -139,6 +139,19 @@ impl Channel {
         }
     }
 
+    /// See [`IoChannel::abort`].
+    #[cold]
+    pub fn abort(&mut self, token: Token) {
+        let Kind::Other(channel) = &mut self.kind else { return };
+        let token = match &self.counting {
+            None => Some(token),
+            Some(counting) => counting.known_as(token),
+        };
+        if let Some(token) = token {
+            channel.abort(token);
+        }
+    }
+
     /// See [`IoChannel::poll`].
     #[inline]
     pub fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {

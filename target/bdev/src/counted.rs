@@ -34,11 +34,13 @@ pub enum OpKind {
     CompareAndWrite,
     /// [`Op::BlockStatus`].
     BlockStatus,
+    /// [`Op::Reset`].
+    Reset,
 }
 
 impl OpKind {
     /// Each of them, in the order of their numbers.
-    pub const ALL: [OpKind; 8] = [
+    pub const ALL: [OpKind; 9] = [
         OpKind::Read,
         OpKind::Write,
         OpKind::Flush,
@@ -47,6 +49,7 @@ impl OpKind {
         OpKind::Verify,
         OpKind::CompareAndWrite,
         OpKind::BlockStatus,
+        OpKind::Reset,
     ];
 
     /// The kind of an operation.
@@ -62,6 +65,7 @@ impl OpKind {
             Op::Compare | Op::Verify => OpKind::Verify,
             Op::CompareAndWrite { .. } => OpKind::CompareAndWrite,
             Op::BlockStatus { .. } => OpKind::BlockStatus,
+            Op::Reset => OpKind::Reset,
         }
     }
 
@@ -77,6 +81,7 @@ impl OpKind {
             OpKind::Verify => "verify",
             OpKind::CompareAndWrite => "compare_and_write",
             OpKind::BlockStatus => "block_status",
+            OpKind::Reset => "reset",
         }
     }
 }
@@ -240,6 +245,12 @@ impl Counting {
         self.ended(kind, requests, bytes, status);
     }
 
+    /// The token under which the device knows a pending request. A linear search, for what is rare.
+    pub(crate) fn known_as(&self, token: Token) -> Option<Token> {
+        let pending = |index: u32| self.places[index as usize].token == token && !self.free.contains(&index);
+        (0..self.places.len() as u32).find(|&index| pending(index)).map(|index| Token(u64::from(index)))
+    }
+
     fn keep(&mut self, place: Place) {
         match self.free.pop() {
             Some(index) => self.places[index as usize] = place,
@@ -288,8 +299,8 @@ mod tests {
             let Submitted::Done(_) = channel.submit(io, NOW) else { panic!("{io:?} is pending") };
         }
         let totals = counted.totals();
-        assert_eq!(totals.ended, [0, 0, 1, 1, 1, 1, 0, 0]);
-        assert_eq!(totals.errors, [0, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(totals.ended, [0, 0, 1, 1, 1, 1, 0, 0, 0]);
+        assert_eq!(totals.errors, [0, 0, 0, 0, 1, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -316,7 +327,7 @@ mod tests {
             (0..1200).map(|n| Completion { token: Token(u64::MAX - n), status: Status::Good }).collect();
         assert_eq!(ended, expected);
         let totals = counted.totals();
-        assert_eq!((totals.ended[0], totals.ended[1], totals.errors), (600, 600, [0; 8]));
+        assert_eq!((totals.ended[0], totals.ended[1], totals.errors), (600, 600, [0; 9]));
         assert_eq!((totals.read_bytes, totals.written_bytes), (600 * 4096, 600 * 4096));
         assert_eq!((totals.read_ticks.count(), totals.write_ticks.count()), (600, 600));
         assert_eq!(totals.read_ticks.max(), 8000);
@@ -330,5 +341,28 @@ mod tests {
             assert_eq!(channel.submit(&Io::new(Op::Read, 0, 8, &[], Token(1)), NOW), Submitted::Done(Status::Good));
         }
         assert_eq!((counted.totals().ended[0], counted.totals().read_bytes), (3, 3 * 4096));
+    }
+
+    #[test]
+    fn counted_and_ordered_requests_are_aborted_under_the_names_that_the_device_knows() {
+        let null = Arc::new(crate::Null::new("n", 1 << 20, 512).unwrap());
+        let plan = "all writes at 2-8 with hang".parse().unwrap();
+        let ordered = crate::Ordered::new(Arc::new(crate::Faulty::new("f", null, plan)));
+        let counted = Counted::new(Arc::new(ordered));
+        let (mut channel, mut done) = (counted.open(), Vec::new());
+        let mut write =
+            |lba: u64| channel.submit(&Io::new(Op::Write { fua: false }, lba, 1, &[], Token(100 + lba)), NOW);
+        assert_eq!(write(1), Submitted::Done(Status::Good));
+        assert!([2, 3, 4, 9].map(&mut write).iter().all(|submitted| *submitted == Submitted::Pending));
+        for token in [103, 109, 101, 102] {
+            channel.abort(Token(token)); // 103 and 102 hang; 109 has been done, 101 is not there any more
+        }
+        channel.poll(NOW, &mut done);
+        let aborted = |token| Completion { token: Token(token), status: Status::Aborted };
+        assert_eq!(done, [aborted(102), aborted(103)]);
+        channel.abort(Token(104));
+        channel.poll(NOW, &mut done);
+        assert_eq!(done[2..], [aborted(104), Completion { token: Token(109), status: Status::Good }]);
+        assert_eq!(counted.totals().errors[OpKind::Write as usize], 3);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use reactor::clock::Tsc;
 
 use crate::parked::{self, Parked, Slot};
-use crate::{Bdev, BdevInfo, Channel, Completion, Io, IoChannel, Submitted};
+use crate::{Bdev, BdevInfo, Channel, Completion, Io, IoChannel, Op, ResetWatch, Resets, Status, Submitted};
 
 mod gate;
 
@@ -23,11 +23,12 @@ pub use gate::Gate;
 ///
 /// Requests become due in the order of their deadlines, equal ones in the order of submission. Every hundredth request
 /// of a channel takes the longer time. Or, with a [`Gate`], nothing depends on time at all: a request waits until the
-/// gate lets it pass, in the order of submission.
+/// gate lets it pass, in the order of submission. If the device below can be reset, what waits is given up with that.
 pub struct Delay {
     info: BdevInfo,
     base: Arc<dyn Bdev>,
     pace: Pace,
+    resets: Resets,
 }
 
 /// How long requests wait.
@@ -91,7 +92,7 @@ impl Delay {
 
     fn paced(name: String, base: Arc<dyn Bdev>, pace: Pace) -> Delay {
         let info = BdevInfo { name, kind: "delay", ..base.info().clone() };
-        Delay { info, base, pace }
+        Delay { info, base, pace, resets: Resets::default() }
     }
 }
 
@@ -111,6 +112,8 @@ impl Bdev for Delay {
             parked: Parked::new(),
             waiting: BinaryHeap::with_capacity(parked::RESERVED),
             submitted: 0,
+            resets: self.resets.watch(),
+            resetting: self.resets.clone(),
         });
         Channel::from(channel)
     }
@@ -161,6 +164,9 @@ struct DelayChannel {
     parked: Parked,
     waiting: BinaryHeap<Reverse<Due>>,
     submitted: u64,
+    resets: ResetWatch,
+    /// To tell the other channels.
+    resetting: Resets,
 }
 
 /// A parked request, ordered by when it goes on.
@@ -181,6 +187,10 @@ impl IoChannel for DelayChannel {
     }
 
     fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
+        if io.op == Op::Reset {
+            self.resetting.begin();
+            return self.base.submit(io, now);
+        }
         self.submitted += 1;
         let sequence = self.submitted;
         let due = Due { deadline: self.pace.deadline(sequence, now), sequence, slot: self.parked.park(io) };
@@ -193,6 +203,9 @@ impl IoChannel for DelayChannel {
 
     fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
         let before = done.len();
+        if self.resets.was_reset() {
+            self.give_up(done);
+        }
         let mut passed_on = false;
         while let Some(slot) = self.next_due(now) {
             let io = self.parked.io(slot);
@@ -216,6 +229,18 @@ impl IoChannel for DelayChannel {
 }
 
 impl DelayChannel {
+    /// What waits ends, in the order of its deadlines.
+    #[cold]
+    fn give_up(&mut self, done: &mut Vec<Completion>) {
+        if let Pace::Held(gate) = &self.pace {
+            gate.left(self.waiting.len() as u64);
+        }
+        while let Some(Reverse(Due { slot, .. })) = self.waiting.pop() {
+            done.push(Completion { token: self.parked.io(slot).token, status: Status::Aborted });
+            self.parked.release(slot);
+        }
+    }
+
     /// Takes the next request that may go on out of the queue.
     fn next_due(&mut self, now: Tsc) -> Option<Slot> {
         let Reverse(next) = self.waiting.peek()?;

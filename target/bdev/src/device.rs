@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use reactor::clock::Tsc;
 
-use crate::{Channel, Completion, Geometry, Io, Op, Submitted};
+use crate::{Channel, Completion, Geometry, Io, Op, Submitted, Token};
 
 /// A block device: opened and dropped on control threads, used through channels on pollers.
 ///
@@ -81,10 +81,12 @@ pub struct Abilities {
     pub verify: bool,
     /// [`Op::BlockStatus`].
     pub block_status: bool,
+    /// [`Op::Reset`].
+    pub reset: bool,
 }
 
 impl Abilities {
-    /// Every operation there is.
+    /// Every operation on blocks: all but [`Op::Reset`].
     pub const ALL: Abilities = Abilities {
         unmap: true,
         write_zeroes: true,
@@ -93,6 +95,7 @@ impl Abilities {
         compare_and_write: true,
         verify: true,
         block_status: true,
+        reset: false,
     };
 
     /// Whether a device with these abilities knows the operation.
@@ -107,6 +110,7 @@ impl Abilities {
             Op::CompareAndWrite { .. } => self.compare_and_write,
             Op::Verify => self.verify,
             Op::BlockStatus { .. } => self.block_status,
+            Op::Reset => self.reset,
         }
     }
 }
@@ -189,6 +193,14 @@ pub trait IoChannel: Send {
     fn flush_submissions(&mut self) {
         if let Some(base) = self.base_mut() {
             base.flush_submissions();
+        }
+    }
+
+    /// Has the device give up one request that is pending, if it can. Its completion comes as ever, from a later poll and only
+    /// when its buffers are not touched any more: with [`Status::Aborted`](crate::Status::Aborted), or with what became of it.
+    fn abort(&mut self, token: Token) {
+        if let Some(base) = self.base_mut() {
+            base.abort(token);
         }
     }
 

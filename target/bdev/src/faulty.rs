@@ -8,7 +8,10 @@ use guest_memory::GuestSlice;
 use reactor::clock::Tsc;
 
 use crate::parked::{Parked, Slot};
-use crate::{Bdev, BdevInfo, Channel, Completion, Gate, Io, IoChannel, Op, Status, Submitted, Token};
+use crate::{
+    Abilities, Bdev, BdevInfo, Channel, Completion, Gate, Io, IoChannel, Op, ResetWatch, Resets, Status, Submitted,
+    Token,
+};
 
 mod plan;
 
@@ -22,17 +25,21 @@ pub struct Faulty {
     plan: FaultPlan,
     gate: Gate,
     opened: AtomicU64,
+    resets: Resets,
 }
 
 impl Faulty {
     /// Makes `base` fail.
     #[must_use]
     pub fn new(name: impl Into<String>, base: Arc<dyn Bdev>, plan: FaultPlan) -> Faulty {
-        let info = BdevInfo { name: name.into(), kind: "error", ..base.info().clone() };
-        Faulty { info, base, plan, gate: Gate::closed(), opened: AtomicU64::new(0) }
+        let below = base.info().clone();
+        let can = Abilities { reset: true, ..below.can };
+        let info = BdevInfo { name: name.into(), kind: "error", can, ..below };
+        Faulty { info, base, plan, gate: Gate::closed(), opened: AtomicU64::new(0), resets: Resets::default() }
     }
 
-    /// Where the requests hang that the plan lets hang: what is released there goes on to the device below.
+    /// Where the requests hang that the plan lets hang: what is released there goes on to the device below. An abort or a reset
+    /// ends them.
     #[must_use]
     pub fn gate(&self) -> &Gate {
         &self.gate
@@ -52,10 +59,14 @@ impl Bdev for Faulty {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let channel: Box<dyn IoChannel> = Box::new(FaultyChannel {
             base: self.base.open(),
+            base_resets: self.base.info().can.reset,
+            resets: self.resets.watch(),
+            resetting: self.resets.clone(),
             decider: self.plan.decider(number),
             gate: self.gate.clone(),
             parked: Parked::new(),
             hanging: VecDeque::with_capacity(crate::parked::RESERVED),
+            given_up: Vec::with_capacity(crate::parked::RESERVED),
             corrupting: Vec::with_capacity(crate::parked::RESERVED),
         });
         Channel::from(channel)
@@ -68,10 +79,17 @@ impl Bdev for Faulty {
 
 struct FaultyChannel {
     base: Channel,
+    /// Whether the device below can be reset.
+    base_resets: bool,
+    resets: ResetWatch,
+    /// To tell the other channels.
+    resetting: Resets,
     decider: Decider,
     gate: Gate,
     parked: Parked,
     hanging: VecDeque<Slot>,
+    /// Requests that do not hang any more, for the next poll to tell.
+    given_up: Vec<Token>,
     /// Reads at the device below that are to come back wrong, and where.
     corrupting: Vec<(Token, GuestSlice)>,
 }
@@ -86,6 +104,9 @@ impl IoChannel for FaultyChannel {
     }
 
     fn submit(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
+        if io.op == Op::Reset {
+            return self.reset(io, now);
+        }
         match self.decider.decide(io) {
             None => self.base.submit(io, now),
             Some(Effect::Fail(status)) => Submitted::Done(status),
@@ -103,6 +124,12 @@ impl IoChannel for FaultyChannel {
 
     fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
         let before = done.len();
+        if self.resets.was_reset() {
+            while let Some(slot) = self.hanging.pop_front() {
+                self.give_up(slot);
+            }
+        }
+        done.extend(self.given_up.drain(..).map(|token| Completion { token, status: Status::Aborted }));
         let mut passed_on = false;
         while let Some(&slot) = self.hanging.front()
             && self.gate.pass()
@@ -128,11 +155,34 @@ impl IoChannel for FaultyChannel {
 
     fn next_deadline(&self) -> Option<Tsc> {
         // Nothing wakes a poller when the gate opens.
-        if self.hanging.is_empty() { self.base.next_deadline() } else { Some(Tsc(0)) }
+        if self.hanging.is_empty() && self.given_up.is_empty() { self.base.next_deadline() } else { Some(Tsc(0)) }
+    }
+
+    fn abort(&mut self, token: Token) {
+        let hangs = |slot: &Slot| self.parked.io(*slot).token == token;
+        match self.hanging.iter().position(hangs).and_then(|at| self.hanging.remove(at)) {
+            Some(slot) => self.give_up(slot),
+            None => self.base.abort(token),
+        }
     }
 }
 
 impl FaultyChannel {
+    /// What hangs ends, on all channels, when they are polled; then the device below is reset.
+    #[cold]
+    fn reset(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
+        self.resetting.begin();
+        if self.base_resets { self.base.submit(io, now) } else { Submitted::Done(Status::Good) }
+    }
+
+    /// A request that hung does not any more.
+    #[cold]
+    fn give_up(&mut self, slot: Slot) {
+        self.given_up.push(self.parked.io(slot).token);
+        self.parked.release(slot);
+        self.gate.left(1);
+    }
+
     fn submit_corrupting(&mut self, io: &Io<'_>, now: Tsc) -> Submitted {
         let submitted = self.base.submit(io, now);
         if let Some(&first) = io.buffers.iter().find(|buffer| !buffer.is_empty()) {

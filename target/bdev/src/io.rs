@@ -11,8 +11,8 @@ pub struct Io<'a> {
     pub op: Op,
     /// First block; 0 for [`Op::Unmap`].
     pub lba: u64,
-    /// Number of blocks. 0 moves nothing and succeeds; [`Op::Unmap`] and [`Op::BlockStatus`]
-    /// have 0.
+    /// Number of blocks. 0 moves nothing and succeeds; [`Op::Unmap`], [`Op::BlockStatus`] and
+    /// [`Op::Reset`] have 0.
     pub blocks: u32,
     /// Where the data goes to or comes from, in order, cut anywhere: exactly [`Op::data_bytes`] in total.
     pub buffers: &'a [GuestSlice],
@@ -77,6 +77,12 @@ impl<'a> Io<'a> {
         Io { op: Op::Unmap, lba: 0, blocks: 0, buffers: &[], extents, runs: None, token }
     }
 
+    /// An [`Op::Reset`].
+    #[must_use]
+    pub const fn reset(token: Token) -> Io<'a> {
+        Io::new(Op::Reset, 0, 0, &[], token)
+    }
+
     /// An [`Op::BlockStatus`] from `lba` on.
     #[must_use]
     #[inline]
@@ -127,6 +133,10 @@ pub enum Op {
         /// At most so many runs, at least 1.
         runs_max: u16,
     },
+    /// Gives up what is under way on the device, on all of its channels: those requests end, most of them with
+    /// [`Status::Aborted`], on the channels that they are on, before or after this one does. `lba` and `blocks` are 0. For a device
+    /// that may keep requests for as long as it likes.
+    Reset,
 }
 
 impl Op {
@@ -136,7 +146,7 @@ impl Op {
     pub const fn writes(self) -> bool {
         match self {
             Op::Write { .. } | Op::Unmap | Op::WriteZeroes { .. } | Op::WriteSame | Op::CompareAndWrite { .. } => true,
-            Op::Read | Op::Flush | Op::Compare | Op::Verify | Op::BlockStatus { .. } => false,
+            Op::Read | Op::Flush | Op::Compare | Op::Verify | Op::BlockStatus { .. } | Op::Reset => false,
         }
     }
 
@@ -149,7 +159,7 @@ impl Op {
             Op::Read | Op::Write { .. } | Op::Compare => bytes,
             Op::CompareAndWrite { .. } => 2 * bytes,
             Op::WriteSame => block_size as u64,
-            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } | Op::Verify | Op::BlockStatus { .. } => 0,
+            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } | Op::Verify | Op::BlockStatus { .. } | Op::Reset => 0,
         }
     }
 }

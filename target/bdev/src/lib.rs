@@ -34,6 +34,7 @@ mod malloc;
 mod null;
 mod ordered;
 mod parked;
+mod resets;
 pub mod scatter;
 pub mod testing;
 
@@ -49,3 +50,4 @@ pub use io::{BlockRun, BlockRuns, Completion, Extent, Io, Op, Status, Submitted,
 pub use malloc::{Malloc, MallocError};
 pub use null::Null;
 pub use ordered::Ordered;
+pub use resets::{ResetWatch, Resets};

@@ -82,6 +82,13 @@ impl IoChannel for OrderedChannel {
         }
     }
 
+    fn abort(&mut self, token: Token) {
+        let waits = |entry: &Entry| entry.token == token && entry.status.is_none();
+        if let Some(at) = self.queue.iter().position(waits) {
+            self.base.abort(Token(self.first + at as u64));
+        }
+    }
+
     fn poll(&mut self, now: Tsc, done: &mut Vec<Completion>) -> usize {
         self.base.poll(now, &mut self.ended);
         for Completion { token, status } in self.ended.drain(..) {

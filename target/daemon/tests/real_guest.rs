@@ -10,6 +10,9 @@ mod guest;
 #[path = "process/spdk/release.rs"]
 mod release;
 #[cfg(feature = "spdk")]
+#[allow(dead_code, reason = "it dies in the tests of the process")]
+mod remote;
+#[cfg(feature = "spdk")]
 #[path = "../../../bindings/spdk-rs/tests/lab/rpc.rs"]
 mod rpc;
 

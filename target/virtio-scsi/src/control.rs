@@ -43,6 +43,8 @@ struct Active {
     sweep: Sweep,
     /// The logical unit that it is about has gone meanwhile.
     unit_gone: bool,
+    /// Backends were asked to give up what the function waits for.
+    reset: bool,
     since: Tsc,
 }
 
@@ -91,7 +93,8 @@ impl ControlQueue {
     }
 
     /// Answers what can be answered. Returns the number of requests that began or ended.
-    pub(crate) fn poll(&mut self, rings: &mut RingSet, requests: &Requests, now: Tsc) -> usize {
+    pub(crate) fn poll(&mut self, rings: &mut RingSet, requests: &mut Requests, now: Tsc) -> usize {
+        self.reset_backends(requests, now);
         let mut work = self.finish(rings, requests, now);
         while self.active.is_none() && work < BUDGET {
             let Some(mut batch) = self.batch.take() else { break };
@@ -112,9 +115,23 @@ impl ControlQueue {
         work
     }
 
-    /// Ends the function under way if every shard has acknowledged it.
+    /// A reset that waits for commands, which are all at their backends now, has these reset, once.
+    fn reset_backends(&mut self, requests: &mut Requests, now: Tsc) {
+        let fence = &self.nexus.fence;
+        let waits = |active: &&mut Active| !active.reset && active.sweep.verdict == Verdict::Reset && !active.unit_gone;
+        let Some(active) = self.active.as_mut().filter(waits) else { return };
+        if fence.is_joined() && fence.result().is_none() {
+            active.reset = true;
+            requests.reset_backends(active.sweep.scope, now);
+        }
+    }
+
+    /// Ends the function under way if every shard has acknowledged it, and backends have been reset.
     fn finish(&mut self, rings: &mut RingSet, requests: &Requests, now: Tsc) -> usize {
         let Some(found) = self.active.as_ref().and_then(|_| self.nexus.fence.result()) else { return 0 };
+        if requests.resets() > 0 {
+            return 0;
+        }
         let Some(active) = self.active.take() else { return 0 };
         match active.sweep {
             _ if active.unit_gone => {}
@@ -213,7 +230,8 @@ impl ControlQueue {
         match plan(requests, tmf) {
             Err(code) => self.answer_tmf(rings, ticket, answer, function, code),
             Ok(sweep) => {
-                self.active = Some(Active { ticket, answer, function, sweep, unit_gone: false, since: now });
+                self.active =
+                    Some(Active { ticket, answer, function, sweep, unit_gone: false, reset: false, since: now });
                 self.nexus.raise(sweep);
             }
         }

@@ -1,5 +1,6 @@
-//! The fence of task management (R07): one function at a time, announced to every shard of the device, acknowledged by
-//! each when nothing in its scope is left. Atomics only; what a shard does in between is `sweep.rs`.
+//! The fence of task management (R07): one function at a time, announced to every shard of the device, joined by each when it
+//! dispatches nothing in its scope any more, acknowledged when nothing of that is left. Atomics only; what a shard does in
+//! between is `sweep.rs`.
 //!
 //! The shard of the control queue raises the fence. Every shard looks at the epoch once a poll, which is one load of a
 //! line that nobody writes meanwhile. A shard acknowledges after the used entries of the affected commands have been
@@ -59,6 +60,8 @@ pub struct Fence {
     /// Scope and verdict, written before the epoch.
     word: AtomicU64,
     tag: AtomicU64,
+    /// Shards that have not joined.
+    outside: AtomicU32,
     /// Shards that have not acknowledged.
     missing: AtomicU32,
     found: AtomicBool,
@@ -73,6 +76,7 @@ impl Fence {
             epoch: AtomicU64::new(0),
             word: AtomicU64::new(0),
             tag: AtomicU64::new(0),
+            outside: AtomicU32::new(0),
             missing: AtomicU32::new(0),
             found: AtomicBool::new(false),
         }
@@ -85,6 +89,7 @@ impl Fence {
         self.word.store(word, Ordering::Relaxed);
         self.tag.store(tag, Ordering::Relaxed);
         self.found.store(false, Ordering::Relaxed);
+        self.outside.store(self.shards, Ordering::Relaxed);
         self.missing.store(self.shards, Ordering::Relaxed);
         // Release: whoever sees the epoch sees what stands above. Only this shard writes it.
         self.epoch.store(self.epoch.load(Ordering::Relaxed) + 1, Ordering::Release);
@@ -104,6 +109,17 @@ impl Fence {
         }
         *seen = epoch;
         Some(decode(self.word.load(Ordering::Relaxed), self.tag.load(Ordering::Relaxed)))
+    }
+
+    /// This shard has seen the function, and gives no backend a command in its scope any more.
+    pub fn join(&self) {
+        self.outside.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether every shard has joined: what is in the function's scope is at a backend by now, or never will be.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.outside.load(Ordering::Acquire) == 0
     }
 
     /// Nothing in the function's scope is left in this shard, and what there was has been published. `found` says that
@@ -176,12 +192,18 @@ mod tests {
     #[test]
     fn r07_fence_waits_for_every_shard() {
         let fence = Fence::new(3);
-        fence.raise(Sweep { scope: Scope::Unit(1), verdict: Verdict::Reset });
-        fence.acknowledge(false);
-        fence.acknowledge(false);
-        assert_eq!(fence.result(), None);
-        fence.acknowledge(false);
-        assert_eq!(fence.result(), Some(false));
+        for _ in 0..2 {
+            fence.raise(Sweep { scope: Scope::Unit(1), verdict: Verdict::Reset });
+            fence.join();
+            fence.acknowledge(false);
+            fence.join();
+            fence.acknowledge(false);
+            assert!(!fence.is_joined() && fence.result().is_none());
+            fence.join();
+            assert!(fence.is_joined() && fence.result().is_none());
+            fence.acknowledge(false);
+            assert_eq!(fence.result(), Some(false));
+        }
     }
 }
 
@@ -197,12 +219,15 @@ mod model {
         loom::model(|| {
             let fence = Arc::new(Fence::new(2));
             let used = Arc::new(AtomicU32::new(0));
+            let dispatched = Arc::new(AtomicU32::new(0));
             let other = {
-                let (fence, used) = (Arc::clone(&fence), Arc::clone(&used));
+                let (fence, used, dispatched) = (Arc::clone(&fence), Arc::clone(&used), Arc::clone(&dispatched));
                 thread::spawn(move || {
                     let mut seen = 0;
                     if let Some(sweep) = fence.look(&mut seen) {
                         assert_eq!(sweep.scope, Scope::Task { unit: 3, tag: 99 });
+                        dispatched.store(1, Ordering::Relaxed);
+                        fence.join();
                         used.store(1, Ordering::Relaxed);
                         fence.acknowledge(true);
                         return true;
@@ -213,7 +238,12 @@ mod model {
             let mut seen = 0;
             fence.raise(Sweep { scope: Scope::Task { unit: 3, tag: 99 }, verdict: Verdict::Abort });
             assert!(fence.look(&mut seen).is_some());
+            fence.join();
             fence.acknowledge(false);
+            // Whoever resets the backend now resets what the other shard has dispatched.
+            if fence.is_joined() {
+                assert_eq!(dispatched.load(Ordering::Relaxed), 1);
+            }
             let early = fence.result();
             if early.is_some() {
                 assert_eq!((early, used.load(Ordering::Relaxed)), (Some(true), 1));

@@ -197,6 +197,12 @@ impl Credits {
         self.retiring = 0;
     }
 
+    /// Commands in flight, over all shards.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.shared.as_ref().map_or(self.held, |shared| shared.load(Ordering::Relaxed))
+    }
+
     /// Commands in flight that this shard holds.
     #[must_use]
     #[inline]

@@ -174,16 +174,21 @@ impl PendingTable {
     }
 
     /// Passes a task management function's verdict on every command in its scope. Returns how many there are; `judged` is
-    /// called for each that is to end.
-    pub(crate) fn judge(&mut self, scope: Scope, verdict: Verdict, mut judged: impl FnMut(&Ticket)) -> u32 {
+    /// called for each that is to end, with its unit and its token at the backend.
+    pub(crate) fn judge(
+        &mut self,
+        scope: Scope,
+        verdict: Verdict,
+        mut judged: impl FnMut(&Ticket, UnitIndex, Token),
+    ) -> u32 {
         let mut count = 0;
-        for pending in
-            self.entries.iter_mut().flatten().filter(|pending| covers(scope, pending.unit, pending.target, pending.tag))
-        {
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            let in_scope = |pending: &&mut Pending| covers(scope, pending.unit, pending.target, pending.tag);
+            let Some(pending) = entry.as_mut().filter(in_scope) else { continue };
             count += 1;
             if verdict != Verdict::Query {
                 pending.verdict = Some(verdict);
-                judged(&pending.ticket);
+                judged(&pending.ticket, pending.unit, Token(index as u64));
             }
         }
         count

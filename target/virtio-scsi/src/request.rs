@@ -3,12 +3,13 @@
 //!
 //! `quick.rs` is a short way for what drivers send nearly always, `medium.rs` has the rarer commands that concern the medium,
 //! `reply.rs` ends requests, `backend.rs` deals with those that their backend keeps, `task_set.rs` with those that have to wait
-//! for others. Nothing in here allocates, locks or calls the kernel in a steady load. When an answer becomes
+//! for others, `management.rs` what task management does to backends. Nothing in here allocates, locks or calls the kernel in a steady load. When an answer becomes
 //! visible is the shard's business.
 
 mod backend;
 mod execute;
 mod inventory;
+mod management;
 mod medium;
 mod quick;
 mod reply;
@@ -30,7 +31,7 @@ use self::reply::verdict_response;
 use crate::address::Address;
 use crate::controller::default_seg_max;
 use crate::data;
-use crate::fence::{Sweep, UnitIndex, Verdict};
+use crate::fence::{UnitIndex, Verdict};
 use crate::limits::{CommandSlot, Credits, Limits, OnCommandLimit, OnTransferLimit};
 use crate::lun_map::{Addressee, LunMap, Unit};
 use crate::nexus::{Nexus, UnitNexus};
@@ -55,6 +56,8 @@ pub(crate) struct Requests {
     /// Counts the units that came and went.
     generation: u64,
     pending: PendingTable,
+    /// Resets that are under way at backends.
+    resets: usize,
     stats: Arc<ShardStats>,
     nexus: Arc<Nexus>,
     /// The LUN field that was resolved last: nearly always the next one too.
@@ -88,7 +91,7 @@ pub(crate) struct UnitState {
     /// See [`bdev::IoChannel::is_prompt`].
     prompt: bool,
     credits: Credits,
-    /// Commands at the backend.
+    /// Commands, and resets, at the backend.
     outstanding: u32,
     /// Whether it is in [`Requests::waiting`].
     waiting: bool,
@@ -177,6 +180,7 @@ impl Requests {
             leaving: 0,
             generation: 0,
             pending: PendingTable::default(),
+            resets: 0,
             stats,
             nexus,
             last: None,
@@ -193,21 +197,16 @@ impl Requests {
         }
     }
 
-    /// Commands at backends.
+    /// Commands, and resets, at backends.
     #[inline]
     pub(crate) fn outstanding(&self) -> usize {
-        self.pending.len()
+        self.pending.len() + self.resets
     }
 
     /// Whether a backend that may have ended it by now was given a command since this was asked last.
     #[inline]
     pub(crate) fn take_prompt(&mut self) -> bool {
         std::mem::take(&mut self.prompt)
-    }
-
-    /// A task management function: its verdict on commands at backends. Those that wait for others have had theirs.
-    pub(crate) fn begin_sweep(&mut self, rings: &mut RingSet, sweep: Sweep, found_blocked: bool) -> Sweeping {
-        Sweeping::begin(sweep, &mut self.pending, found_blocked, |ticket| rings.await_published(ticket))
     }
 
     /// Deals with one chain of a request queue.

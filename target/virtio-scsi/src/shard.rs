@@ -182,7 +182,9 @@ impl Shard {
             // is waited for.
             self.rings.await_completed();
             let found = self.requests.judge_blocked(&mut self.rings, sweep);
-            self.sweeping = Some(self.requests.begin_sweep(&mut self.rings, sweep, found));
+            let at_backends = self.requests.judge_pending(&mut self.rings, sweep);
+            self.sweeping = Some(Sweeping::begin(sweep, at_backends, found));
+            self.nexus.fence.join();
             self.publish_requests(now);
         }
     }
@@ -229,7 +231,7 @@ impl Source for Shard {
         if let Some(control) = &mut self.control
             && (control.busy() || self.rings.is_hot(control.slot()))
         {
-            work += control.poll(&mut self.rings, &self.requests, now);
+            work += control.poll(&mut self.rings, &mut self.requests, now);
         }
         if let Some(events) = self.events.as_mut().filter(|events| events.owes()) {
             work += events.poll(&mut self.rings);

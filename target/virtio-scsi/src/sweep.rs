@@ -1,10 +1,10 @@
 //! One shard's part in a task management function (R07): which commands on its rings come before the function, and when
 //! nothing in the function's scope is left here.
 
-use vhost_user::{RingSet, Ticket};
+use vhost_user::RingSet;
 
 use crate::fence::{Sweep, UnitIndex, Verdict};
-use crate::pending::{PendingTable, covers};
+use crate::pending::covers;
 
 /// A function that this shard has not acknowledged.
 #[derive(Debug)]
@@ -50,17 +50,10 @@ impl SweepTargets {
 }
 
 impl Sweeping {
-    /// Begins: commands at backends get their verdict at once, and those that waited for others have got it. `judged` is
-    /// called for each that is to end.
-    pub(crate) fn begin(
-        sweep: Sweep,
-        pending: &mut PendingTable,
-        found_blocked: bool,
-        judged: impl FnMut(&Ticket),
-    ) -> Sweeping {
-        let count = pending.judge(sweep.scope, sweep.verdict, judged);
-        let waiting = if sweep.verdict == Verdict::Query { 0 } else { count };
-        Sweeping { sweep, waiting, found: found_blocked || count > 0 }
+    /// Begins: so many commands at backends have got their verdict, and those that waited for others, if there were any.
+    pub(crate) fn begin(sweep: Sweep, at_backends: u32, found_blocked: bool) -> Sweeping {
+        let waiting = if sweep.verdict == Verdict::Query { 0 } else { at_backends };
+        Sweeping { sweep, waiting, found: found_blocked || at_backends > 0 }
     }
 
     /// A command that comes before the function: the verdict on it, if it is in scope and is to end.

@@ -3,6 +3,7 @@
 
 #[path = "../../../../bindings/spdk-rs/tests/lab/rpc.rs"]
 mod rpc;
+pub mod syscalls;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
@@ -67,12 +68,25 @@ impl World {
         std::thread::spawn(move || rpc::call(&rpc, method, &params)["result"].clone())
     }
 
+    /// Keeper0 keeps what it reads from now on. (Not when it is made: SPDK's modules read it to see what it is.)
+    pub fn keep(&self) {
+        for latency in ["avg_read", "p99_read"] {
+            let hour = json!({"delay_bdev_name": "Keeper0", "latency_type": latency, "latency_us": 3_600_000_000u64});
+            assert_eq!(self.call("bdev_delay_update_latency", hour), true);
+        }
+    }
+
     /// Everything is closed.
     pub fn end(self) {
         self.spdk.leave_pollers();
         drop(self.reactor.shutdown());
         self.spdk.stop();
     }
+}
+
+/// Before, that module takes block devices only.
+pub fn uring_takes_files() -> bool {
+    *bdev_spdk::version() >= *"SPDK v25.09"
 }
 
 /// A bdev of each kind that the tests use, and few buffers, so that they run short.
@@ -82,7 +96,11 @@ fn configuration(folder: &Path) -> Value {
         method("bdev_malloc_create", json!({"name": name, "num_blocks": blocks, "block_size": 512}))
     };
     let file = folder.join("aio");
-    std::fs::File::create(&file).unwrap().set_len(1 << 20).unwrap();
+    let of_uring = folder.join("uring");
+    let of_file = if uring_takes_files() { "bdev_uring_create" } else { "bdev_aio_create" };
+    for file in [&file, &of_uring] {
+        std::fs::File::create(file).unwrap().set_len(1 << 20).unwrap();
+    }
     json!({"subsystems": [
         {"subsystem": "iobuf", "config": [
             method("iobuf_set_options", json!({"small_pool_count": 1024, "large_pool_count": 64})),
@@ -93,15 +111,21 @@ fn configuration(folder: &Path) -> Value {
             malloc("Gone0", 2048),
             malloc("Base0", 2048),
             malloc("Slow0", 2048),
+            malloc("Kept0", 16384),
             malloc("Under0", 16384),
             method("bdev_passthru_create", json!({"name": "Pass0", "base_bdev_name": "Under0"})),
             method("bdev_null_create", json!({"name": "Null0", "num_blocks": 4096, "block_size": 4096})),
             method("bdev_null_create", json!({"name": "Odd0", "num_blocks": 64, "block_size": 1024})),
             method("bdev_error_create", json!({"base_name": "Base0"})),
             method("bdev_aio_create", json!({"name": "Aio0", "filename": file, "block_size": 512})),
+            method(of_file, json!({"name": "Uring0", "filename": of_uring, "block_size": 512})),
             method("bdev_error_create", json!({"base_name": "Aio0"})),
             method("bdev_delay_create", json!({
                 "name": "Delay0", "base_bdev_name": "Slow0", "avg_read_latency": 10_000, "p99_read_latency": 10_000,
+                "avg_write_latency": 0, "p99_write_latency": 0,
+            })),
+            method("bdev_delay_create", json!({
+                "name": "Keeper0", "base_bdev_name": "Kept0", "avg_read_latency": 0, "p99_read_latency": 0,
                 "avg_write_latency": 0, "p99_write_latency": 0,
             })),
         ]},
@@ -148,6 +172,23 @@ impl User {
                 None => std::thread::yield_now(),
             }
         }
+    }
+
+    /// Has the device give one request up.
+    pub fn abort(&self, token: u64) {
+        self.0.call(move |rig| rig.channel.abort(Token(token))).unwrap();
+    }
+
+    /// The tokens of the next so many requests that end, in order of numbers: each as it should.
+    pub fn ends(&self, count: usize, status: Status) -> Vec<u64> {
+        let mut tokens = Vec::new();
+        for _ in 0..count {
+            let completion = self.end();
+            assert_eq!(completion.status, status, "{:?}", completion.token);
+            tokens.push(completion.token.0);
+        }
+        tokens.sort_unstable();
+        tokens
     }
 
     pub fn run(&self, op: Op, lba: u64, blocks: u32, buffers: &[GuestSlice]) -> Status {

@@ -239,3 +239,24 @@ impl IoChannel for QueueingChannel {
         None
     }
 }
+
+#[test]
+fn delay_gives_up_what_waits_on_any_channel_when_the_device_below_is_reset() {
+    let resettable = Recorder::new("r", 1 << 20, 512).unwrap().describe(|info| info.can.reset = true);
+    for hold in [None, Some(Gate::closed())] {
+        let config = DelayConfig { hold: hold.clone(), ..DelayConfig::timed(100, 500) };
+        let delay = Delay::new("d", Arc::new(resettable.clone()), config).unwrap();
+        let before = resettable.calls();
+        let (mut channels, mut done) = ([delay.open(), delay.open()], Vec::new());
+        for (channel, token) in [(0, 1), (0, 2), (1, 3)] {
+            submit(&mut channels[channel], token, START);
+        }
+        channels[1].abort(Token(3)); // one that waits cannot be had alone
+        assert_eq!(channels[1].submit(&Io::reset(Token(9)), START), Submitted::Done(Status::Good));
+        channels.iter_mut().for_each(|channel| _ = channel.poll(START, &mut done));
+        assert_eq!(done, [1, 2, 3].map(|token| Completion { token: Token(token), status: Status::Aborted }));
+        assert_eq!(resettable.calls().reads, before.reads, "none was performed");
+        assert!(hold.is_none_or(|gate| gate.held() == 0));
+        assert_eq!(channels[0].next_deadline(), None);
+    }
+}

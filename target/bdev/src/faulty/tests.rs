@@ -159,3 +159,23 @@ fn fault_plan_that_says_nothing_sensible_is_refused_with_what_is_expected() {
         assert_eq!(error.to_string(), expected);
     }
 }
+
+#[test]
+fn faulty_hang_is_ended_by_an_abort_and_on_all_channels_by_a_reset() {
+    let (recorder, faulty) = faulty("all writes with hang");
+    assert!(faulty.info().can.reset && !recorder.info().can.reset);
+    let (mut channels, mut done) = ([faulty.open(), faulty.open()], Vec::new());
+    for (channel, lba) in [(0, 0), (0, 1), (0, 2), (1, 3)] {
+        assert_eq!(submit(&mut channels[channel], WRITE, lba, 1), Submitted::Pending);
+    }
+    channels[0].abort(Token(1));
+    channels[1].abort(Token(2)); // it is not on this one
+    let aborted = |token| Completion { token: Token(token), status: Status::Aborted };
+    assert_eq!((channels[1].poll(NOW, &mut done), channels[0].next_deadline()), (0, Some(Tsc(0))));
+    assert_eq!(channels[0].poll(NOW, &mut done), 1);
+    assert_eq!((done.pop(), faulty.gate().held()), (Some(aborted(1)), 3));
+    assert_eq!(channels[1].submit(&Io::reset(Token(9)), NOW), Submitted::Done(Status::Good));
+    channels.iter_mut().for_each(|channel| _ = channel.poll(NOW, &mut done));
+    assert_eq!(done, [aborted(0), aborted(2), aborted(3)]);
+    assert_eq!((faulty.gate().held(), recorder.calls().writes, channels[0].next_deadline()), (0, 0, None));
+}

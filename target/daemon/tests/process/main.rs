@@ -9,6 +9,9 @@ mod metrics;
 mod net;
 mod place;
 mod reload;
+#[cfg(feature = "spdk")]
+#[path = "../remote/mod.rs"]
+mod remote;
 mod serve;
 #[cfg(feature = "spdk")]
 mod spdk;

@@ -1,5 +1,5 @@
-//! SPDK's bdevs in a guest: file systems and verified I/O on every kind, one that grows, one that goes under load, and a target
-//! that is killed in the middle of it.
+//! SPDK's bdevs in a guest: file systems and verified I/O on every kind, one that grows, one that goes under load, commands that a
+//! bdev keeps, and a target that is killed in the middle of it.
 
 use std::fs::{self, File};
 
@@ -7,11 +7,15 @@ use serde_json::{Value, json};
 
 use crate::guest::{Lab, qemu_version, skip, until};
 use crate::release::uring_or_aio;
+use crate::remote::Remote;
 use crate::rpc;
 use crate::{SOON, cores};
 
-/// Bdevs that are served as LUN 0, 1, ... each.
-const KINDS: [&str; 7] = ["Malloc", "Aio", "Uring", "Pass", "Raid", "lvs/lv", "Sp0"];
+/// Bdevs that are served as LUN 0, 1, ... each: what keeps data. The null bdev, which keeps none, is the one that grows.
+const KINDS: [&str; 9] = ["Malloc", "Aio", "Uring", "Pass", "Raid", "lvs/lv", "Sp0", "Delay", "EE_BelowError"];
+
+/// The namespace of another machine's target, if there is the program for it; the last of the kinds.
+const NVMF: &str = "Remoten1";
 
 fn method(method: &str, params: Value) -> Value {
     json!({"method": method, "params": params})
@@ -26,6 +30,15 @@ fn over_file(lab: &Lab, kind: &str, name: &str, mib: u64) -> Value {
     let path = lab.path(&format!("{name}.img"));
     File::options().create(true).append(true).open(&path).unwrap().set_len(mib << 20).unwrap();
     method(&format!("bdev_{kind}_create"), json!({"name": name, "filename": path, "block_size": 512}))
+}
+
+/// A bdev that takes its time, in microseconds, for everything.
+fn delay(name: &str, base: &str, us: u32) -> Value {
+    let params = json!({
+        "name": name, "base_bdev_name": base, "avg_read_latency": us, "p99_read_latency": us, "avg_write_latency": us,
+        "p99_write_latency": us,
+    });
+    method("bdev_delay_create", params)
 }
 
 /// A controller `vm0` with these bdevs as LUNs from 0 on.
@@ -57,10 +70,16 @@ fn real_guest_keeps_files_on_every_kind_of_spdk_bdev_and_loses_one_under_load() 
     let test = "real_guest_keeps_files_on_every_kind_of_spdk_bdev_and_loses_one_under_load";
     let Some(lab) = Lab::enter(test) else { return };
     let lvol = json!({"lvs_name": "lvs", "lvol_name": "lv", "size_in_mib": 16, "thin_provision": true});
-    let bdevs = json!([
+    let remote = Remote::start(test, &lab.path(""), 16 << 20, 0);
+    let kinds: Vec<&str> = KINDS.into_iter().chain(remote.as_ref().map(|_| NVMF)).collect();
+    let mut bdevs = json!([
         malloc("Malloc", 16),
         over_file(&lab, "aio", "Aio", 16),
         over_file(&lab, uring_or_aio(), "Uring", 16),
+        malloc("BelowDelay", 16),
+        delay("Delay", "BelowDelay", 500),
+        malloc("BelowError", 16),
+        method("bdev_error_create", json!({"base_name": "BelowError"})),
         malloc("BelowPass", 16),
         method("bdev_passthru_create", json!({"name": "Pass", "base_bdev_name": "BelowPass"})),
         malloc("R0", 8),
@@ -77,10 +96,12 @@ fn real_guest_keeps_files_on_every_kind_of_spdk_bdev_and_loses_one_under_load() 
         method("bdev_null_create", json!({"name": "Grows", "num_blocks": 16 << 11, "block_size": 512})),
         malloc("Goes", 8),
     ]);
-    let served = [&KINDS[..], &["Grows", "Goes"]].concat();
+    let attach = remote.as_ref().map(|remote| remote.attach(&json!({})));
+    bdevs.as_array_mut().unwrap().extend(attach);
+    let served = [&kinds[..], &["Grows", "Goes"]].concat();
     let ringside = lab.serve(&config(&lab, &bdevs, &served));
-    let disks: Vec<String> = (0..KINDS.len()).map(|number| format!("0:{number}")).collect();
-    let (grows, goes) = (KINDS.len(), KINDS.len() + 1);
+    let disks: Vec<String> = (0..kinds.len()).map(|number| format!("0:{number}")).collect();
+    let (grows, goes) = (kinds.len(), kinds.len() + 1);
     let guest = lab.guest("vm0", "kinds.sh").with_fio().cpus(2).env("DISKS", disks.join(" "));
     let guest = guest.env("GROWS", format!("0:{grows}")).env("GROWS_TO", 24 << 20);
     let mut guest = guest.env("GOES", format!("0:{goes}")).start();
@@ -99,9 +120,42 @@ fn real_guest_keeps_files_on_every_kind_of_spdk_bdev_and_loses_one_under_load() 
     }
     let metrics = ringside.metrics();
     metrics.assert_no_trouble();
-    for number in 0..KINDS.len() {
+    for number in 0..kinds.len() {
         assert_eq!(metrics.sum("ringside_bdev_errors_total", &[("bdev", &format!("d{number}"))]), 0.0, "d{number}");
     }
+    ringside.stop();
+}
+
+#[test]
+fn real_guest_that_resets_its_disk_gets_commands_back_that_spdk_keeps() {
+    let Some(lab) = Lab::enter("real_guest_that_resets_its_disk_gets_commands_back_that_spdk_keeps") else { return };
+    let bdevs = json!([malloc("Below", 8), method("bdev_error_create", json!({"base_name": "Below"}))]);
+    let ringside = lab.serve(&config(&lab, &bdevs, &["EE_Below"]));
+    let mut guest = lab.guest("vm0", "reset-kept.sh").start();
+    guest.line("ready");
+    let keep = json!({"name": "EE_Below", "io_type": "write", "error_type": "pending", "num": 1});
+    assert_eq!(rpc::call(&lab.path("rpc.sock"), "bdev_error_inject_error", &keep)["result"], true);
+    guest.type_line("write");
+    guest.line("KEPT");
+    let in_flight = || ringside.metrics().sum("ringside_scsi_in_flight", &[]) == 1.0;
+    until("SPDK keeps the write", SOON, || in_flight().then_some(()));
+    guest.type_line("reset");
+    guest.line("RESET");
+    guest.finish();
+    assert_eq!(ringside.metrics().sum("ringside_bdev_requests_total", &[("op", "reset")]), 1.0);
+    ringside.stop();
+}
+
+#[test]
+fn real_guest_resets_an_spdk_bdev_under_load_and_loses_nothing() {
+    let Some(lab) = Lab::enter("real_guest_resets_an_spdk_bdev_under_load_and_loses_nothing") else { return };
+    let bdevs = json!([malloc("Below", 64), delay("Delay", "Below", 20_000)]);
+    let ringside = lab.serve(&config(&lab, &bdevs, &["Delay"]));
+    lab.guest("vm0", "reset-under-load.sh").with_fio().cpus(2).env("RESETS", 5).run();
+    let metrics = ringside.metrics();
+    // Of the five, those that found commands in flight: as good as all of them.
+    assert!(metrics.sum("ringside_bdev_requests_total", &[("op", "reset")]) > 0.0);
+    assert!(metrics.sum("ringside_scsi_responses_total", &[("response", "reset")]) > 0.0);
     ringside.stop();
 }
 

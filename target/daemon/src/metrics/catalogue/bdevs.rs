@@ -18,7 +18,7 @@ super::group! {
     REQUESTS: Counter "ringside_bdev_requests_total" ["bdev", "op"] "R28" if "where there are block devices",
         "Requests that a block device has ended.",
         "Its rate is what the device does, whoever asked. More than the LUN's commands: large commands are cut, or others use \
-         the device.";
+         the device. `reset`: a guest has reset its LUN while the device had commands; look for what kept them.";
     ERRORS: Counter "ringside_bdev_errors_total" ["bdev", "op"] "R28" if "where there are block devices",
         "Requests that a block device did not end well; a comparison that found a difference is one.",
         "The medium or the file system below fails, or is full: the log of the host and the guest's sense data say more. \

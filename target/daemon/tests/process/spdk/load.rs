@@ -31,6 +31,7 @@ pub fn configuration(place: &Place, cores: &[usize], bdevs: &Value, controllers:
     );
     for (name, luns) in controllers {
         text += &format!("[[scsi]]\nname = '{name}'\nsocket = '{{dir}}/{name}.sock'\npollers = {cores:?}\n");
+        text += "cmd_per_lun = 64\n"; // no more than one ring of the clients holds, of which the target would warn
         for number in 0..luns.len() {
             text += &format!("[[scsi.lun]]\nlun = {number}\nbdev = '{name}-{number}'\n");
         }

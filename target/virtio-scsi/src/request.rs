@@ -3,8 +3,8 @@
 //!
 //! `quick.rs` is a short way for what drivers send nearly always, `medium.rs` has the rarer commands that concern the medium,
 //! `reply.rs` ends requests, `backend.rs` deals with those that their backend keeps, `task_set.rs` with those that have to wait
-//! for others, `management.rs` what task management does to backends. Nothing in here allocates, locks or calls the kernel in a steady load. When an answer becomes
-//! visible is the shard's business.
+//! for others, `management.rs` what task management does to backends. Nothing in here allocates, locks or calls the kernel in a
+//! steady load. When an answer becomes visible is the shard's business.
 
 mod backend;
 mod execute;

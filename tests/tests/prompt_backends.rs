@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bdev::{Bdev, BdevInfo, Channel, Completion, Io, IoChannel, Null, Status, Submitted};
-use reactor::Tsc;
+use reactor::{Source, Tsc};
 use tests::device::{Device, FIRST, Request, Setup, lun, read_10, unit};
 
 /// A disk that ends everything when it is asked.
@@ -61,4 +61,17 @@ fn commands_of_a_prompt_backend_end_in_the_loop_that_they_came_in() {
         device.poll();
         assert_eq!(device.take(FIRST).len(), 5 - in_first, "prompt: {prompt}");
     }
+}
+
+/// A command that ends in the loop that it came in has taken its time, too.
+#[test]
+fn commands_of_a_prompt_backend_are_timed_to_their_end() {
+    let disk = AtPoll { base: Null::new("disk", 64, 512).unwrap(), prompt: true };
+    let mut device = Device::ready(Setup::of([unit(0, 0, Arc::new(disk))]));
+    let ticks = |device: &Device| device.count(|stats| stats.units[0].read_latency.sum());
+    let before = ticks(&device);
+    device.submit(FIRST, Request::new(lun(0, 0), &read_10(1, 1)).data_in(512));
+    device.shards[0].poll(Tsc::now());
+    assert_eq!(device.take(FIRST).len(), 1);
+    assert!(ticks(&device) > before);
 }

@@ -1,4 +1,4 @@
-//! Short turns for a thread that spins on a core where the kernel has work for it: direct writes, for one, by io_uring or libaio, end
+//! Short turns for a thread that spins on a core where the kernel has work for it: on direct writes, for one, data ends up
 //! with a worker that is bound to the core, and that waits until the spinning thread's turn is over. A turn is 3 ms unless
 //! the thread asks for another length; asking costs nothing as long as nobody else wants the core.
 

@@ -35,6 +35,28 @@ pub struct UnitStats {
     pub write_latency: Histogram,
 }
 
+impl UnitStats {
+    /// So many READ commands ended, which moved so many bytes together, each after `ticks`.
+    #[inline(always)]
+    pub(crate) fn count_reads(&self, commands: u64, bytes: u64, ticks: u64) {
+        if commands > 0 {
+            self.reads.add(commands);
+            self.read_bytes.add(bytes);
+            self.read_latency.record_n(ticks, commands);
+        }
+    }
+
+    /// As [`UnitStats::count_reads`], of WRITE commands.
+    #[inline(always)]
+    pub(crate) fn count_writes(&self, commands: u64, bytes: u64, ticks: u64) {
+        if commands > 0 {
+            self.writes.add(commands);
+            self.write_bytes.add(bytes);
+            self.write_latency.record_n(ticks, commands);
+        }
+    }
+}
+
 /// The counters of every logical unit on one shard, by the unit's index.
 ///
 /// Chunks of 4, 8, 16 … units, each made when its first unit is.

@@ -61,8 +61,8 @@ impl Metrics {
         {
             assert_eq!(self.sum(name, &[]), 0.0, "{name}");
         }
-        // Of a front-end that has just gone; one whose requests do not end keeps the target from ending, too.
-        assert!(self.sum("ringside_quiesce_wait_seconds", &[]) < 10.0, "somebody waits for requests in flight");
+        // A front-end may be going at this moment; nobody waits for as long as the target warns of (R14).
+        assert!(self.sum("ringside_quiesce_wait_seconds", &[]) < 1.0, "somebody waits for requests in flight");
         assert!(self.select("ringside_virtqueue_faults_total", &[]).next().is_none(), "a queue has halted");
     }
 

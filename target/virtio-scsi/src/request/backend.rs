@@ -162,10 +162,7 @@ impl Requests {
         };
         state.outstanding -= 1;
         state.credits.retire(slot);
-        if !state.touched {
-            state.touched = true;
-            self.touched.push(unit);
-        }
+        self.touch(unit);
         self.ok_responses += 1;
         response.write(&GOOD);
         rings.complete(ticket, used_len(if kind == Kind::Read { bytes } else { 0 }));
@@ -183,16 +180,8 @@ impl Requests {
         let OfOneAge { since, now, reads, writes, read_bytes, write_bytes } = *commands;
         let ticks = now.0.saturating_sub(since.0);
         let stats = &self.stats.units[usize::from(unit)];
-        if reads > 0 {
-            stats.reads.add(reads);
-            stats.read_bytes.add(read_bytes);
-            stats.read_latency.record_n(ticks, reads);
-        }
-        if writes > 0 {
-            stats.writes.add(writes);
-            stats.write_bytes.add(write_bytes);
-            stats.write_latency.record_n(ticks, writes);
-        }
+        stats.count_reads(reads, read_bytes, ticks);
+        stats.count_writes(writes, write_bytes, ticks);
         *commands = OfOneAge::new(now);
     }
 
@@ -227,16 +216,8 @@ impl Requests {
         let stats = &self.stats.units[usize::from(unit)];
         let ticks = now.0.saturating_sub(pending.since.0);
         match pending.kind {
-            Kind::Read => {
-                stats.reads.add(1);
-                stats.read_bytes.add(moved);
-                stats.read_latency.record(ticks);
-            }
-            Kind::Write => {
-                stats.writes.add(1);
-                stats.write_bytes.add(moved);
-                stats.write_latency.record(ticks);
-            }
+            Kind::Read => stats.count_reads(1, moved, ticks),
+            Kind::Write => stats.count_writes(1, moved, ticks),
             Kind::Verify | Kind::Other => stats.others.add(1),
         }
         let (ring, barrier, judged) = (pending.ticket.slot(), pending.barrier, pending.verdict.is_some());
@@ -273,16 +254,8 @@ impl Requests {
                 continue;
             }
             let ticks = *ticks.get_or_insert_with(|| Tsc::now().0.saturating_sub(started.0));
-            if tally.reads > 0 {
-                stats.reads.add(u64::from(tally.reads));
-                stats.read_bytes.add(tally.read_bytes);
-                stats.read_latency.record_n(ticks, u64::from(tally.reads));
-            }
-            if tally.writes > 0 {
-                stats.writes.add(u64::from(tally.writes));
-                stats.write_bytes.add(tally.write_bytes);
-                stats.write_latency.record_n(ticks, u64::from(tally.writes));
-            }
+            stats.count_reads(u64::from(tally.reads), tally.read_bytes, ticks);
+            stats.count_writes(u64::from(tally.writes), tally.write_bytes, ticks);
             if tally.others > 0 {
                 stats.others.add(u64::from(tally.others));
             }

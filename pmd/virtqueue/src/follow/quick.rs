@@ -74,23 +74,49 @@ pub(crate) fn single(
     start: usize,
     chain: &mut Chain,
 ) -> Option<()> {
+    if buffer.has(WRITE) {
+        single_writable(view, buffer, slot, start, chain)
+    } else {
+        single_readable(view, buffer, slot, start, chain)
+    }
+}
+
+/// As [`single`] for a buffer that the device reads.
+#[inline(always)]
+pub(crate) fn single_readable(
+    view: &View<'_>,
+    buffer: Descriptor,
+    slot: &mut GuestSlice,
+    start: usize,
+    chain: &mut Chain,
+) -> Option<()> {
     if buffer.len == 0 {
         return None;
     }
     *slot = view.slice(buffer)?;
-    let bytes = u64::from(buffer.len);
-    chain.start = start as u32;
-    chain.end = start as u32 + 1;
-    if buffer.has(WRITE) {
-        chain.writable_start = start as u32;
-        (chain.readable_descriptors, chain.readable_bytes) = (0, 0);
-        (chain.writable_descriptors, chain.writable_bytes) = (1, bytes);
-    } else {
-        chain.writable_start = start as u32 + 1;
-        (chain.readable_descriptors, chain.readable_bytes) = (1, bytes);
-        (chain.writable_descriptors, chain.writable_bytes) = (0, 0);
-        slot.prefetch_read();
+    slot.prefetch_read();
+    (chain.start, chain.writable_start, chain.end) = (start as u32, start as u32 + 1, start as u32 + 1);
+    (chain.readable_descriptors, chain.readable_bytes) = (1, u64::from(buffer.len));
+    (chain.writable_descriptors, chain.writable_bytes) = (0, 0);
+    Some(())
+}
+
+/// As [`single`] for a buffer that the device writes.
+#[inline(always)]
+pub(crate) fn single_writable(
+    view: &View<'_>,
+    buffer: Descriptor,
+    slot: &mut GuestSlice,
+    start: usize,
+    chain: &mut Chain,
+) -> Option<()> {
+    if buffer.len == 0 {
+        return None;
     }
+    *slot = view.slice(buffer)?;
+    (chain.start, chain.writable_start, chain.end) = (start as u32, start as u32, start as u32 + 1);
+    (chain.readable_descriptors, chain.readable_bytes) = (0, 0);
+    (chain.writable_descriptors, chain.writable_bytes) = (1, u64::from(buffer.len));
     Some(())
 }
 

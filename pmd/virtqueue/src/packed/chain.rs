@@ -47,25 +47,35 @@ impl Entries for Slots {
 }
 
 /// The four slots from a chain's head on, where the ring does not end before: nothing has to be checked to find them.
-#[derive(Clone, Copy)]
-pub(super) struct Near(GuestChunk<u64, { 2 * CELL }>);
+pub(super) struct Near {
+    words: GuestChunk<u64, { 2 * CELL }>,
+    last: Cell<Tail>,
+}
 
 impl Near {
     #[inline(always)]
     pub(super) fn new(slots: Slots) -> Option<Near> {
-        slots.rings.desc.chunk(2 * usize::from(slots.head)).map(Near)
+        let words = slots.rings.desc.chunk(2 * usize::from(slots.head))?;
+        Some(Near { words, last: Cell::new(Tail(0)) })
+    }
+
+    /// The buffer id of the last entry that was read, which is that of a chain that ends there (virtio 1.3 §2.8.6).
+    #[inline(always)]
+    pub(super) fn last_id(&self) -> u16 {
+        self.last.get().id()
     }
 }
 
-impl Entries for Near {
+impl Entries for &Near {
     #[inline(always)]
     fn entry(&self, index: u16) -> Option<Descriptor> {
         let at = 2 * usize::from(index);
         if at >= 2 * CELL {
             return None;
         }
-        let tail = Tail(self.0.load(at + 1, Ordering::Acquire));
-        let addr = self.0.load(at, Ordering::Relaxed);
+        let tail = Tail(self.words.load(at + 1, Ordering::Acquire));
+        let addr = self.words.load(at, Ordering::Relaxed);
+        self.last.set(tail);
         Some(Descriptor::in_sequence([addr, tail.0], WRITE | INDIRECT, tail.flags() & NEXT, index))
     }
 }

@@ -1,5 +1,6 @@
-//! Popping chains off a packed ring. Those of one descriptor, as frames have them, go through a loop of their own; what that
-//! does not like goes through the one of all chains, which reads it anew.
+//! Popping chains off a packed ring. Those of one descriptor, as frames have them, those of a few, and those in indirect tables
+//! go through a loop of their own each, for as long as they come in a row; what a loop does not like is read anew and followed
+//! one by one.
 
 use guest_memory::{GuestSlice, MemTable};
 
@@ -9,16 +10,8 @@ use super::device::PackedDevice;
 use super::position::{AVAIL, USED};
 use super::rings::Tail;
 use crate::chain::CELL;
-use crate::follow::{Descriptor, Entries, INDIRECT, NEXT, Stop, TableFormat, View, long, quick, walk};
+use crate::follow::{Descriptor, Entries, INDIRECT, NEXT, Stop, TableFormat, View, WRITE, long, quick, walk};
 use crate::{Chain, ChainBatch, Fault, FaultReason};
-
-/// A chain as it lies in the ring.
-#[derive(Clone, Copy)]
-struct Found {
-    slots: Slots,
-    first: Descriptor,
-    tail: Tail,
-}
 
 impl PackedDevice {
     /// Fetches up to `limit` chains into `batch`, which is cleared first, and returns how many there are: 0 if none is
@@ -34,7 +27,7 @@ impl PackedDevice {
         self.fetch(memory, limit, batch)
     }
 
-    /// [`PackedDevice::pop`] when something is there. Not inlined: the loop wants the registers for itself.
+    /// [`PackedDevice::pop`] when something is there.
     #[inline(never)]
     fn fetch(&mut self, memory: &MemTable, limit: usize, batch: &mut ChainBatch) -> usize {
         let view = View::new(memory, self.hints);
@@ -43,45 +36,29 @@ impl PackedDevice {
         let (mut popped, mut spilled) = (0, 0);
         while popped < limit {
             let Some(tail) = self.next_tail() else { break };
-            if tail.flags() & (NEXT | INDIRECT) == 0 {
-                let singles = self.singles(&view, popped, limit, batch);
-                popped += singles;
-                if singles > 0 {
-                    continue;
-                }
-            }
-            let slots = Slots { rings: self.rings, head: self.avail.slot };
-            let found = Found { slots, first: slots.first(tail), tail };
-            let count = match self.usual(&view, found, popped, batch) {
-                Some(count) => count,
-                None => match self.unusual(&view, memory, found, popped, spill_start + spilled, batch) {
-                    Ok(count) => {
-                        spilled += batch.chains[popped].slices();
-                        count
-                    }
-                    Err(Stop::NoRoom) if popped > 0 => break,
-                    Err(Stop::NoRoom) => {
-                        batch.grow();
-                        return self.fetch(memory, limit, batch);
-                    }
-                    Err(Stop::Fault(reason)) => {
-                        self.mark_broken(Fault { reason, head: Some(tail.id()) });
-                        break;
-                    }
-                },
+            let row = match tail.flags() & (NEXT | INDIRECT) {
+                0 if tail.flags() & WRITE == 0 => self.readable(&view, popped, limit, batch),
+                0 => self.writable(&view, popped, limit, batch),
+                NEXT => self.linked(&view, popped, limit, batch),
+                INDIRECT => self.tables(&view, popped, limit, batch),
+                _ => 0,
             };
-            if count > self.size() - self.taken {
-                // Into descriptors that are in flight.
-                self.mark_broken(Fault { reason: FaultReason::ChainTooLong, head: Some(tail.id()) });
-                break;
+            popped += row;
+            if row > 0 {
+                continue;
             }
-            let id = self.id(found, count);
-            if let Err(reason) = self.claim(id, count) {
-                self.mark_broken(Fault { reason, head: Some(id) });
-                break;
+            match self.closer(&view, memory, tail, popped, spill_start + spilled, batch) {
+                Ok(slices) => {
+                    spilled += slices;
+                    popped += 1;
+                }
+                Err(Stop::NoRoom) if popped > 0 => break,
+                Err(Stop::NoRoom) => {
+                    batch.grow();
+                    return self.fetch(memory, limit, batch);
+                }
+                Err(Stop::Fault(_)) => break,
             }
-            batch.chains[popped].head = id;
-            popped += 1;
         }
         self.hints = view.hints(popped);
         if popped == limit {
@@ -108,37 +85,92 @@ impl PackedDevice {
         }
     }
 
-    /// Follows chains of one descriptor, as many in a row as there are up to the ring's end. Returns how many: 0 if the first
-    /// one takes a closer look, for which it is as if it had not been looked at.
+    /// Follows chains of one readable descriptor: frames that a driver sends.
     #[inline(never)]
-    fn singles(&mut self, view: &View<'_>, from: usize, limit: usize, batch: &mut ChainBatch) -> usize {
+    fn readable(&mut self, view: &View<'_>, from: usize, limit: usize, batch: &mut ChainBatch) -> usize {
+        self.row(KIND | WRITE, 0, from, limit, batch, |slots, tail, cell, start, chain| {
+            quick::single_readable(view, slots.first(tail), &mut cell[0], start, chain)?;
+            Some((tail.id(), 1))
+        })
+    }
+
+    /// Follows chains of one writable descriptor: buffers to receive in.
+    #[inline(never)]
+    fn writable(&mut self, view: &View<'_>, from: usize, limit: usize, batch: &mut ChainBatch) -> usize {
+        self.row(KIND | WRITE, WRITE, from, limit, batch, |slots, tail, cell, start, chain| {
+            quick::single_writable(view, slots.first(tail), &mut cell[0], start, chain)?;
+            Some((tail.id(), 1))
+        })
+    }
+
+    /// Follows chains of several descriptors.
+    #[inline(never)]
+    fn linked(&mut self, view: &View<'_>, from: usize, limit: usize, batch: &mut ChainBatch) -> usize {
+        self.row(KIND, NEXT, from, limit, batch, |slots, tail, cell, start, chain| {
+            let near = Near::new(slots)?;
+            quick::walk(view, &near, slots.first(tail), cell, start, chain)?;
+            Some((near.last_id(), chain.readable_descriptors + chain.writable_descriptors))
+        })
+    }
+
+    /// Follows chains in indirect tables.
+    #[inline(never)]
+    fn tables(&mut self, view: &View<'_>, from: usize, limit: usize, batch: &mut ChainBatch) -> usize {
+        if usize::from(self.size()) < CELL {
+            return 0; // a chain is no longer than the ring
+        }
+        let flags = self.table_flags;
+        self.row(KIND, INDIRECT, from, limit, batch, |slots, tail, cell, start, chain| {
+            let table = Table::of(view, slots.first(tail), flags)?;
+            quick::walk(view, table, table.entry(0)?, cell, start, chain)?;
+            Some((tail.id(), 1))
+        })
+    }
+
+    /// Follows chains of the kind that drivers build most, whose heads have of the flags that are `looked_at` exactly `flags`, as many in
+    /// a row as there are up to the ring's end. `follow` fills all fields of a chain but its head, and returns its buffer id and the slots
+    /// that it takes up. Returns how many there were: 0 if the first one takes a closer look, for which it is as if it had not
+    /// been looked at.
+    #[inline(always)]
+    fn row(
+        &mut self,
+        looked_at: u16,
+        flags: u16,
+        from: usize,
+        limit: usize,
+        batch: &mut ChainBatch,
+        follow: impl Fn(Slots, Tail, &mut [GuestSlice; CELL], usize, &mut Chain) -> Option<(u16, u16)>,
+    ) -> usize {
         let (rings, at, size) = (self.rings, self.avail, self.size());
-        let most = (limit - from).min(usize::from((size - at.slot).min(size - self.taken)));
+        let end = at.slot + (size - at.slot).min(size - self.taken);
+        let (wanted, in_flight) = (at.available() | flags, &mut *self.in_flight);
         let (cells, _) = batch.slices.as_chunks_mut::<CELL>();
-        let places = batch.chains[from..from + most].iter_mut().zip(&mut cells[from..from + most]);
-        let (wanted, in_flight) = (at.available(), &mut *self.in_flight);
         let mut slot = at.slot;
-        let mut start = CELL * from;
-        for (chain, cell) in places {
+        let mut found = 0;
+        for (chain, cell) in batch.chains[from..limit].iter_mut().zip(&mut cells[from..limit]) {
+            if slot >= end {
+                break;
+            }
             let tail = rings.tail(slot);
-            if tail.flags() & (AVAIL | USED | NEXT | INDIRECT) != wanted {
+            if tail.flags() & (AVAIL | USED | looked_at) != wanted {
                 break;
             }
-            let Some(slots) = in_flight.get_mut(usize::from(tail.id())).filter(|slots| **slots == 0) else { break };
-            let buffer = Slots { rings, head: slot }.first(tail);
-            if quick::single(view, buffer, &mut cell[0], start, chain).is_none() {
-                break;
+            let start = CELL * (from + found);
+            let Some((id, count)) = follow(Slots { rings, head: slot }, tail, cell, start, chain) else { break };
+            let Some(slots) = in_flight.get_mut(usize::from(id)).filter(|slots| **slots == 0) else { break };
+            if count > end - slot {
+                break; // into descriptors that are in flight
             }
-            *slots = 1;
-            chain.head = tail.id();
-            slot += 1;
-            start += CELL;
+            *slots = count;
+            chain.head = id;
+            slot += count;
+            found += 1;
         }
         let count = slot - at.slot;
         self.avail = at.forward(count, size);
         self.taken += count;
-        self.popped = self.popped.wrapping_add(count);
-        usize::from(count)
+        self.popped = self.popped.wrapping_add(found as u16); // at most the ring's size
+        found
     }
 
     /// The second half of the next descriptor, if that is available.
@@ -149,41 +181,78 @@ impl PackedDevice {
         (self.avail.is_available(tail.flags()) && self.taken < self.size()).then_some(tail)
     }
 
-    /// Follows a chain of the kind that drivers build most. Returns the slots that it takes up; `None` to give up.
-    #[inline(always)]
-    fn usual(&self, view: &View<'_>, found: Found, popped: usize, batch: &mut ChainBatch) -> Option<u16> {
-        if usize::from(self.size()) < CELL {
+    /// Takes the next chain, the second half of whose head is `tail`, whatever it is like. Returns how many slices it takes up in
+    /// the arena from `start` on. A fault breaks the ring.
+    #[cold]
+    #[inline(never)]
+    fn closer(
+        &mut self,
+        view: &View<'_>,
+        memory: &MemTable,
+        tail: Tail,
+        popped: usize,
+        start: usize,
+        batch: &mut ChainBatch,
+    ) -> Result<usize, Stop> {
+        let slots = Slots { rings: self.rings, head: self.avail.slot };
+        let first = slots.first(tail);
+        let mut id = tail.id();
+        let mut take = || {
+            let (count, slices) = match self.across_the_end(view, slots, first, popped, batch) {
+                Some(count) => (count, 0),
+                None => {
+                    (self.unusual(view, memory, (slots, first), popped, start, batch)?, batch.chains[popped].slices())
+                }
+            };
+            if count > self.size() - self.taken {
+                return Err(FaultReason::ChainTooLong.into()); // into descriptors that are in flight
+            }
+            // The buffer id stands in the last descriptor (virtio 1.3 §2.8.6).
+            if count > 1 {
+                id = self.rings.tail(slots.slot(count - 1)).id();
+            }
+            self.claim(id, count)?;
+            batch.chains[popped].head = id;
+            Ok(slices)
+        };
+        let taken = take();
+        if let Err(Stop::Fault(reason)) = taken {
+            self.mark_broken(Fault { reason, head: Some(id) });
+        }
+        taken
+    }
+
+    /// Follows a chain of several descriptors that begins so close to the ring's end that some may lie at its beginning, and is
+    /// like most in everything else. Returns the slots that it takes up; `None` to give up.
+    fn across_the_end(
+        &self,
+        view: &View<'_>,
+        slots: Slots,
+        first: Descriptor,
+        popped: usize,
+        batch: &mut ChainBatch,
+    ) -> Option<u16> {
+        if usize::from(self.size()) < CELL || first.has(INDIRECT) || Near::new(slots).is_some() {
             return None;
         }
         let start = CELL * popped;
         let cell = batch.slices.get_mut(start..start + CELL)?.first_chunk_mut()?;
         let chain = &mut batch.chains[popped];
-        let Found { slots, first, .. } = found;
-        if first.has(INDIRECT) {
-            let table = Table::of(view, first, self.table_flags)?;
-            quick::walk(view, table, table.entry(0)?, cell, start, chain)?;
-            return Some(1);
-        }
-        match Near::new(slots) {
-            Some(near) => quick::walk(view, near, first, cell, start, chain)?,
-            None => across_the_end(view, slots, first, cell, start, chain)?,
-        }
+        quick::walk(view, slots, first, cell, start, chain)?;
         Some(chain.readable_descriptors + chain.writable_descriptors)
     }
 
-    /// Follows a chain that [`PackedDevice::usual`] gave up on, into the arena from `start` on.
-    #[cold]
-    #[inline(never)]
+    /// Follows a chain that is not like most, into the arena from `start` on. Returns the slots that it takes up.
     fn unusual(
         &self,
         view: &View<'_>,
         memory: &MemTable,
-        found: Found,
+        (slots, first): (Slots, Descriptor),
         popped: usize,
         start: usize,
         batch: &mut ChainBatch,
     ) -> Result<u16, Stop> {
-        let (size, Found { slots, first, .. }) = (self.size(), found);
+        let size = self.size();
         let room: &mut [GuestSlice] = batch.slices.get_mut(start..).unwrap_or_default();
         let long = if first.has(INDIRECT) {
             let table = Table::of(view, first, self.table_flags).and_then(|table| Some((table, table.entry(0)?)));
@@ -205,15 +274,6 @@ impl PackedDevice {
         batch.continued[before..].iter_mut().for_each(|position| *position += start as u32);
         batch.chains[popped] = chain.shifted(start as u32);
         Ok(count)
-    }
-
-    /// The buffer id of a chain, which stands in its last descriptor (virtio 1.3 §2.8.6).
-    #[inline(always)]
-    fn id(&self, found: Found, count: u16) -> u16 {
-        match count {
-            1 => found.tail.id(),
-            count => self.rings.tail(found.slots.slot(count - 1)).id(),
-        }
     }
 
     /// Takes a chain of `count` slots out of the ring, which has as many.
@@ -245,19 +305,8 @@ impl PackedDevice {
     }
 }
 
-/// A chain of which some may lie at the ring's beginning.
-#[cold]
-#[inline(never)]
-fn across_the_end(
-    view: &View<'_>,
-    slots: Slots,
-    first: Descriptor,
-    cell: &mut [GuestSlice; CELL],
-    start: usize,
-    chain: &mut Chain,
-) -> Option<()> {
-    quick::walk(view, slots, first, cell, start, chain)
-}
+/// Flags that tell one kind of chain from another.
+const KIND: u16 = NEXT | INDIRECT;
 
 /// Descriptors of a cache line.
 const PER_LINE: usize = 4;

@@ -7,6 +7,7 @@ use guest_memory::{GuestArray, GuestSlice, MemTable};
 
 use super::begin::begin;
 use super::rings::{NO_INTERRUPT, NO_NOTIFY, Rings};
+use super::singles::singles;
 use crate::chain::CELL;
 use crate::follow::{Hints, Stop, TableFormat, View, long, quick, walk};
 use crate::{Chain, ChainBatch, Fault, FaultReason, Features, RingAddresses, SetupError, event};
@@ -237,8 +238,9 @@ impl SplitDevice {
         let spill_start = cells.len() as u32;
         let mut spilled = 0;
         let (cells, _) = cells.as_chunks_mut::<CELL>();
-        let mut start = 0;
-        for (chain, cell) in batch.chains[..claimed].iter_mut().zip(cells) {
+        let singles = singles(&view, usual, &mut batch.chains[..claimed], cells);
+        let mut start = CELL * singles;
+        for (chain, cell) in batch.chains[singles..claimed].iter_mut().zip(&mut cells[singles..]) {
             let usual = begin(&view, usual, chain.head);
             let walked = usual.and_then(|(entries, first)| quick::walk(&view, entries, first, cell, start, chain));
             if walked.is_none() {

@@ -8,6 +8,7 @@ mod device;
 mod driver;
 mod raw;
 mod rings;
+mod singles;
 
 pub use device::SplitDevice;
 pub use driver::{PreparedChain, SplitDriver};

@@ -135,9 +135,9 @@ impl PortQueue for Queue {
     fn tx_burst(&mut self, batch: &FrameBatch) -> usize {
         let mut lane = self.wire.lane(self.at);
         let taken = batch.len().min(lane.room.unwrap_or(usize::MAX));
-        for frame in &batch.frames()[..taken] {
+        for frame in batch.frames().take(taken) {
             let mut bytes = vec![0; frame.len as usize];
-            assert_eq!(port::peek(batch.segments(frame), &mut bytes), bytes.len());
+            assert_eq!(port::peek(frame.segments, &mut bytes), bytes.len());
             lane.sent.push((bytes, frame.offload));
         }
         if let Some(room) = &mut lane.room {

@@ -154,6 +154,14 @@ impl Mbuf {
         Segments { next: Some(self.0), frame: std::marker::PhantomData }
     }
 
+    /// Its only segment, as [`segments`](Self::segments) gives it; `None` if there are more.
+    #[must_use]
+    #[inline(always)]
+    pub fn sole_segment(&self) -> Option<(*mut u8, usize)> {
+        (self.field::<u16>(SHIM_MBUF_NB_SEGS) == 1)
+            .then(|| (self.data(), usize::from(self.field::<u16>(SHIM_MBUF_DATA_LEN))))
+    }
+
     /// Adds the segments of `tail` behind its own. As quick as there are segments.
     ///
     /// # Errors

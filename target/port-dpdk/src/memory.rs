@@ -31,9 +31,17 @@ pub(crate) fn copy_all(burst: &mut Burst, pool: &Mempool, frames: &[GuestSlice])
     })
 }
 
+/// The only segment of a frame that has one and bytes in it.
+#[inline(always)]
+pub(crate) fn sole_segment(mbuf: &Mbuf) -> Option<GuestSlice> {
+    let (start, len) = mbuf.sole_segment()?;
+    // SAFETY: as of all segments, below.
+    (len > 0).then(|| unsafe { GuestSlice::from_raw(start, len) })
+}
+
 /// The segments of a frame, first to last.
 #[inline]
 pub(crate) fn segments(mbuf: &Mbuf) -> impl Iterator<Item = GuestSlice> {
-    // SAFETY: as above: segments lie in mempools, or in memory that a driver attached and keeps mapped until they are freed.
+    // SAFETY: as of room: segments lie in mempools, or in memory that a driver attached and keeps mapped until they are freed.
     mbuf.segments().map(|(start, len)| unsafe { GuestSlice::from_raw(start, len) })
 }

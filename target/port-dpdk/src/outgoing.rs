@@ -79,19 +79,18 @@ impl Outgoing {
         index: usize,
         progress: &mut Progress,
     ) -> Result<(), Stop> {
-        let frame = &batch.frames()[index];
+        let frame = batch.frame(index);
         let whole = frame.offload.segmentation == Segmentation::None;
         if frame.len < ETHERNET_LEN as u32 || whole && frame.len > self.frame_max {
             return Err(Stop::Drop(DropCause::Length));
         }
         if whole && frame.len <= u32::from(self.pool.room()) {
-            let mbuf =
-                self.copy_whole(batch.segments(frame), frame.len as u16).ok_or(Stop::Drop(DropCause::NoMemory))?;
+            let mbuf = self.copy_whole(frame.segments, frame.len as u16).ok_or(Stop::Drop(DropCause::NoMemory))?;
             return self.append(index, mbuf, frame.offload, progress);
         }
         // A checksum alone is completed in the copy, where the bytes are near.
         let capable = if whole { self.capable | Offloads::CHECKSUM } else { self.capable };
-        let cut = segmenter.begin(frame, batch.segments(frame), capable);
+        let cut = segmenter.begin(&frame, capable);
         let mut cut = cut.map_err(|_| Stop::Drop(DropCause::Offload))?;
         while let Some(out) = cut.next_frame() {
             self.add_one(index, &out, progress)?;

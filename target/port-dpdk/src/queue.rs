@@ -1,10 +1,9 @@
 //! One queue pair on its poller: bursts in both directions, and the fast way out. The way of frames that need more than a
 //! copy is in `outgoing`.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use dpdk::{Burst, Mempool, QueuePair, RxChecksum, RxQueue, TxQueue};
+use dpdk::{Burst, Mbuf, Mempool, QueuePair, RxChecksum, RxQueue, TxQueue};
 use guest_memory::GuestSlice;
 use port::{
     Checksum, DropCause, ETHERNET_LEN, FrameBatch, Offload, Offloads, PortQueue, PortStats, Segmentation, Segmenter,
@@ -44,8 +43,6 @@ pub(crate) struct Outgoing {
     pub(crate) out: Burst,
     /// Mbufs that were allocated and are not used yet; empty between bursts.
     pub(crate) spare: Burst,
-    /// Where frames lie that go as they are.
-    plain: [GuestSlice; Burst::MAX],
     /// Of each frame in `out`, which of the batch it is a part of.
     pub(crate) owners: [u8; Burst::MAX],
 }
@@ -71,15 +68,16 @@ impl DpdkQueue {
 
     #[inline]
     fn receive(&mut self, batch: &mut FrameBatch, limit: usize) -> usize {
-        batch.clear();
         let count = self.rx.receive(&mut self.received, limit);
-        let before = self.received.len() - count;
-        let mut bytes = 0;
-        for mbuf in &self.received[before..] {
-            let offload = if mbuf.rx_checksum() == RxChecksum::Good { &VALID } else { &Offload::NONE };
+        let frames = &self.received[self.received.len() - count..];
+        let bytes = frames.iter().map(|mbuf| u64::from(mbuf.len())).sum();
+        let good = |mbuf: &Mbuf| mbuf.rx_checksum() == RxChecksum::Good;
+        let bare = frames.iter().map_while(|mbuf| if good(mbuf) { None } else { memory::sole_segment(mbuf) });
+        let bare = batch.fill_bare(bare);
+        for mbuf in &frames[bare..] {
+            let offload = if good(mbuf) { &VALID } else { &Offload::NONE };
             let mut segments = memory::segments(mbuf);
             let first = segments.next().unwrap_or(GuestSlice::EMPTY);
-            bytes += u64::from(mbuf.len());
             match segments.next() {
                 None => batch.push(first, &[], *offload),
                 Some(second) => push_chain(batch, first, second, segments, *offload),
@@ -101,7 +99,6 @@ impl Outgoing {
             frame_max,
             out: Burst::new(),
             spare: Burst::new(),
-            plain: [GuestSlice::EMPTY; Burst::MAX],
             owners: [0; Burst::MAX],
         }
     }
@@ -109,14 +106,15 @@ impl Outgoing {
     /// Sends a batch, and returns how many frames it took.
     #[inline]
     pub(crate) fn transmit(&mut self, segmenter: &mut Segmenter, batch: &FrameBatch) -> usize {
-        let count = batch.frames().len().min(Burst::MAX);
+        let count = batch.len().min(Burst::MAX);
         let mut taken = 0;
         while taken < count {
-            let (run, bytes) = self.gather_plain(batch, taken..count);
+            let bare = batch.bare().get(taken..).unwrap_or_default();
+            let (run, bytes) = self.plain_run(bare);
             if run == 0 {
                 return self.transmit_others(segmenter, batch, taken..count);
             }
-            if memory::copy_all(&mut self.out, &self.pool, &self.plain[..run]).is_err() {
+            if memory::copy_all(&mut self.out, &self.pool, &bare[..run]).is_err() {
                 // Taken all the same: a port that gives nothing back until it is asked to send would never recover.
                 self.stats.dropped(DropCause::NoMemory, count - taken);
                 return count;
@@ -135,19 +133,17 @@ impl Outgoing {
         taken
     }
 
-    /// Finds the frames at the start of `range` that go as they are, and no more of them than stay in the nearest cache
-    /// between copy and driver. Returns how many, and their bytes.
+    /// How many of the frames go as they are, up to the first that does not, and no more than stay in the nearest cache between
+    /// copy and driver; and their bytes.
     #[inline]
-    fn gather_plain(&mut self, batch: &FrameBatch, range: Range<usize>) -> (usize, u64) {
+    fn plain_run(&self, frames: &[GuestSlice]) -> (usize, u64) {
         let longest = self.frame_max.min(u32::from(self.pool.room())) as usize;
         let (mut run, mut bytes) = (0, 0);
-        for (frame, place) in batch.frames()[range].iter().zip(&mut self.plain) {
-            let [segment] = batch.segments(frame) else { break };
-            if !(ETHERNET_LEN..=longest).contains(&segment.len()) || !frame.offload.is_plain() || bytes >= NEAR_BYTES {
+        for frame in frames.iter().take(Burst::MAX) {
+            if !(ETHERNET_LEN..=longest).contains(&frame.len()) || bytes >= NEAR_BYTES {
                 break;
             }
-            *place = *segment;
-            bytes += segment.len() as u64;
+            bytes += frame.len() as u64;
             run += 1;
         }
         (run, bytes)

@@ -36,7 +36,7 @@ fn null_port_gives_frames_within_limit_and_bound_until_they_are_done() {
     let mut plugged = plug(&port);
     let mut batch = FrameBatch::new(BURST, BURST);
     assert_eq!(plugged.queue.rx_burst(&mut batch, 5), 5);
-    assert_eq!(batch.frames()[0].len, 64);
+    assert_eq!(batch.frame(0).len, 64);
     assert_eq!(plugged.queue.rx_burst(&mut batch, BURST), BURST);
     let mut out = 5 + BURST;
     while let more @ 1.. = plugged.queue.rx_burst(&mut batch, BURST) {

@@ -118,16 +118,16 @@ impl Echo {
         }
     }
 
-    fn take(&mut self, frame: &Frame, segments: &[GuestSlice]) -> Taken {
+    fn take(&mut self, frame: &Frame<'_>) -> Taken {
         if self.held.len() == self.frames_max {
             return Taken::No;
         }
         let cause = match () {
             () if !self.open => Some(DropCause::NoDestination),
-            () if (frame.len as usize) < ETHERNET_LEN || segments.len() > SEGMENTS_MAX => Some(DropCause::Length),
+            () if (frame.len as usize) < ETHERNET_LEN || frame.segments.len() > SEGMENTS_MAX => Some(DropCause::Length),
             () => None,
         };
-        let kept = if cause.is_some() { &[] } else { segments };
+        let kept = if cause.is_some() { &[] } else { frame.segments };
         let Some(start) = self.segments.keep(kept) else { return Taken::No };
         self.held.push_back(Held { start, count: kept.len(), offload: frame.offload, lost: cause.is_some() });
         match cause {
@@ -161,7 +161,7 @@ impl PortQueue for Echo {
     fn tx_burst(&mut self, batch: &FrameBatch) -> usize {
         let (mut taken, mut sent, mut bytes) = (0, 0, 0);
         for frame in batch.frames() {
-            match self.take(frame, batch.segments(frame)) {
+            match self.take(&frame) {
                 Taken::Kept => (sent, bytes) = (sent + 1, bytes + u64::from(frame.len)),
                 Taken::Lost => {}
                 Taken::No => break,
@@ -186,7 +186,7 @@ impl PortQueue for Echo {
             self.seen += 1;
             if let Some((first, rest)) = self.segments.kept(held.start, held.count).split_first() {
                 batch.push(*first, rest, held.offload);
-                bytes += batch.frames().last().map_or(0, |frame| u64::from(frame.len));
+                bytes += u64::from(batch.frame(batch.len() - 1).len);
             }
         }
         self.stats.rx_frames.add(batch.len() as u64);

@@ -12,7 +12,7 @@
 //! fn send(segmenter: &mut Segmenter, batch: &FrameBatch, mut emit: impl FnMut(&[u8])) -> usize {
 //!     let (mut refused, mut buffer) = (0, [0; 2048]);
 //!     for frame in batch.frames() {
-//!         match segmenter.begin(frame, batch.segments(frame), Offloads::empty()) {
+//!         match segmenter.begin(&frame, Offloads::empty()) {
 //!             Ok(mut cut) if cut.longest() <= buffer.len() => {
 //!                 while let Some(out) = cut.next_frame() {
 //!                     let len = out.read(&mut buffer);
@@ -110,13 +110,8 @@ impl Segmenter {
     ///
     /// # Errors
     /// If what is to be done does not fit the frame: see [`BadOffload`]. That is the sender's fault, and the frame's end.
-    pub fn begin<'a>(
-        &'a mut self,
-        frame: &Frame,
-        segments: &'a [GuestSlice],
-        capable: Offloads,
-    ) -> Result<Cut<'a>, BadOffload> {
-        let len = frame.len as usize;
+    pub fn begin<'a>(&'a mut self, frame: &Frame<'a>, capable: Offloads) -> Result<Cut<'a>, BadOffload> {
+        let (len, segments) = (frame.len as usize, frame.segments);
         let partial = match frame.offload.checksum {
             Checksum::Partial { start, offset } => Some((usize::from(start), usize::from(offset))),
             Checksum::Unchecked | Checksum::Valid => None,

@@ -63,9 +63,9 @@ impl Port for Buffers {
 
 impl PortQueue for Queue {
     fn tx_burst(&mut self, batch: &FrameBatch) -> usize {
-        for (frame, slot) in batch.frames().iter().zip(&self.slots) {
+        for (frame, slot) in batch.frames().zip(&self.slots) {
             let mut to = *slot;
-            for segment in batch.segments(frame) {
+            for segment in frame.segments {
                 to = to.split_at(segment.copy_to(to)).1;
             }
         }

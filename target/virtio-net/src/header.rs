@@ -73,9 +73,9 @@ impl Rules {
     pub(crate) fn plain(&self, chain: &ShortChain<'_>) -> Option<GuestSlice> {
         let buffer = *chain.slice(0);
         let [flags, kind, ..] = buffer.read_array::<8>()?;
-        let len = (buffer.len() as u64).wrapping_sub(self.header_len as u64 + ETHERNET);
+        let len = buffer.len().checked_sub(self.header_len)? as u64;
         let whole = chain.chain.readable_bytes == buffer.len() as u64; // so it is readable, and there is no other
-        if !whole || flags & NEEDS_CSUM != 0 || kind != GSO_NONE || len > self.frame_max - ETHERNET {
+        if !whole || flags & NEEDS_CSUM != 0 || kind != GSO_NONE || !(ETHERNET..=self.frame_max).contains(&len) {
             return None;
         }
         Some(buffer.split_at(self.header_len).1)

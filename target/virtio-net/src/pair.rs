@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use guest_memory::GuestSlice;
 use port::FrameBatch;
 use vhost_user::{RingSet, Ticket};
 use virtqueue::ChainBatch;
@@ -140,6 +141,12 @@ impl Tally<'_> {
             self.len = len;
         }
         self.run += 1;
+    }
+
+    /// Counts bare frames.
+    #[inline(always)]
+    pub(crate) fn add_all(&mut self, frames: &[GuestSlice]) {
+        frames.iter().for_each(|frame| self.add(frame.len() as u32)); // a frame's length is counted in 32 bits
     }
 
     #[inline(always)]

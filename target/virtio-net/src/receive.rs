@@ -58,21 +58,21 @@ fn deliver(to: Destination<'_>, frames: &FrameBatch, chains: &mut ChainBatch, me
     };
     buffers.pop(frames.len());
     let mut tally = Tally::new(stats);
-    let (plain, legacy) = (incoming(Offload::NONE, Offloads::empty(), 1, 0), rules.header_len != HEADER_LEN);
-    for frame in frames.frames() {
-        let segments = frames.segments(frame);
-        if !open && !session.filter.passes(segments) {
+    let plain = incoming(Offload::NONE, Offloads::empty(), 1, 0);
+    let long = rules.header_len == HEADER_LEN;
+    let bare = if open && long { buffers.put_plain(plain, frames.bare()) } else { 0 };
+    tally.add_all(&frames.bare()[..bare]);
+    for frame in (bare..frames.len()).map(|index| frames.frame(index)) {
+        if !open && !session.filter.passes(frame.segments) {
             stats.filtered.add(1);
             continue;
         }
-        if frame.is_bare()
-            && let [segment] = segments
-            && buffers.put_plain(plain, legacy, *segment)
+        if frame.offload.is_none() && long && frame.segments.len() == 1 && buffers.put_plain(plain, frame.segments) == 1
         {
             tally.add(frame.len);
             continue;
         }
-        if let Err(cause) = merge.put(&mut buffers, rules, offloads, frame, segments, &mut tally) {
+        if let Err(cause) = merge.put(&mut buffers, rules, offloads, &frame, &mut tally) {
             stats.dropped(cause, 1);
         }
     }
@@ -120,22 +120,28 @@ impl Buffers<'_> {
         count
     }
 
-    /// Puts a frame into one buffer that is one slice, as nearly all are. False if it is not like that.
+    /// Puts frames behind headers of full length into buffers that are one slice each, as nearly all are. Returns how many, up to
+    /// the first whose buffer is not like that or too short.
     #[inline(always)]
-    fn put_plain(&mut self, header: [u8; HEADER_LEN], legacy: bool, frame: GuestSlice) -> bool {
-        let Some(buffer) = self.plain.get(self.next) else { return false };
-        let len = HEADER_LEN + frame.len();
-        if legacy || buffer.len() < len {
-            return false;
+    fn put_plain(&mut self, header: [u8; HEADER_LEN], frames: &[GuestSlice]) -> usize {
+        let places = self.plain[self.next..].iter().zip(&mut self.written[self.next..]);
+        let (mut count, mut rewritten) = (0, 0);
+        for (frame, (buffer, written)) in frames.iter().zip(places) {
+            let len = HEADER_LEN + frame.len();
+            if buffer.len() < len {
+                break;
+            }
+            // A driver that finds the header as the one before, in a line of its own, has it in its cache still.
+            if buffer.read_array() != Some(header) {
+                rewritten += usize::from(buffer.write_array(header));
+            }
+            frame.copy_to(buffer.split_at(HEADER_LEN).1);
+            *written = len as u32; // one slice of guest memory, described in 32 bits
+            count += 1;
         }
-        // A driver that finds the header as the one before, in a line of its own, has it in its cache still.
-        if buffer.read_array() != Some(header) {
-            self.rewritten += usize::from(buffer.write_array(header));
-        }
-        frame.copy_to(buffer.split_at(HEADER_LEN).1);
-        self.written[self.next] = len as u32; // one slice of guest memory, described in 32 bits
-        self.next += 1;
-        true
+        self.rewritten += rewritten;
+        self.next += count;
+        count
     }
 
     /// Completes the buffers that were filled one by one.
@@ -205,12 +211,11 @@ impl Merge {
         buffers: &mut Buffers<'_>,
         rules: &Rules,
         offloads: Offloads,
-        frame: &Frame,
-        segments: &[GuestSlice],
+        frame: &Frame<'_>,
         tally: &mut Tally<'_>,
     ) -> Result<(), NetDrop> {
         let Merge { segmenter, gathered } = self;
-        let mut cut = segmenter.begin(frame, segments, offloads).map_err(|_| NetDrop::BadOffload)?;
+        let mut cut = segmenter.begin(frame, offloads).map_err(|_| NetDrop::BadOffload)?;
         while let Some(out) = cut.next_frame() {
             let len = out.len();
             gathered.gather(buffers, rules, (rules.header_len + len) as u64)?;

@@ -18,14 +18,9 @@ impl Pair {
             return 0;
         }
         let stats = &self.stats.tx;
-        frames.clear();
+        let plain = frames.fill_bare(chains.short(0).map_while(|chain| rules.plain(&chain?)));
         let mut dropped = 0u64;
-        for (index, short) in chains.short(0).enumerate() {
-            if let Some(frame) = short.and_then(|chain| rules.plain(&chain)) {
-                frames.push_bare(frame);
-                continue;
-            }
-            let chain = &chains.chains()[index];
+        for (index, chain) in chains.chains().iter().enumerate().skip(plain) {
             match rules.outgoing(chains.readable(chain), chain.readable_bytes) {
                 Ok(frame) => frames.push(frame.first, frame.rest, frame.offload),
                 Err(cause) => {
@@ -36,7 +31,10 @@ impl Pair {
         }
         let taken = if frames.is_empty() { 0 } else { self.port.tx_burst(frames) };
         let mut tally = Tally::new(stats);
-        frames.frames()[..taken].iter().for_each(|frame| tally.add(frame.len));
+        match frames.bare().get(..taken) {
+            Some(bare) => tally.add_all(bare),
+            None => frames.frames().take(taken).for_each(|frame| tally.add(frame.len)),
+        }
         tally.settle();
         if self.held.is_empty() && taken == count {
             // The usual case: every chain is a frame, and the port has copied all of them.

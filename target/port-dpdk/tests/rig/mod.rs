@@ -70,7 +70,7 @@ impl Plugged {
             let count = self.queue.rx_burst(&mut batch, BURST);
             assert_eq!(count, batch.len());
             for frame in batch.frames() {
-                let segments = batch.segments(frame);
+                let segments = frame.segments;
                 let mut bytes = Vec::new();
                 for segment in segments {
                     let mut part = vec![0; segment.len()];

@@ -25,7 +25,7 @@ fn queue(frames_max: usize) -> (Box<dyn PortQueue>, Arc<PortStats>) {
 fn received(queue: &mut dyn PortQueue, limit: usize) -> Vec<Vec<(usize, usize)>> {
     let mut batch = FrameBatch::new(32, 64);
     queue.rx_burst(&mut batch, limit);
-    batch.frames().iter().map(|frame| places(batch.segments(frame))).collect()
+    batch.frames().map(|frame| places(frame.segments)).collect()
 }
 
 fn places(segments: &[GuestSlice]) -> Vec<(usize, usize)> {
@@ -45,8 +45,8 @@ fn loopback_gives_back_the_same_memory_with_what_is_left_to_do() {
     assert_eq!((queue.tx_done(), queue.arm()), (0, Armed::Ready));
     let mut batch = FrameBatch::new(1, 1);
     assert_eq!(queue.rx_burst(&mut batch, 32), 1);
-    assert_eq!((batch.frames()[0].len, batch.frames()[0].offload), (100, offload));
-    assert_eq!(places(batch.segments(&batch.frames()[0])), places(&segments));
+    assert_eq!((batch.frame(0).len, batch.frame(0).offload), (100, offload));
+    assert_eq!(places(batch.frame(0).segments), places(&segments));
     assert_eq!((queue.tx_done(), queue.rx_burst(&mut batch, 32)), (0, 0));
     queue.rx_done(1);
     assert_eq!((queue.tx_done(), queue.tx_done(), queue.arm()), (1, 0, Armed::Sleep));
@@ -173,7 +173,7 @@ proptest! {
                         batch.push(first, &vec![memory.at(5, 2); *count - 1], Offload::NONE);
                     }
                     let taken = queue.tx_burst(&batch);
-                    sent.extend(batch.frames()[..taken].iter().map(|frame| places(batch.segments(frame))));
+                    sent.extend(batch.frames().take(taken).map(|frame| places(frame.segments)));
                     prop_assert!(sent.len() - copied <= 6);
                 }
                 Step::Receive(limit) => {

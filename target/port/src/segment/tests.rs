@@ -31,9 +31,9 @@ fn run(
 ) -> Result<Vec<(Vec<u8>, Offload)>, BadOffload> {
     let memory = Memory::of(frame);
     let batch = batch_of(&memory.cut(lens), offload);
-    let frame = &batch.frames()[0];
+    let frame = batch.frame(0);
     let mut segmenter = Segmenter::new();
-    let mut cut = segmenter.begin(frame, batch.segments(frame), capable)?;
+    let mut cut = segmenter.begin(&frame, capable)?;
     let (count, longest, mut out) = (cut.remaining(), cut.longest(), Vec::new());
     while let Some(piece) = cut.next_frame() {
         let mut bytes = vec![0; piece.len()];
@@ -301,8 +301,8 @@ fn cutting_allocates_nothing() {
     let batch = batch_of(&memory.cut(&[60, 4096]), cut_offload(&TCP4, 1448));
     let (mut segmenter, mut buffer) = (Segmenter::new(), vec![0; 2048]);
     let allocations = allocation_counter::measure(|| {
-        let frame = &batch.frames()[0];
-        let mut cut = segmenter.begin(frame, batch.segments(frame), Offloads::empty()).unwrap();
+        let frame = batch.frame(0);
+        let mut cut = segmenter.begin(&frame, Offloads::empty()).unwrap();
         while let Some(out) = cut.next_frame() {
             out.read(&mut buffer);
         }
@@ -370,8 +370,8 @@ fn garbage(frame: &[u8], offload: Offload, split: usize) {
         batch.push(first, &[second], offload);
         let (mut segmenter, mut buffer) = (Segmenter::new(), [0; 512]);
         for capable in [Offloads::empty(), Offloads::CHECKSUM, Offloads::all()] {
-            let frame = &batch.frames()[0];
-            let Ok(mut cut) = segmenter.begin(frame, batch.segments(frame), capable) else { continue };
+            let frame = batch.frame(0);
+            let Ok(mut cut) = segmenter.begin(&frame, capable) else { continue };
             assert!(cut.remaining() <= SEGMENTS_MAX && cut.longest() <= frame.len as usize + 8);
             while let Some(out) = cut.next_frame() {
                 out.read(&mut buffer);

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use guest_memory::GuestSlice;
 use reactor::Tsc;
 
 use super::Shared;
@@ -79,7 +78,7 @@ impl Forwarder {
             if self.room() == 0 {
                 break;
             }
-            let (reached, route) = self.send(frame, batch.segments(frame), now);
+            let (reached, route) = self.send(&frame, now);
             if reached {
                 sent += 1;
                 bytes += u64::from(frame.len);
@@ -161,9 +160,9 @@ impl Forwarder {
     }
 
     /// Sends a frame. Whether it reached anybody.
-    fn send(&mut self, frame: &Frame, segments: &[GuestSlice], now: Tsc) -> (bool, Route) {
+    fn send(&mut self, frame: &Frame<'_>, now: Tsc) -> (bool, Route) {
         let mut start = [0; LOOKED_AT];
-        if peek(segments, &mut start[..ETHERNET_LEN]) < ETHERNET_LEN {
+        if peek(frame.segments, &mut start[..ETHERNET_LEN]) < ETHERNET_LEN {
             return (self.lose(DropCause::Length, now), Route::Nobody);
         }
         let route = self.route(&start, now);
@@ -175,7 +174,7 @@ impl Forwarder {
         fresh.claims.renew();
         (fresh.len, fresh.offload) = (frame.len, frame.offload);
         fresh.segments.clear();
-        fresh.segments.extend_from_slice(segments);
+        fresh.segments.extend_from_slice(frame.segments);
         let outcome = match route {
             Route::To(port) => self.lend(&loan, port, &mut start),
             _ => self.lend_to_all(&loan, &mut start),

@@ -58,7 +58,7 @@ impl Device {
     fn look(&mut self) -> Vec<String> {
         let mut batch = FrameBatch::new(32, 64);
         self.queue.rx_burst(&mut batch, 32);
-        batch.frames().iter().map(|frame| text(batch.segments(frame))).collect()
+        batch.frames().map(|frame| text(frame.segments)).collect()
     }
 
     fn receive(&mut self) -> Vec<String> {
@@ -380,9 +380,9 @@ fn offloads_pass_through() {
     a.queue.tx_burst(&crate::testing::batch_of(&memory.cut(&[3, 5]), offload));
     let mut batch = FrameBatch::new(1, 4);
     b.queue.rx_burst(&mut batch, 32);
-    let got = batch.frames()[0];
-    assert_eq!((got.offload, got.len, batch.segments(&got).len()), (offload, 23, 3));
-    assert_eq!(batch.segments(&got)[0].as_ptr(), memory.at(0, 1).as_ptr());
+    let got = batch.frame(0);
+    assert_eq!((got.offload, got.len, got.segments.len()), (offload, 23, 3));
+    assert_eq!(got.segments[0].as_ptr(), memory.at(0, 1).as_ptr());
     b.queue.rx_done(1);
 }
 
@@ -483,7 +483,7 @@ impl Port for WirePort {
 impl PortQueue for WireQueue {
     fn tx_burst(&mut self, batch: &FrameBatch) -> usize {
         let taken = batch.len().min(*self.wire.room.lock());
-        let texts = batch.frames()[..taken].iter().map(|frame| text(batch.segments(frame)));
+        let texts = batch.frames().take(taken).map(|frame| text(frame.segments));
         self.wire.sent.lock().extend(texts);
         match &mut *self.wire.holds.lock() {
             Some(held) => *held += taken,

@@ -76,7 +76,7 @@ impl Uplink {
         }
         let taken = self.queue.tx_burst(&self.batch).min(self.burst.len());
         self.stats.rx_frames.add(taken as u64);
-        self.stats.rx_bytes.add(self.batch.frames()[..taken].iter().map(|frame| u64::from(frame.len)).sum());
+        self.stats.rx_bytes.add(self.batch.frames().take(taken).map(|frame| u64::from(frame.len)).sum());
         self.sent.0.extend(self.burst.drain(..taken));
         // The rest tries again. Meanwhile its senders may take it back, or else they would wait for the uplink for ever.
         for loan in self.burst.drain(..).rev() {

@@ -44,7 +44,7 @@ fn receiver(mut queue: Box<dyn PortQueue>, closes: bool, stop: &AtomicBool) -> u
         }
         let count = queue.rx_burst(&mut batch, 32);
         for frame in batch.frames() {
-            assert_eq!(crate::peek(batch.segments(frame), &mut bytes), LEN);
+            assert_eq!(crate::peek(frame.segments, &mut bytes), LEN);
             assert!(bytes[12..].iter().all(|byte| *byte == bytes[12]), "a torn frame: {bytes:x?}");
             assert!(bytes[..6] != [0xee; 6]);
         }

@@ -9,5 +9,6 @@ mod fixture;
 mod in_order;
 mod notifications;
 mod ring;
+mod rows;
 mod runs;
 mod setup;

@@ -2,7 +2,7 @@
 # Measures ringside: one poller and one client, each on a core of its own, over a matrix of cases.
 #
 #   scripts/bench.sh [--quick] [--full] [--only PATTERN] [--list] [--time 2] [--repeats 5] [--cores TARGET,CLIENT]
-#                    [--baseline REV|PROGRAM] [--peer spdk=PREFIX] [--peer dpdk] [--peer fio] [--peer copy]
+#                    [--baseline REV|PROGRAM] [--peer spdk=PREFIX] [--peer dpdk] [--peer fio] [--peer copy] [--peer sink]
 #
 #   (nothing)        a choice of cases, a few minutes
 #   --full           all cases, more than half an hour
@@ -18,6 +18,8 @@
 #   --peer dpdk      also DPDK's vhost PMD, under our client and, as ours, under a virtio-user client
 #   --peer fio       files through the target against fio's io_uring engine on the same files
 #   --peer copy      disks in memory against a plain loop of copies over as much memory, on the poller's core
+#   --peer sink      with --peer dpdk, under its client also a device that gives every chain back unseen, on the poller's core:
+#                    who comes near it is limited by that client
 #
 # Names of cases are what is measured: scsi/DISK/PATTERN/SIZE/qdDEPTH/RING and net/DIRECTION/BYTES/RING with our own client,
 # spdk/DISK/PATTERN/SIZE/qdDEPTH with it and SPDK's bdevs behind both targets, bdevperf/… and testpmd/… with the peers',
@@ -67,7 +69,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC2034
 readonly RINGSIDE=.build/release/ringside OUT=$PWD/.build/bench WARMUP=0.5
 SECONDS_EACH=2 REPEATS=5 TARGET_CORE=1 CLIENT_CORE=0 SET=short ONLY=() LIST='' WORK=''
-BASELINE='' SPDK='' DPDK='' FIO='' COPY=''
+BASELINE='' SPDK='' DPDK='' FIO='' COPY='' SINK=''
 
 main() {
     options "$@"
@@ -104,6 +106,7 @@ options() {
         esac
     done
     [[ $REPEATS =~ ^[1-9][0-9]*$ ]] || die "--repeats $REPEATS: must be a whole number from 1 on"
+    [ -z "$SINK" ] || [ -n "$DPDK" ] || die "--peer sink: is measured under DPDK's client, needs --peer dpdk"
     [[ $SECONDS_EACH =~ ^[0-9]+([.][0-9]+)?$ ]] || die "--time $SECONDS_EACH: must be a number of seconds"
 }
 
@@ -122,7 +125,8 @@ peer() {
         FIO=yes
         ;;
     copy) COPY=yes ;;
-    *) die "--peer $1: must be spdk=PREFIX, dpdk, fio or copy" ;;
+    sink) SINK=yes ;;
+    *) die "--peer $1: must be spdk=PREFIX, dpdk, fio, copy or sink" ;;
     esac
 }
 

@@ -32,6 +32,8 @@ all_cases() {
                 echo "net/$direction/${size}B/$ring $(is_short "$direction/$size/$ring")"
                 [ -z "$DPDK" ] || [ $direction = loop ] || echo "testpmd/$direction/${size}B/$ring $(is_short "$direction/$size/$ring")"
             done
+            # DPDK's driver with AVX-512.
+            [ -z "$DPDK" ] || [ $direction = loop ] || echo "testpmd/$direction/${size}B/packed-vector full"
         done
     done
     if [ -n "$FIO" ]; then
@@ -103,7 +105,8 @@ parties_of() {
     scsi/malloc/*/split) PARTIES+=(${BASELINE:+baseline} ${SPDK:+spdk} ${COPY:+copy}) ;;
     scsi/*/packed) PARTIES+=(${BASELINE:+baseline}) ;; # SPDK's target has split rings only
     scsi/* | spdk/* | bdevperf/*) PARTIES+=(${BASELINE:+baseline} ${SPDK:+spdk}) ;;
-    net/* | testpmd/*) PARTIES+=(${BASELINE:+baseline} ${DPDK:+dpdk}) ;;
+    net/*) PARTIES+=(${BASELINE:+baseline} ${DPDK:+dpdk}) ;;
+    testpmd/*) PARTIES+=(${BASELINE:+baseline} ${DPDK:+dpdk} ${SINK:+sink}) ;;
     fio/*) PARTIES+=(fio) ;;
     esac
     [ $(($2 % 2)) -eq 1 ] || PARTIES=("${PARTIES[@]:1}" "${PARTIES[0]}")

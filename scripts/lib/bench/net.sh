@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Net devices under our own client: ringside and DPDK's vhost PMD. Sourced by scripts/bench.sh.
+# Net devices under our own client: ringside and DPDK's vhost PMD. Under DPDK's (testpmd.sh) also the sink, a device of our
+# client's that gives every chain back unseen. Sourced by scripts/bench.sh.
 #
 # With tx and rx the target moves frames between a virtqueue and net_null, which takes everything and has frames without end:
 # ringside with a port of kind dpdk, dpdk-testpmd with `--vdev net_vhost0` forwarding in io mode. With loop frames come back:
@@ -15,7 +16,6 @@ net_start() {
 
 # net_ask_for_packed: leaves cases with packed rings out where our device does not offer them.
 net_ask_for_packed() {
-    local name kept=()
     [[ ${CASES[*]} = */packed* ]] || return 0
     if [ -z "$NET_PACKED" ]; then
         net_serve ringside loop 64 split
@@ -23,11 +23,17 @@ net_ask_for_packed() {
         ! $RINGSIDE bench net --socket "$NET_SOCKET" --ring packed --frames 1 --json >/dev/null 2>&1 || NET_PACKED=yes
         stop_targets
     fi
-    [ $NET_PACKED = no ] || return 0
+    [ $NET_PACKED = yes ] || net_leave_out '*/packed*' "packed rings of net devices: not offered"
+}
+
+# net_leave_out PATTERN WHY: cases with such a name.
+net_leave_out() {
+    local name kept=()
     for name in "${CASES[@]}"; do
-        if [[ $name = */packed ]]; then PLANNED=$((PLANNED - $(windows_of "$name"))); else kept+=("$name"); fi
+        # shellcheck disable=SC2053 # the pattern is one
+        if [[ $name = $1 ]]; then PLANNED=$((PLANNED - $(windows_of "$name"))); else kept+=("$name"); fi
     done
-    warn "SKIPPED: packed rings of net devices: not offered"
+    warn "SKIPPED: $2"
     CASES=("${kept[@]}")
 }
 
@@ -44,7 +50,17 @@ net_run() {
 # net_serve WHO DIRECTION BYTES RING
 net_serve() {
     rm -f "$NET_SOCKET"
-    if [ "$1" = dpdk ]; then net_serve_dpdk "${@:2}"; else net_serve_ringside "$@"; fi
+    case $1 in
+    dpdk) net_serve_dpdk "${@:2}" ;;
+    sink) net_serve_sink "${@:2}" ;;
+    *) net_serve_ringside "$@" ;;
+    esac
+}
+
+net_serve_sink() {
+    $RINGSIDE bench sink --socket "$NET_SOCKET" --mode "$1" --size "$2" --core "$TARGET_CORE" 2>"$WORK/sink.log" &
+    PIDS+=($!)
+    await_socket "$NET_SOCKET" $! "$WORK/sink.log"
 }
 
 net_serve_ringside() {

@@ -1,10 +1,11 @@
 //! The load generator, the *driver* side of vhost-user: what a performance lab measures a target with, and what a test
-//! finds lost data with. Nothing of the target itself is in here; `ringside bench` is the command line of it.
+//! finds lost data with. Nothing of the target's devices is in here; `ringside bench` is the command line of it.
 //!
 //! - [`scsi`] keeps reads and writes in flight on one LUN of a vhost-user-scsi socket, and verifies every block if asked.
 //! - [`net`] sends and receives frames through a vhost-user-net socket, and verifies every byte if asked.
 //! - [`cores`] measures how far two cores are apart, without which figures of two polling threads cannot be compared.
 //! - [`copy`] copies within memory and does nothing else: what no disk in memory can be faster than.
+//! - [`sink`] is a net device that gives every chain back unseen: what a driver reaches with a device that does nothing.
 //! - [`report`] sums up windows of both: medians, ratios with intervals, and plots. [`machine`] is what it says of where they
 //!   were measured.
 //!
@@ -30,6 +31,7 @@ mod responder;
 mod ring;
 pub mod scsi;
 mod signals;
+pub mod sink;
 mod size;
 mod stage;
 #[cfg(test)]

@@ -25,7 +25,7 @@ mod sender;
 mod testing;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -35,6 +35,10 @@ use virtqueue::Features;
 
 pub use args::{Args, Mode, Offload, Switch};
 pub use outcome::{Asked, Outcome};
+
+pub(crate) use args::SIZE_MAX;
+pub(crate) use device::ring_name;
+pub(crate) use frame::MIN as SIZE_MIN;
 
 pub use crate::histogram::LatencyHistogram;
 pub use crate::meter::Latency;

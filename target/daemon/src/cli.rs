@@ -51,6 +51,8 @@ enum Bench {
     Cores(bench::cores::Args),
     /// Copy within memory: what a disk in memory cannot be faster than
     Copy(bench::copy::Args),
+    /// Be a net device that gives every chain back at once: what a driver reaches with a device that does nothing
+    Sink(bench::sink::Args),
     /// What machine this is, as far as it says so
     Machine(bench::machine::Args),
     /// Sum up windows: medians, ratios with intervals, plots
@@ -134,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Bench(Bench::Scsi(args)) => bench::scsi::run(&args).map(|outcome| passed(outcome.passed())),
         Command::Bench(Bench::Net(args)) => bench::net::run(&args).map(|outcome| passed(outcome.passed())),
         Command::Bench(Bench::Copy(args)) => bench::copy::run(&args).map(|_| ExitCode::SUCCESS),
+        Command::Bench(Bench::Sink(args)) => run_sink(&args),
         Command::Bench(Bench::Cores(args)) => bench::cores::run(&args).map(|_| ExitCode::SUCCESS),
         Command::Bench(Bench::Machine(args)) => bench::machine::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(Bench::Report(args)) => bench::report::run(&args).map(|()| ExitCode::SUCCESS),
@@ -142,6 +145,11 @@ pub fn main() -> ExitCode {
         eprintln!("ringside: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn run_sink(args: &bench::sink::Args) -> anyhow::Result<ExitCode> {
+    logging::start(); // of what front-ends say and are refused
+    bench::sink::run(args).map(|()| ExitCode::SUCCESS)
 }
 
 fn passed(passed: bool) -> ExitCode {

@@ -233,7 +233,7 @@ pub(super) fn name(value: impl clap::ValueEnum) -> String {
 }
 
 /// Jumbo frames, with room for a VLAN tag.
-const SIZE_MAX: u32 = 9018;
+pub(crate) const SIZE_MAX: u32 = 9018;
 const SIZE_MAX_TSO: u32 = 65535;
 /// All of it is resident.
 const DATA_MAX: u128 = 4 << 30;

@@ -84,6 +84,7 @@ fn check_queues(link: &mut Link, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ring_name(index: usize) -> &'static str {
+/// What the ring of an index is for (virtio 1.3 §5.1.2).
+pub(crate) fn ring_name(index: usize) -> &'static str {
     if index.is_multiple_of(2) { "receive" } else { "transmit" }
 }

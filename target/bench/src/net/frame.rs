@@ -9,7 +9,7 @@ use super::args::{Args, Offload};
 use super::wire::{DATA_VALID, GSO_TCPV4, HEADER_LEN, Header, NEEDS_CSUM};
 
 /// Bytes of the smallest frame: two addresses and a type.
-pub(super) const MIN: u32 = ETHERNET as u32;
+pub(crate) const MIN: u32 = ETHERNET as u32;
 /// Bytes of the smallest one with a stamp.
 pub(super) const STAMPED_MIN: u32 = (ETHERNET + STAMP) as u32;
 /// Bytes of the smallest one of UDP.

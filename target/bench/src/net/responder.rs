@@ -8,7 +8,7 @@ use virtqueue::{ChainBatch, DeviceQueue, Features};
 
 use super::args::{Args, Mode};
 use super::layout::Layout;
-use super::wire::HEADER_LEN;
+use super::wire::{HEADER_LEN, ONE_BUFFER};
 use crate::memory::{Memory, RingPlace};
 
 /// The device side of all queue pairs.
@@ -166,8 +166,6 @@ fn fill(buffer: &[GuestSlice], left: &mut Vec<GuestSlice>) -> u32 {
     written
 }
 
-/// A header that says nothing but that the frame lies in one buffer.
-const ONE_BUFFER: [u8; HEADER_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 const NUM_BUFFERS_AT: usize = 10;
 /// Chains at once.
 const BATCH: usize = 32;

@@ -4,7 +4,9 @@
 use crate::link::Needed;
 
 /// Bytes of the header with VERSION_1 (virtio 1.3 §5.1.6.1).
-pub(super) const HEADER_LEN: usize = 12;
+pub(crate) const HEADER_LEN: usize = 12;
+/// A header that says nothing but that the frame lies in one buffer.
+pub(crate) const ONE_BUFFER: [u8; HEADER_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 /// Flag: the checksum is partial.
 pub(super) const NEEDS_CSUM: u8 = 1;
@@ -22,15 +24,15 @@ pub(super) const GUEST_TSO4: Needed = offload("VIRTIO_NET_F_GUEST_TSO4", 7);
 /// VIRTIO_NET_F_HOST_TSO4: the device takes them.
 pub(super) const HOST_TSO4: Needed = offload("VIRTIO_NET_F_HOST_TSO4", 11);
 /// VIRTIO_NET_F_MRG_RXBUF: a frame may lie in several receive buffers.
-pub(super) const MRG_RXBUF: Needed = Needed { option: Some("--mrg on"), name: "VIRTIO_NET_F_MRG_RXBUF", bit: 15 };
+pub(crate) const MRG_RXBUF: Needed = Needed { option: Some("--mrg on"), name: "VIRTIO_NET_F_MRG_RXBUF", bit: 15 };
 /// VIRTIO_NET_F_MQ: several queue pairs.
 pub(super) const MQ: Needed = Needed { option: Some("--queues"), name: "VIRTIO_NET_F_MQ", bit: 22 };
 /// VIRTIO_F_INDIRECT_DESC.
-pub(super) const INDIRECT: Needed = Needed { option: Some("--indirect"), name: "VIRTIO_F_INDIRECT_DESC", bit: 28 };
+pub(crate) const INDIRECT: Needed = Needed { option: Some("--indirect"), name: "VIRTIO_F_INDIRECT_DESC", bit: 28 };
 /// VIRTIO_F_EVENT_IDX.
-pub(super) const EVENT_IDX: Needed = Needed { option: None, name: "VIRTIO_F_EVENT_IDX", bit: 29 };
+pub(crate) const EVENT_IDX: Needed = Needed { option: None, name: "VIRTIO_F_EVENT_IDX", bit: 29 };
 /// VIRTIO_F_VERSION_1.
-pub(super) const VERSION_1: Needed = Needed { option: None, name: "VIRTIO_F_VERSION_1", bit: 32 };
+pub(crate) const VERSION_1: Needed = Needed { option: None, name: "VIRTIO_F_VERSION_1", bit: 32 };
 
 const fn offload(name: &'static str, bit: u32) -> Needed {
     Needed { option: Some("--offload"), name, bit }

@@ -75,15 +75,15 @@ pub(crate) fn single(
     chain: &mut Chain,
 ) -> Option<()> {
     if buffer.has(WRITE) {
-        single_writable(view, buffer, slot, start, chain)
+        single_of::<true>(view, buffer, slot, start, chain)
     } else {
-        single_readable(view, buffer, slot, start, chain)
+        single_of::<false>(view, buffer, slot, start, chain)
     }
 }
 
-/// As [`single`] for a buffer that the device reads.
+/// As [`single`] for a buffer that the device writes, or reads.
 #[inline(always)]
-pub(crate) fn single_readable(
+pub(crate) fn single_of<const WRITABLE: bool>(
     view: &View<'_>,
     buffer: Descriptor,
     slot: &mut GuestSlice,
@@ -94,29 +94,15 @@ pub(crate) fn single_readable(
         return None;
     }
     *slot = view.slice(buffer)?;
-    slot.prefetch_read();
-    (chain.start, chain.writable_start, chain.end) = (start as u32, start as u32 + 1, start as u32 + 1);
-    (chain.readable_descriptors, chain.readable_bytes) = (1, u64::from(buffer.len));
-    (chain.writable_descriptors, chain.writable_bytes) = (0, 0);
-    Some(())
-}
-
-/// As [`single`] for a buffer that the device writes.
-#[inline(always)]
-pub(crate) fn single_writable(
-    view: &View<'_>,
-    buffer: Descriptor,
-    slot: &mut GuestSlice,
-    start: usize,
-    chain: &mut Chain,
-) -> Option<()> {
-    if buffer.len == 0 {
-        return None;
+    let (this, none) = ((1, u64::from(buffer.len)), (0, 0));
+    let (readable, writable) = if WRITABLE { (none, this) } else { (this, none) };
+    (chain.readable_descriptors, chain.readable_bytes) = readable;
+    (chain.writable_descriptors, chain.writable_bytes) = writable;
+    (chain.start, chain.end) = (start as u32, start as u32 + 1);
+    chain.writable_start = start as u32 + u32::from(readable.0);
+    if !WRITABLE {
+        slot.prefetch_read();
     }
-    *slot = view.slice(buffer)?;
-    (chain.start, chain.writable_start, chain.end) = (start as u32, start as u32, start as u32 + 1);
-    (chain.readable_descriptors, chain.readable_bytes) = (0, 0);
-    (chain.writable_descriptors, chain.writable_bytes) = (1, u64::from(buffer.len));
     Some(())
 }
 

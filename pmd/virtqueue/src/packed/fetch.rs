@@ -89,7 +89,7 @@ impl PackedDevice {
     #[inline(never)]
     fn readable(&mut self, view: &View<'_>, from: usize, limit: usize, batch: &mut ChainBatch) -> usize {
         self.row(KIND | WRITE, 0, from, limit, batch, |slots, tail, cell, start, chain| {
-            quick::single_readable(view, slots.first(tail), &mut cell[0], start, chain)?;
+            quick::single_of::<false>(view, slots.first(tail), &mut cell[0], start, chain)?;
             Some((tail.id(), 1))
         })
     }
@@ -98,7 +98,7 @@ impl PackedDevice {
     #[inline(never)]
     fn writable(&mut self, view: &View<'_>, from: usize, limit: usize, batch: &mut ChainBatch) -> usize {
         self.row(KIND | WRITE, WRITE, from, limit, batch, |slots, tail, cell, start, chain| {
-            quick::single_writable(view, slots.first(tail), &mut cell[0], start, chain)?;
+            quick::single_of::<true>(view, slots.first(tail), &mut cell[0], start, chain)?;
             Some((tail.id(), 1))
         })
     }

@@ -18,10 +18,10 @@ pub(super) fn singles(
     match chains.first().and_then(|chain| ring.entry(chain.head)) {
         Some(first) if first.has(NEXT | INDIRECT) => 0,
         Some(first) if first.has(WRITE) => row(ring, WRITE, chains, cells, |buffer, cell, start, chain| {
-            quick::single_writable(view, buffer, &mut cell[0], start, chain)
+            quick::single_of::<true>(view, buffer, &mut cell[0], start, chain)
         }),
         Some(_) => row(ring, 0, chains, cells, |buffer, cell, start, chain| {
-            quick::single_readable(view, buffer, &mut cell[0], start, chain)
+            quick::single_of::<false>(view, buffer, &mut cell[0], start, chain)
         }),
         None => 0,
     }

@@ -110,11 +110,4 @@ impl Offload {
     pub const fn is_none(self) -> bool {
         matches!((self.checksum, self.segmentation), (Checksum::Unchecked, Segmentation::None))
     }
-
-    /// Whether the frame can be sent as it lies there.
-    #[must_use]
-    #[inline]
-    pub fn is_plain(self) -> bool {
-        !matches!(self.checksum, Checksum::Partial { .. }) && self.segmentation == Segmentation::None
-    }
 }

@@ -67,13 +67,7 @@ pub(crate) fn walk<E: Entries>(
 
 /// The same for a chain that is one buffer, neither INDIRECT nor going on: what carries a frame is nearly always one.
 #[inline(always)]
-pub(crate) fn single(
-    view: &View<'_>,
-    buffer: Descriptor,
-    slot: &mut GuestSlice,
-    start: usize,
-    chain: &mut Chain,
-) -> Option<()> {
+fn single(view: &View<'_>, buffer: Descriptor, slot: &mut GuestSlice, start: usize, chain: &mut Chain) -> Option<()> {
     if buffer.has(WRITE) {
         single_of::<true>(view, buffer, slot, start, chain)
     } else {

@@ -36,9 +36,9 @@ impl PackedDevice {
         let (mut popped, mut spilled) = (0, 0);
         while popped < limit {
             let Some(tail) = self.next_tail() else { break };
-            let row = match tail.flags() & (NEXT | INDIRECT) {
-                0 if tail.flags() & WRITE == 0 => self.readable(&view, popped, limit, batch),
-                0 => self.writable(&view, popped, limit, batch),
+            let row = match tail.flags() & KIND {
+                0 if tail.flags() & WRITE == 0 => self.singles::<false>(&view, popped, limit, batch),
+                0 => self.singles::<true>(&view, popped, limit, batch),
                 NEXT => self.linked(&view, popped, limit, batch),
                 INDIRECT => self.tables(&view, popped, limit, batch),
                 _ => 0,
@@ -85,20 +85,18 @@ impl PackedDevice {
         }
     }
 
-    /// Follows chains of one readable descriptor: frames that a driver sends.
+    /// Follows chains of one descriptor: buffers to receive in, or frames that a driver sends.
     #[inline(never)]
-    fn readable(&mut self, view: &View<'_>, from: usize, limit: usize, batch: &mut ChainBatch) -> usize {
-        self.row(KIND | WRITE, 0, from, limit, batch, |slots, tail, cell, start, chain| {
-            quick::single_of::<false>(view, slots.first(tail), &mut cell[0], start, chain)?;
-            Some((tail.id(), 1))
-        })
-    }
-
-    /// Follows chains of one writable descriptor: buffers to receive in.
-    #[inline(never)]
-    fn writable(&mut self, view: &View<'_>, from: usize, limit: usize, batch: &mut ChainBatch) -> usize {
-        self.row(KIND | WRITE, WRITE, from, limit, batch, |slots, tail, cell, start, chain| {
-            quick::single_of::<true>(view, slots.first(tail), &mut cell[0], start, chain)?;
+    fn singles<const WRITABLE: bool>(
+        &mut self,
+        view: &View<'_>,
+        from: usize,
+        limit: usize,
+        batch: &mut ChainBatch,
+    ) -> usize {
+        let flags = if WRITABLE { WRITE } else { 0 };
+        self.row(KIND | WRITE, flags, from, limit, batch, |slots, tail, cell, start, chain| {
+            quick::single_of::<WRITABLE>(view, slots.first(tail), &mut cell[0], start, chain)?;
             Some((tail.id(), 1))
         })
     }

@@ -4,7 +4,7 @@ use guest_memory::{GuestArray, GuestSlice};
 
 use crate::Chain;
 use crate::chain::CELL;
-use crate::follow::{Descriptor, Entries, INDIRECT, NEXT, View, WRITE, quick};
+use crate::follow::{Entries, INDIRECT, NEXT, View, WRITE, quick};
 
 /// Follows chains, of which the heads are known, as long as they have one descriptor that is of the first one's direction and
 /// translates at once. Returns how many.
@@ -16,29 +16,25 @@ pub(super) fn singles(
     cells: &mut [[GuestSlice; CELL]],
 ) -> usize {
     match chains.first().and_then(|chain| ring.entry(chain.head)) {
-        Some(first) if first.has(NEXT | INDIRECT) => 0,
-        Some(first) if first.has(WRITE) => row(ring, WRITE, chains, cells, |buffer, cell, start, chain| {
-            quick::single_of::<true>(view, buffer, &mut cell[0], start, chain)
-        }),
-        Some(_) => row(ring, 0, chains, cells, |buffer, cell, start, chain| {
-            quick::single_of::<false>(view, buffer, &mut cell[0], start, chain)
-        }),
+        Some(first) if first.has(WRITE) => row::<true>(view, ring, chains, cells),
+        Some(_) => row::<false>(view, ring, chains, cells),
         None => 0,
     }
 }
 
 #[inline(always)]
-fn row(
+fn row<const WRITABLE: bool>(
+    view: &View<'_>,
     ring: GuestArray<u64>,
-    flags: u16,
     chains: &mut [Chain],
     cells: &mut [[GuestSlice; CELL]],
-    follow: impl Fn(Descriptor, &mut [GuestSlice; CELL], usize, &mut Chain) -> Option<()>,
 ) -> usize {
+    let flags = if WRITABLE { WRITE } else { 0 };
     let mut found = 0;
     for (chain, cell) in chains.iter_mut().zip(cells) {
         let buffer = ring.entry(chain.head).filter(|buffer| buffer.has_of(NEXT | INDIRECT | WRITE, flags));
-        if buffer.and_then(|buffer| follow(buffer, cell, CELL * found, chain)).is_none() {
+        let follow = |buffer| quick::single_of::<WRITABLE>(view, buffer, &mut cell[0], CELL * found, chain);
+        if buffer.and_then(follow).is_none() {
             break;
         }
         found += 1;
